@@ -1,0 +1,63 @@
+r"""Run Python functions on a shared pool of worker processes, and see what the workers did.
+
+::
+
+     python3 challenge.py                       python3 server.py N                     (port 18811)
+     +-----------+  1 acquire a worker  ------> +--------------------------+
+     |  client   |  <---------- its port -----  |  server: the busy list,  | starts, watches, replaces
+     |           |                              |  FIFO line of clients    |-----------+
+     |           |  2 run_code(source, call)    +-----------+--------------+           v
+     |           | -----------------------------------------+----------> +----------------------+
+     |           |  <--------------- outcome ---------------+----------- | worker.py  x N       | (18812, ...)
+     |           |  3 free_worker(port) -----> server       |            | one function at once |
+     +-----------+                                          v            +----------------------+
+                                  profiling/results_N.csv  (every change of the busy list)
+
+>>> from distribute_challenge import compute_this
+>>> @compute_this
+... def func(x):
+...     return x * x
+>>> func(3).run()                                         # doctest: +SKIP
+9
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distribute_challenge.client.compute import compute_this
+    from distribute_challenge.errors import (
+        AccessDenied,
+        PoolError,
+        ProfileFormatError,
+        ServerUnavailable,
+        TaskNotSendable,
+        TaskTimeout,
+        WorkerLost,
+    )
+
+__all__ = [
+    "AccessDenied",
+    "PoolError",
+    "ProfileFormatError",
+    "ServerUnavailable",
+    "TaskNotSendable",
+    "TaskTimeout",
+    "WorkerLost",
+    "compute_this",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for: a worker or server never loads the client."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "compute_this":
+        from distribute_challenge.client.compute import compute_this as value
+    else:
+        from distribute_challenge import errors
+
+        value = getattr(errors, name)
+    globals()[name] = value
+    return value

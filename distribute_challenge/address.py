@@ -1,0 +1,54 @@
+"""Where a server is: `HOST:PORT` as text, and as a pair."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+SERVER_VARIABLE = "COMPUTE_SERVER"
+DEFAULT_HOST = "localhost"
+DEFAULT_PORT = 18811
+
+
+class Address(NamedTuple):
+    """A host and a TCP port.
+
+    >>> Address.parse("example.org:5000")
+    Address(host='example.org', port=5000)
+    >>> str(Address.parse("[::1]"))
+    '[::1]:18811'
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
+
+        Raises ValueError, which says what an address looks like.
+        """
+        host, port = text, str(DEFAULT_PORT)
+        if text.startswith("["):
+            host, _, rest = text[1:].partition("]")
+            port = rest.removeprefix(":") or port
+        elif ":" in text:
+            host, _, port = text.rpartition(":")
+        if not host or (":" in host and not text.startswith("[")) or not (port.isascii() and port.isdigit()):
+            raise ValueError(f"{text!r} is not an address: write HOST:PORT, for example {cls.default()}")
+        if not 0 < int(port) < 65536:
+            raise ValueError(f"{text!r} is not an address: a port is a number from 1 to 65535")
+        return cls(host, int(port))
+
+    @classmethod
+    def default(cls) -> Address:
+        """Where a server listens unless told otherwise."""
+        return cls(DEFAULT_HOST, DEFAULT_PORT)
+
+    @classmethod
+    def choose(cls, text: str | None = None) -> Address:
+        """The address given, else the environment's COMPUTE_SERVER, else the default one."""
+        return cls.parse(text or os.environ.get(SERVER_VARIABLE) or str(cls.default()))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,107 @@
+"""What the scripts share: bad input is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
+
+from distribute_challenge.address import SERVER_VARIABLE, Address
+from distribute_challenge.errors import PoolError
+
+BACKLOG = 1024  # connections that may wait to be accepted
+
+
+def fail(problem: str) -> NoReturn:
+    """Leave the program because of what the user gave it: say what is wrong and what to do, in one line."""
+    script = sys.argv[0].rpartition("/")[2] or "python"
+    sys.stderr.write(f"{script}: {' '.join(problem.split())}\n")
+    sys.exit(2)
+
+
+@contextlib.contextmanager
+def pool_errors_in_one_line() -> Iterator[None]:
+    """A script's use of the pool: what goes wrong with the pool ends the script like bad input."""
+    try:
+        yield
+    except PoolError as error:
+        fail(str(error))
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that reports a mistake in one line, with what to do."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message} (see `{self.prog} --help`)")
+
+
+def port_number(text: str) -> int:
+    """An argument that is a TCP port, 0 meaning that the system picks one."""
+    port = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
+    return port
+
+
+def worker_count(text: str) -> int:
+    """An argument that is a number of workers."""
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers: give 1 or more")
+    return count
+
+
+def duration(text: str) -> int | float:
+    """An argument that is a duration: a finite number of seconds, zero or more."""
+    try:
+        seconds = int(text) if text.isascii() and text.isdigit() else float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: give a number of seconds, 0 or more")
+    return seconds
+
+
+def listen(host: str, port: int, other: str = "another --port") -> socket.socket:
+    """A listening socket on a loopback address.
+
+    Ends the script if that cannot be had; `other` is what to try then.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if not ipaddress.ip_address(address[0]).is_loopback:
+            fail(
+                f"will not listen on {host}: other machines reach that, and whoever connects runs any code. "
+                "Listen on 127.0.0.1, and reach it from elsewhere through an ssh tunnel"
+            )
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        fail(
+            f"cannot listen on {Address(host, port)} ({error.strerror}): "
+            f"stop what listens there, or choose {other}"
+        )
+    return sock
+
+
+def example_argument(description: str, default: int) -> int | float:
+    """The command line of an example: a duration, and `--server` for where the pool is."""
+    parser = Parser(description=description)
+    parser.add_argument("x", nargs="?", type=duration, default=default, help=f"seconds ({default})")
+    parser.add_argument(
+        "--server", metavar="HOST:PORT", help="where the pool is ($COMPUTE_SERVER, or localhost:18811)"
+    )
+    arguments = parser.parse_args()
+    try:
+        os.environ[SERVER_VARIABLE] = str(Address.choose(arguments.server))
+    except ValueError as error:
+        parser.error(str(error))
+    seconds: int | float = arguments.x
+    return seconds

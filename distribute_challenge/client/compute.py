@@ -1,0 +1,123 @@
+"""`compute_this`: a function that can run on the pool, and the calls it makes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from distribute_challenge.address import Address
+from distribute_challenge.client import lane
+from distribute_challenge.client.engine import connections_to
+from distribute_challenge.client.shipping import Shipment
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Call(Generic[R]):
+    """One call of a function, not yet made."""
+
+    def __init__(
+        self, function: ComputeFunction[Any, R], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+
+    def run(self) -> R:
+        """Run the call on the pool and return its value.
+
+        Blocks until a worker is free and the function has ended, however long that takes.
+
+        Raises what the function raised, with its remote traceback as the cause; TaskNotSendable if the
+        function or a value it uses cannot travel; ServerUnavailable if nothing answers; WorkerLost if the
+        worker died.
+
+        >>> func(3).run()                                     # doctest: +SKIP
+        9
+        """
+        return self._function.run_call(self._args, self._kwargs)
+
+    def __repr__(self) -> str:
+        arguments = [repr(value) for value in self._args]
+        arguments += [f"{name}={value!r}" for name, value in self._kwargs.items()]
+        return f"<call of {self._function.__name__}({', '.join(arguments)}): .run() runs it on the pool>"
+
+
+class ComputeFunction(Generic[P, R]):
+    """A function that runs on the pool: what `compute_this` makes of a plain one.
+
+    Calling it makes a `Call`; nothing happens before that is run. The plain function is `__wrapped__`.
+    """
+
+    __name__: str
+    __wrapped__: Callable[P, R]
+
+    def __init__(self, function: Callable[P, R], *, server: str | None = None) -> None:
+        if not callable(function):
+            raise TypeError(f"compute_this decorates a function, not {function!r}")
+        functools.update_wrapper(self, function)
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self._server = server
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        return Call(self, args, kwargs)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function here and now, without the pool."""
+        return self.__wrapped__(*args, **kwargs)
+
+    @property
+    def source(self) -> str:
+        """The text that travels."""
+        return self._shipment.source
+
+    @functools.cached_property
+    def _shipment(self) -> Shipment:
+        return Shipment(self.__wrapped__, is_decorator_of_ours)
+
+    def run_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        """Run one call on the pool: what `Call.run` does."""
+        call = self._shipment.call(args, kwargs)
+        value: R = lane.run(connections_to(Address.choose(self._server)), self.__name__, self.source, call)
+        return value
+
+    def __reduce__(self) -> Any:
+        return (functools.partial(ComputeFunction, server=self._server), (self.__wrapped__,))
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__} on the pool: {self.__name__}(...).run()>"
+
+
+@overload
+def compute_this(function: Callable[P, R], /) -> ComputeFunction[P, R]: ...
+@overload
+def compute_this(
+    function: None = None, /, *, server: str | None = None
+) -> Callable[[Callable[P, R]], ComputeFunction[P, R]]: ...
+def compute_this(function: Callable[P, R] | None = None, /, *, server: str | None = None) -> Any:
+    """Let a function run on the pool. With and without parentheses.
+
+    `server` is the pool's `HOST:PORT`; by default the environment's COMPUTE_SERVER, else `localhost:18811`.
+    Nothing connects before the first call. Raises ValueError if `server` is no address, TypeError if
+    `function` is not callable.
+
+    >>> @compute_this
+    ... def func(x):
+    ...     return x * x
+    >>> func(3).run()                                         # doctest: +SKIP
+    9
+    >>> func.local(3)
+    9
+    """
+    if server is not None:
+        Address.parse(server)
+    if function is None:
+        return functools.partial(ComputeFunction, server=server)
+    return ComputeFunction(function, server=server)
+
+
+def is_decorator_of_ours(value: Any) -> bool:
+    """Whether `value` is `compute_this`, or what `compute_this(...)` gives."""
+    return value is compute_this or (isinstance(value, functools.partial) and value.func is ComputeFunction)

@@ -1,0 +1,163 @@
+"""The text of a function, as the user wrote it, and whether it makes that very function again.
+
+It refuses to guess: the text is compiled, just as a worker would, and compared with the function's code.
+Where they differ (a lambda, a wrapper made elsewhere, a file that has changed since) there is no text.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import inspect
+import io
+import tokenize
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from distribute_challenge.wire.definition import FunctionNode, compile_function, parse
+from distribute_challenge.wire.payload import Definition
+
+_FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[2:])
+_CODE_ATTRIBUTES = (
+    *("co_name", "co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars"),
+    *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount"),
+)
+
+
+class Text(NamedTuple):
+    """A function's text, how to compile it, and the plain function inside any decorators."""
+
+    source: str
+    definition: Definition
+    inner: types.FunctionType
+
+    def decorator_names(self) -> Iterator[str]:
+        """The names that the decorators in the text mention."""
+        if self.definition.decorated:
+            for decorator in parse(self.source, self.definition.flags).decorator_list:
+                for node in ast.walk(decorator):
+                    if isinstance(node, ast.Name):
+                        yield node.id
+
+
+def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bool]) -> Text | None:
+    """The text that makes `function`, or None.
+
+    It begins below the decorator that `is_our_decorator` knows: that one and those above stay at the client.
+    """
+    inner = inspect.unwrap(function)
+    if not isinstance(inner, types.FunctionType) or not _is_closure_complete(inner):
+        return None
+    code = inner.__code__
+    flags = code.co_flags & _FUTURE_FLAGS
+    try:
+        lines, first_line = inspect.getsourcelines(code)
+        source = dedent("".join(lines))
+        node = parse(source, flags)
+    except (OSError, SyntaxError, tokenize.TokenError):
+        return None
+    skipped = _last_line_of_ours(node, inner, is_our_decorator)
+    is_decorated = inner is not function
+    if is_decorated and not skipped:
+        return None  # The wrapper was made somewhere else: the text is only that of what is inside it.
+    definition = Definition(
+        name=node.name,
+        module=inner.__module__ or "__main__",
+        filename=code.co_filename,
+        line=max(first_line, 1) + skipped,
+        free=code.co_freevars,
+        flags=flags,
+        decorated=is_decorated,
+    )
+    source = "".join(source.splitlines(keepends=True)[skipped:])
+    try:
+        made = compile_function(source, definition).body
+    except SyntaxError:  # A nonlocal name without its enclosing function, for instance.
+        return None
+    if not any(_is_same_code(candidate, code) for candidate in _code_inside(made)):
+        return None
+    return Text(source, definition, inner)
+
+
+def dedent(source: str) -> str:
+    r"""Remove the first line's indentation from every line that does not begin inside a string.
+
+    >>> dedent("    def f():\n        return 1\n")
+    'def f():\n    return 1\n'
+    """
+    lines = source.splitlines(keepends=True)
+    indent = len(lines[0]) - len(lines[0].lstrip(" \t"))
+    if not indent:
+        return source
+    inside = set(_lines_inside_strings(f"if True:\n{source}"))
+    for number, line in enumerate(lines):
+        if number + 2 not in inside:
+            margin = len(line) - len(line.lstrip(" \t"))
+            lines[number] = line[min(margin, indent) :]
+    return "".join(lines)
+
+
+def _lines_inside_strings(source: str) -> Iterator[int]:
+    """Numbers, from 1, of the lines of `source` that begin within a string."""
+    openings: list[int] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind == "STRING":
+            yield from range(token.start[0] + 1, token.end[0] + 1)
+        elif kind in ("FSTRING_START", "TSTRING_START"):
+            openings.append(token.start[0])
+        elif kind in ("FSTRING_END", "TSTRING_END"):
+            yield from range(openings.pop() + 1, token.end[0] + 1)
+
+
+def _last_line_of_ours(node: FunctionNode, inner: types.FunctionType, is_ours: Callable[[Any], bool]) -> int:
+    """The line of the text, from 1, on which our decorator ends; 0 if it is not there."""
+    last = 0
+    for decorator in node.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        names: list[str] = []
+        while isinstance(called, ast.Attribute):
+            names.insert(0, called.attr)
+            called = called.value
+        if not isinstance(called, ast.Name):
+            continue
+        value = inner.__globals__.get(called.id)
+        for name in names:
+            value = getattr(value, name, None)
+        # A name of an enclosing function cannot be looked up: there, what it is called decides.
+        if is_ours(value) or [called.id, *names][-1] == "compute_this":
+            last = decorator.end_lineno or 0
+    return last
+
+
+def _is_closure_complete(function: types.FunctionType) -> bool:
+    """Whether every variable of the enclosing function that `function` uses has its value already."""
+    try:
+        return all(cell.cell_contents is cell.cell_contents for cell in function.__closure__ or ())
+    except ValueError:  # What reading an empty cell raises.
+        return False
+
+
+def _code_inside(code: types.CodeType) -> Iterator[types.CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield constant
+            yield from _code_inside(constant)
+
+
+def _is_same_code(one: types.CodeType, other: types.CodeType) -> bool:
+    """Whether two code objects do the same, wherever in a file and however deep they stand."""
+    if (one.co_flags ^ other.co_flags) & ~inspect.CO_NESTED:
+        return False
+    if any(getattr(one, attribute) != getattr(other, attribute) for attribute in _CODE_ATTRIBUTES):
+        return False
+    if len(one.co_consts) != len(other.co_consts):
+        return False
+    for mine, theirs in zip(one.co_consts, other.co_consts, strict=True):
+        if isinstance(mine, types.CodeType) and isinstance(theirs, types.CodeType):
+            if not _is_same_code(mine, theirs):
+                return False
+        elif type(mine) is not type(theirs) or repr(mine) != repr(theirs):  # 0.0 and -0.0 are equal.
+            return False
+    return True

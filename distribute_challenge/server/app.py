@@ -1,0 +1,172 @@
+"""The server's command line, its wiring, its signals, and the order in which it stops."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import queue
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distribute_challenge import cli
+from distribute_challenge.address import DEFAULT_PORT, Address
+from distribute_challenge.profile.record import Recorder
+from distribute_challenge.server.dispatcher import Dispatcher
+from distribute_challenge.server.service import Pool, SchedulerService
+from distribute_challenge.server.supervisor import Supervisor
+from distribute_challenge.wire.transport import KIBI, Acceptor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why the server stops: a signal, or something that makes going on pointless."""
+
+    reason: str
+    exit_code: int
+
+
+ALL_UP = "all workers answer"
+IDLE = "no worker is leased any more"
+Mail = Stop | str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve a pool until a signal; the exit code."""
+    options = parse(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
+    mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: mail.put(Stop(signal.Signals(number).name, 0)))
+
+    listener = cli.listen(options.host, options.port)
+    address = Address(*listener.getsockname()[:2])
+    worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
+    listeners = [cli.listen(options.host, port) for port in worker_ports]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    path = profile_path(options)
+    try:
+        recorder = Recorder(path, options.workers)
+    except OSError as error:
+        if options.profile is not None:
+            cli.fail(
+                f"cannot write the profile {path} ({error.strerror}): choose another --profile, or `none`"
+            )
+        log.error("cannot write the profile %s (%s); the pool works without it", path, error.strerror)
+        recorder = Recorder(None, options.workers)
+
+    supervisor = Supervisor(listeners, address, on_failure=lambda reason: mail.put(Stop(reason, 1)))
+    dispatcher = Dispatcher(
+        options.workers,
+        process=supervisor.process,
+        record=recorder.record,
+        on_all_up=lambda: mail.put(ALL_UP),
+        on_idle=lambda: mail.put(IDLE),
+    )
+    started = time.monotonic()
+
+    def status() -> dict[str, Any]:
+        return describe(dispatcher, supervisor, ports, uptime_s=time.monotonic() - started)
+
+    pool = Pool(dispatcher, ports, status)
+    acceptor = Acceptor(listener, lambda: SchedulerService(pool), max_frame_bytes=64 * KIBI)
+
+    supervisor.start(dispatcher)
+    try:
+        stop = mail.get()
+        if stop == ALL_UP:
+            acceptor.start("accept")
+            print(ready_line(address, ports, recorder.path), flush=True)
+            stop = mail.get()
+        assert isinstance(stop, Stop)
+        log.info("stopping: %s", stop.reason)
+        # First nobody gets a worker any more. Those who wait are told, and so is whoever still connects.
+        dispatcher.close()
+        # Then running functions may end. A second signal, or a worker's failure, cuts that short.
+        await_idle(mail, options.grace if stop.exit_code == 0 else 0)
+    finally:
+        # Only then the workers go; that this ends them is not recorded as a loss.
+        dispatcher.end()
+        acceptor.close()
+        supervisor.stop()
+        recorder.close()
+    if stop.exit_code:
+        sys.stderr.write(f"server.py: {stop.reason}\n")
+    return stop.exit_code
+
+
+def parse(arguments: Sequence[str] | None) -> Any:
+    """The command line."""
+    parser = cli.Parser(prog="server.py", description="Start a pool of N workers and serve it.")
+    parser.add_argument("workers", metavar="N", type=cli.worker_count, help="how many workers")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    parser.add_argument(
+        "--port",
+        type=cli.port_number,
+        default=DEFAULT_PORT,
+        help=f"its port ({DEFAULT_PORT}); the workers' follow it. 0: the system picks all",
+    )
+    parser.add_argument(
+        "--profile", metavar="FILE", help="where the record goes (profiling/results_N.csv), or `none`"
+    )
+    parser.add_argument(
+        "--grace",
+        metavar="S",
+        type=cli.duration,
+        default=10,
+        help="how many seconds running functions have when the server stops (10)",
+    )
+    parser.add_argument("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
+    options = parser.parse_args(arguments)
+    if options.port and options.port + options.workers > 65535:
+        parser.error(f"{options.workers} workers do not fit above port {options.port}: choose a lower --port")
+    return options
+
+
+def profile_path(options: Any) -> Path | None:
+    """Where the profile goes; None for nowhere."""
+    if options.profile == "none":
+        return None
+    return Path(options.profile or Path("profiling") / f"results_{options.workers}.csv")
+
+
+def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:
+    """What the server says when every worker answers."""
+    workers = f"{len(ports)} workers on ports" if len(ports) > 1 else "1 worker on port"
+    recorded = f"the record is {profile}" if profile else "nothing is recorded"
+    return f"ready: {address}, {workers} {', '.join(map(str, ports))}; {recorded}"
+
+
+def await_idle(mail: queue.SimpleQueue[Mail], grace_s: float) -> None:
+    """Wait until no worker is leased: at most `grace_s` seconds, or until the next signal."""
+    deadline = time.monotonic() + grace_s
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            if mail.get(timeout=left) != ALL_UP:
+                return
+    except queue.Empty:
+        log.warning("some functions did not end within the %s s of grace", grace_s)
+
+
+def describe(
+    dispatcher: Dispatcher, supervisor: Supervisor, ports: list[int], uptime_s: float
+) -> dict[str, Any]:
+    """The pool's state, as `status()` tells it."""
+    states, counts = dispatcher.snapshot()
+    workers = []
+    for worker, (port, state) in enumerate(zip(ports, states, strict=True)):
+        process = supervisor.process(worker)
+        pid = None if process is None else process.pid
+        workers.append({"port": port, "pid": pid, "state": state, "cpu": None, "memory": None})
+    return {"python": platform.python_version(), "workers": workers, **counts, "uptime": round(uptime_s, 3)}

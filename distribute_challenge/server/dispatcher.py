@@ -1,0 +1,276 @@
+"""The one lock around the scheduler: waiting for a worker, and being woken with one.
+
+A caller that waits watches two things: its bell, which rings when it gets a worker (or will never get
+one), and its own connection, so that a client that goes away leaves the line at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+from distribute_challenge.profile.record import Change
+from distribute_challenge.server.process import WorkerProcess
+from distribute_challenge.server.scheduler import Scheduler, Ticket
+
+log = logging.getLogger(__name__)
+
+_HANG_UP = getattr(select, "POLLRDHUP", 0)  # Where it is missing, POLLHUP (always reported) has to do.
+
+
+class Caller:
+    """One client connection, as a holder of leases: its socket and its bell."""
+
+    def __init__(self, name: str, connection: int) -> None:
+        self.name = name
+        self._connection = connection
+        self._bell: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def has_hung_up(self) -> bool:
+        """Whether the client's end of the connection is closed."""
+        return self._poll({self._connection: _HANG_UP}, 0)
+
+    def await_bell(self, timeout_s: float | None) -> None:
+        """Return when the bell has rung, the client has hung up, or `timeout_s` seconds have passed."""
+        self._poll({self._connection: _HANG_UP, self._listen(): select.POLLIN}, timeout_s)
+
+    def ring(self) -> None:
+        """Wake `await_bell`. Only for a caller that has just left the line, once."""
+        assert self._bell is not None
+        os.write(self._bell[1], b"!")
+
+    def answer_bell(self) -> None:
+        """Take note of a `ring`."""
+        os.read(self._listen(), 1)
+
+    def prepare_to_wait(self) -> None:
+        """Put up a bell. Raises OSError if there are no descriptors left."""
+        if self._bell is None:
+            self._bell = os.pipe()
+
+    def close(self) -> None:
+        """Take the bell down. Harmless to repeat."""
+        bell, self._bell = self._bell, None
+        for end in bell or ():
+            os.close(end)
+
+    def _listen(self) -> int:
+        assert self._bell is not None
+        return self._bell[0]
+
+    @staticmethod
+    def _poll(descriptors: dict[int, int], timeout_s: float | None) -> bool:
+        poller = select.poll()
+        for descriptor, events in descriptors.items():
+            poller.register(descriptor, events)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = 3600.0 if deadline is None else min(max(deadline - time.monotonic(), 0), 3600.0)
+            if poller.poll(left * 1000):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+
+class Dispatcher:
+    """Hands workers, by number, to callers. Safe to call from any thread.
+
+    `process` gives a worker's latest process, `record` takes what goes into the profile. `on_all_up` is
+    called once, when every worker has answered for the first time; `on_idle` once, when after `close` no
+    worker is leased any more.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        process: Callable[[int], WorkerProcess | None],
+        record: Callable[[Change], None],
+        on_all_up: Callable[[], None],
+        on_idle: Callable[[], None],
+    ) -> None:
+        self._lock = threading.Lock()  # guards all that follows, and the order of what is recorded
+        self._scheduler: Scheduler[Caller] = Scheduler(size)
+        self._lost_under_lease: dict[int, WorkerProcess] = {}  # until that lease ends
+        self._is_open = False
+        self._is_closed = False
+        self._is_ended = False
+        self._process = process
+        self._record = record
+        self._on_all_up = on_all_up
+        self._on_idle = on_idle
+
+    # Leases
+
+    def find(self, caller: Caller) -> int | None:
+        """Lease the lowest-numbered free worker; None if there is none.
+
+        Raises RuntimeError once closed.
+        """
+        with self._lock:
+            self._check_open()
+            worker = self._scheduler.lease(caller)
+            if worker is not None:
+                self._note("acquire", worker)
+            return worker
+
+    def acquire(self, caller: Caller, timeout_s: float | None) -> int | None:
+        """As `find`, but wait in line; None after `timeout_s` seconds, or if the client has hung up."""
+        with self._lock:
+            self._check_open()
+            worker = self._scheduler.lease(caller)
+            if worker is not None:
+                self._note("acquire", worker)
+                return worker
+            caller.prepare_to_wait()
+            ticket = self._scheduler.wait(caller)
+        caller.await_bell(timeout_s)
+        with self._lock:
+            if self._scheduler.leave(ticket):
+                return None
+            caller.answer_bell()
+            if ticket.worker is None:
+                self._check_open()
+            return ticket.worker
+
+    def free(self, caller: Caller, worker: int, finished: int, failed: int) -> None:
+        """End a lease. Raises ValueError, and changes nothing, unless `caller` holds it."""
+        with self._lock:
+            self._drop_who_hung_up()
+            self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
+            self._lost_under_lease.pop(worker, None)
+            self._check_idle()
+
+    def keep(self, caller: Caller, worker: int, finished: int, failed: int) -> int:
+        """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does."""
+        with self._lock:
+            self._scheduler.keep(caller, worker, finished, failed)
+            return self._scheduler.waiting
+
+    def recycle(self, caller: Caller, worker: int) -> WorkerProcess:
+        """End a lease and kill its worker; returns the process that was lost. Raises as `free` does."""
+        with self._lock:
+            is_up = self._scheduler.is_up(worker) if 0 <= worker < self._scheduler.size else False
+            self._scheduler.recycle(caller, worker)
+            lost = self._end_badly(worker, is_up)
+            self._check_idle()
+            process = self._process(worker)
+        assert process is not None
+        if is_up:
+            process.kill()
+        return lost or process
+
+    def abandon(self, caller: Caller) -> None:
+        """End all leases of a client that has gone, and kill the workers: functions may be running there."""
+        with self._lock:
+            up = [worker for worker in self._scheduler.held_by(caller) if self._scheduler.is_up(worker)]
+            for worker in self._scheduler.abandon(caller):
+                self._end_badly(worker, worker in up)
+            self._check_idle()
+            doomed = [self._process(worker) for worker in up]
+        for process in doomed:
+            assert process is not None
+            process.kill()
+
+    # Workers
+
+    def worker_up(self, worker: int, process: WorkerProcess) -> None:
+        """A worker's process answers."""
+        with self._lock:
+            if process.is_condemned:
+                return
+            self._drop_who_hung_up()
+            ticket = self._scheduler.up(worker)
+            if self._is_open:
+                self._pass_on("replaced", worker, ticket)
+            elif not any(self._scheduler.busy):
+                self._is_open = True
+                self._note("start", None)
+                self._on_all_up()
+
+    def worker_down(self, worker: int, process: WorkerProcess) -> None:
+        """A worker's process has ended."""
+        with self._lock:
+            if self._is_ended or not self._scheduler.is_up(worker):
+                return  # It was to end, and that has been noted.
+            log.warning("lost %s", process.ending())
+            self._scheduler.down(worker)
+            if self._scheduler.holder(worker) is not None:
+                self._lost_under_lease[worker] = process
+            self._note("lost", worker)
+
+    # The whole
+
+    def close(self) -> None:
+        """Hand out nothing more: those in line, and all who come, get RuntimeError."""
+        with self._lock:
+            self._is_closed = True
+            for ticket in self._scheduler.line():
+                self._dismiss(ticket)
+            self._check_idle()
+
+    def end(self) -> None:
+        """Record the end of the pool. What becomes of its workers after this is no loss."""
+        with self._lock:
+            self._note("stop", None)
+            self._is_ended = True
+
+    def snapshot(self) -> tuple[list[str], dict[str, object]]:
+        """The state of each worker, and the busy list and counts, all at one moment."""
+        with self._lock:
+            pool = self._scheduler
+            counts = {"finished": pool.finished, "failed": pool.failed, "waiting": pool.waiting}
+            states = [self._state(worker) for worker in range(pool.size)]
+            return states, {"busy": list(pool.busy), **counts}
+
+    def _state(self, worker: int) -> str:
+        if not self._scheduler.is_up(worker):
+            return "starting"
+        return "free" if self._scheduler.holder(worker) is None else "leased"
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError("the server is stopping: it hands out no more workers")
+
+    def _check_idle(self) -> None:
+        if self._is_closed and not self._scheduler.leases:
+            self._on_idle()
+
+    def _drop_who_hung_up(self) -> None:
+        """Before a worker can be handed over: nobody who has gone may be first in line."""
+        while (first := self._scheduler.first_in_line()) is not None and first.holder.has_hung_up():
+            self._dismiss(first)
+
+    def _dismiss(self, ticket: Ticket[Caller]) -> None:
+        self._scheduler.leave(ticket)
+        ticket.holder.ring()
+
+    def _pass_on(self, event: str, worker: int, ticket: Ticket[Caller] | None) -> None:
+        self._note(event, worker)
+        if ticket is not None:
+            self._note("acquire", worker)
+            ticket.holder.ring()
+
+    def _end_badly(self, worker: int, is_up: bool) -> WorkerProcess | None:
+        """After a lease has ended with its worker down: condemn the process, unless it has died already."""
+        lost = self._lost_under_lease.pop(worker, None)
+        process = self._process(worker)
+        if is_up and process is not None:
+            process.is_condemned = True
+        self._note("lost" if is_up else "free", worker)
+        return lost
+
+    def _note(self, event: str, worker: int | None) -> None:
+        pool = self._scheduler
+        busy = 0 if worker is None else pool.busy[worker]
+        process = None if worker is None else self._process(worker)
+        if event == "acquire" and worker is not None and process is not None:
+            log.debug("%s leases worker %d", pool.holder(worker), process.port)
+        if not self._is_ended:
+            self._record(Change(event, worker, busy, pool.finished, pool.failed, pool.waiting))

@@ -1,0 +1,180 @@
+"""One worker's process: how it starts, when it is ready, how it is killed, and how it ended.
+
+Standard output and error of the process come through one pipe, of which the last lines are kept. The
+process leads a session and a process group of its own, so that what its functions started dies with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distribute_challenge.address import SERVER_VARIABLE, Address
+
+log = logging.getLogger(__name__)
+
+LAST_LINES = 20
+_MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a worker's process ended."""
+
+    port: int
+    pid: int
+    exit_code: int | None
+    signal: str | None
+    last_lines: list[str]
+
+    def as_dict(self) -> dict[str, object]:
+        """Its fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        how = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        return f"worker {self.port} (process {self.pid}): {how}"
+
+
+class WorkerProcess:
+    """A running worker, from its start. It is *condemned* from when somebody decided to kill it."""
+
+    def __init__(self, listener: socket.socket, server: Address) -> None:
+        host, self.port = listener.getsockname()[:2]
+        self.is_condemned = False
+        self.is_ready = False
+        # Guards `_is_reaped`: once reaped, the number may be that of another process.
+        self._lock = threading.Lock()
+        self._is_reaped = False
+        self._ended = threading.Event()
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._partial = b""
+        owned, self._owner = os.pipe()  # Our end closes when we end, however that happens.
+        try:
+            self._popen = subprocess.Popen(
+                [
+                    *(sys.executable, _MAIN, str(self.port), "--host", host),
+                    *("--listener", str(listener.fileno()), "--owner", str(owned)),
+                ],
+                pass_fds=(listener.fileno(), owned),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, SERVER_VARIABLE: str(server)},
+            )
+        except BaseException:
+            os.close(self._owner)
+            raise
+        finally:
+            os.close(owned)
+        assert self._popen.stdout is not None
+        self._output = self._popen.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._sentinel = _sentinel(self._popen)
+
+    @property
+    def pid(self) -> int:
+        """Its process number, which is also that of its process group."""
+        return self._popen.pid
+
+    def await_ready(self) -> bool:
+        """Wait until it answers; False if it ended before."""
+        return self._watch(until_ready=True)
+
+    def await_end(self) -> None:
+        """Wait until the process has ended."""
+        self._watch(until_ready=False)
+
+    def kill(self) -> None:
+        """Kill the process and everything in its group."""
+        with self._lock:
+            if not self._is_reaped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+
+    def bury(self) -> Ending:
+        """Clear up after a process that has ended: the rest of its group, its number, its descriptors."""
+        self.kill()
+        with self._lock:
+            self._popen.wait()
+            self._is_reaped = True
+        self._read_output()
+        if self._partial:
+            self._take_lines(b"\n")
+        self._popen.stdout.close()  # type: ignore[union-attr]
+        os.close(self._sentinel)
+        os.close(self._owner)
+        self._ended.set()
+        return self.ending()
+
+    def ending(self, wait_s: float | None = None) -> Ending:
+        """How the process ended; waits for that. Raises TimeoutError after `wait_s` seconds."""
+        if not self._ended.wait(wait_s):
+            raise TimeoutError(f"worker {self.port} (process {self.pid}) has not ended after {wait_s} s")
+        code = self._popen.returncode
+        name = None
+        if code < 0:
+            try:
+                name = signal.Signals(-code).name
+            except ValueError:  # A real-time signal has no name.
+                name = f"signal {-code}"
+        return Ending(self.port, self.pid, None if code < 0 else code, name, list(self._lines))
+
+    def _watch(self, *, until_ready: bool) -> bool:
+        poller = select.poll()
+        poller.register(self._sentinel, select.POLLIN)
+        poller.register(self._output, select.POLLIN)
+        while not (until_ready and self.is_ready):
+            events = dict(poller.poll())
+            if self._output in events and not self._read_output():
+                poller.unregister(self._output)  # It closed its standard streams, and lives on.
+            if self._sentinel in events:
+                return False
+        return True
+
+    def _read_output(self) -> bool:
+        """Take what was printed. False at the end of the stream."""
+        while True:
+            try:
+                data = os.read(self._output, 1 << 16)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._take_lines(data)
+
+    def _take_lines(self, data: bytes) -> None:
+        *lines, rest = (self._partial + data).split(b"\n")
+        self._partial = rest[-(1 << 16) :]  # A line without an end must not grow for ever.
+        for line in lines:
+            text = line.decode(errors="backslashreplace")
+            if not self.is_ready and text.startswith("ready: "):
+                self.is_ready = True
+                continue
+            self._lines.append(text)
+            log.info("worker %d: %s", self.port, text)
+
+
+def _sentinel(process: subprocess.Popen[bytes]) -> int:
+    """A descriptor that becomes readable when the process ends."""
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(process.pid)
+    readable, writable = os.pipe()
+
+    def wait() -> None:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # Leaves it to be reaped by `bury`.
+        os.close(writable)
+
+    threading.Thread(target=wait, name=f"sentinel {process.pid}", daemon=True).start()
+    return readable

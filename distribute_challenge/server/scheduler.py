@@ -1,0 +1,201 @@
+"""Who holds which worker, and who is next.
+
+This file owns the busy list, the line of waiting clients, the leases and the counts. It is pure: no
+lock, no clock, no socket, no process. Every change is a method; an illegal one raises `ValueError` and
+changes nothing. A *holder* is whoever may own a lease (in the server: one client connection) and a
+*ticket* one place in the line; both are told apart by identity and nothing else about them is known.
+
+A worker is *free* when nobody holds it and its process is up. Free workers and waiting clients never
+exist at the same time: each change that would make both hands the worker over before it returns.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+Holder = TypeVar("Holder")
+
+
+class Ticket(Generic[Holder]):
+    """One place in the line: who took it, and the worker that was handed over when its turn came."""
+
+    __slots__ = ("holder", "worker")
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.worker: int | None = None
+
+
+class Scheduler(Generic[Holder]):
+    """The state of a pool of `size` workers, numbered from 0, all of them down at first.
+
+    Every move costs O(log size); giving up a place in the line costs O(1).
+
+    >>> pool = Scheduler(2)
+    >>> pool.up(0), pool.up(1)
+    (None, None)
+    >>> pool.lease("ann"), pool.lease("bob"), pool.lease("eve")
+    (0, 1, None)
+    >>> place = pool.wait("eve")
+    >>> pool.free("ann", 0) is place, place.worker
+    (True, 0)
+    >>> pool.busy, pool.finished
+    ([1, 1], 1)
+    """
+
+    def __init__(self, size: int) -> None:
+        self.busy = [1] * size
+        self.finished = 0
+        self.failed = 0
+        self.leases = 0
+        self._holder: list[Holder | None] = [None] * size
+        self._is_up = [False] * size
+        self._held: dict[int, set[int]] = {}  # id(holder) -> the workers it holds
+        self._line: OrderedDict[Ticket[Holder], None] = OrderedDict()
+        # Lowest number first. A worker that stops being free stays in the heap until it surfaces, so
+        # that no move has to search; `_in_heap` keeps it from being there twice.
+        self._heap: list[int] = []
+        self._in_heap = [False] * size
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self.busy)
+
+    @property
+    def waiting(self) -> int:
+        """How many clients are in line."""
+        return len(self._line)
+
+    def holder(self, worker: int) -> Holder | None:
+        """Who holds `worker`, or None."""
+        return self._holder[worker]
+
+    def is_up(self, worker: int) -> bool:
+        """Whether the worker's process answers."""
+        return self._is_up[worker]
+
+    def held_by(self, holder: Holder) -> list[int]:
+        """The workers that `holder` holds, lowest number first."""
+        return sorted(self._held.get(id(holder), ()))
+
+    def first_in_line(self) -> Ticket[Holder] | None:
+        """The ticket that has waited longest, or None."""
+        return next(iter(self._line), None)
+
+    def line(self) -> list[Ticket[Holder]]:
+        """The tickets in line, longest wait first."""
+        return list(self._line)
+
+    # Taking a worker
+
+    def lease(self, holder: Holder) -> int | None:
+        """Lease the lowest-numbered free worker to `holder`; None if there is none."""
+        while self._heap:
+            worker = heapq.heappop(self._heap)
+            self._in_heap[worker] = False
+            if not self.busy[worker]:
+                self._give(worker, holder)
+                return worker
+        return None
+
+    def wait(self, holder: Holder) -> Ticket[Holder]:
+        """Join the end of the line. Only for a holder that `lease` has just answered with None."""
+        ticket = Ticket(holder)
+        self._line[ticket] = None
+        return ticket
+
+    def leave(self, ticket: Ticket[Holder]) -> bool:
+        """Leave the line; False if the ticket is not in it (any more)."""
+        if ticket not in self._line:
+            return False
+        del self._line[ticket]
+        return True
+
+    # Using and returning it
+
+    def keep(self, holder: Holder, worker: int, finished: int = 0, failed: int = 0) -> None:
+        """Count tasks of a lease that goes on."""
+        self._check(holder, worker, finished, failed)
+        self._count(finished, failed)
+
+    def free(self, holder: Holder, worker: int, finished: int = 1, failed: int = 0) -> Ticket[Holder] | None:
+        """End a lease. Returns the ticket that got the worker, if somebody waited."""
+        self._check(holder, worker, finished, failed)
+        self._count(finished, failed)
+        self._take_back(worker)
+        return self._offer(worker)
+
+    def recycle(self, holder: Holder, worker: int) -> None:
+        """End a lease whose function failed and whose worker must not be used again: it is down now."""
+        self._check(holder, worker, 0, 1)
+        self._count(0, 1)
+        self._take_back(worker)
+        self.down(worker)
+
+    def abandon(self, holder: Holder) -> list[int]:
+        """End every lease of a holder that has gone. Those workers are down now; returns them."""
+        workers = self.held_by(holder)
+        for worker in workers:
+            self._take_back(worker)
+            self.down(worker)
+        return workers
+
+    # The workers' processes
+
+    def down(self, worker: int) -> None:
+        """The worker's process has ended, or is about to. A lease on it goes on."""
+        self._is_up[worker] = False
+        self.busy[worker] = 1
+
+    def up(self, worker: int) -> Ticket[Holder] | None:
+        """The worker's (new) process answers. Returns the ticket that got it, if nobody held it and somebody
+        waited."""
+        self._is_up[worker] = True
+        return self._offer(worker)
+
+    # What the moves are made of
+
+    def _check(self, holder: Holder, worker: int, finished: int, failed: int) -> None:
+        if finished < 0 or failed < 0:
+            raise ValueError(f"counts cannot be negative: finished={finished}, failed={failed}")
+        if not 0 <= worker < self.size or self._holder[worker] is not holder:
+            raise ValueError(
+                "this connection does not hold that worker: free a lease once, on the connection that took it"
+            )
+
+    def _count(self, finished: int, failed: int) -> None:
+        self.finished += finished
+        self.failed += failed
+
+    def _give(self, worker: int, holder: Holder) -> None:
+        self._holder[worker] = holder
+        self._held.setdefault(id(holder), set()).add(worker)
+        self.leases += 1
+        self.busy[worker] = 1
+
+    def _take_back(self, worker: int) -> None:
+        holder = self._holder[worker]
+        self._holder[worker] = None
+        held = self._held[id(holder)]
+        held.discard(worker)
+        self.leases -= 1
+        if not held:
+            del self._held[id(holder)]
+
+    def _offer(self, worker: int) -> Ticket[Holder] | None:
+        """Pass a worker to the first in line if it can be handed out, or else mark it free."""
+        if self._holder[worker] is not None or not self._is_up[worker]:
+            return None
+        if self._line:
+            ticket, _ = self._line.popitem(last=False)
+            ticket.worker = worker
+            self._give(worker, ticket.holder)
+            return ticket
+        self.busy[worker] = 0
+        if not self._in_heap[worker]:
+            self._in_heap[worker] = True
+            heapq.heappush(self._heap, worker)
+        return None

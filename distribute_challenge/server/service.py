@@ -1,0 +1,105 @@
+"""The server's calls. They take plain values, checked by exact type: a remote reference can lie about its."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import rpyc
+
+from distribute_challenge.server.dispatcher import Caller, Dispatcher
+
+log = logging.getLogger(__name__)
+
+MAX_COUNT = 1 << 53
+MAX_SECONDS = 1e9
+ENDING_TIMEOUT_S = 10
+
+
+class Pool:
+    """What the calls work on: the dispatcher, the workers' ports, and the status."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, ports: list[int], status: Callable[[], dict[str, Any]]
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.ports = ports
+        self.status = status
+        self._workers = {port: worker for worker, port in enumerate(ports)}
+
+    def port(self, worker: int | None) -> int:
+        """A worker's port; -1 for none."""
+        return -1 if worker is None else self.ports[worker]
+
+    def worker(self, port: object) -> int:
+        """The number of the worker on a port. Raises ValueError if there is none."""
+        if type(port) is not int or port not in self._workers:
+            raise ValueError(
+                f"no worker of this pool has the port {port if type(port) is int else type(port)}"
+            )
+        return self._workers[port]
+
+
+class SchedulerService(rpyc.Service):
+    """What a connection can ask of the server. One instance per connection, which holds its leases."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._dispatcher = pool.dispatcher
+        self._caller: Caller
+
+    def on_connect(self, connection: Any) -> None:
+        """Called by RPyC before the first request."""
+        self._caller = Caller(threading.current_thread().name, connection.fileno())
+
+    def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
+        """Called by RPyC when the connection has ended, perhaps twice."""
+        self._dispatcher.abandon(self._caller)
+        self._caller.close()
+
+    def exposed_find_free_worker(self) -> int:
+        """Lease the first free worker, at once: its port, or -1."""
+        return self._pool.port(self._dispatcher.find(self._caller))
+
+    def exposed_acquire_worker(self, timeout: float | None = None) -> int:
+        """Lease a worker, waiting in line for it: its port, or -1 after `timeout` seconds."""
+        return self._pool.port(self._dispatcher.acquire(self._caller, seconds(timeout)))
+
+    def exposed_free_worker(self, port: int, finished: int = 1, failed: int = 0) -> None:
+        """End the lease."""
+        self._dispatcher.free(self._caller, self._pool.worker(port), count(finished), count(failed))
+
+    def exposed_keep_worker(self, port: int, finished: int = 0, failed: int = 0) -> int:
+        """Count tasks of a lease that goes on; how many clients wait."""
+        return self._dispatcher.keep(self._caller, self._pool.worker(port), count(finished), count(failed))
+
+    def exposed_recycle_worker(self, port: int, reason: str) -> str:
+        """End the lease, and replace the worker; JSON on how its process ended."""
+        if type(reason) is not str:
+            raise ValueError("the reason must be a str")
+        process = self._dispatcher.recycle(self._caller, self._pool.worker(port))
+        log.info("%s had worker %d replaced: %.500s", self._caller, port, reason)
+        return json.dumps(process.ending(ENDING_TIMEOUT_S).as_dict())
+
+    def exposed_status(self) -> str:
+        """JSON on the workers and the counts."""
+        return json.dumps(self._pool.status())
+
+
+def count(number: object) -> int:
+    """A number of tasks. Raises ValueError if it is none."""
+    if type(number) is not int or not 0 <= number <= MAX_COUNT:
+        raise ValueError("finished and failed are counts: int, 0 or more")
+    return number
+
+
+def seconds(timeout: object) -> float | None:
+    """A time limit, or None for none. Raises ValueError if it is neither."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, int | float) and type(timeout) in (int, float) and timeout >= 0:
+        return float(min(timeout, MAX_SECONDS))
+    raise ValueError("timeout is a number of seconds, 0 or more, or None")

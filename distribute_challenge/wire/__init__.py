@@ -1,0 +1,1 @@
+"""The corridor: what client, server and worker share. It knows none of them."""

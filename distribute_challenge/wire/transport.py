@@ -1,0 +1,272 @@
+"""RPyC connections, and the loop that accepts them: settings, streams and limits.
+
+The bytes on the wire are plain RPyC: a frame is `!LB` (length of the payload; 1 if it is zlib-compressed),
+the payload, and a newline. Everything here is built on RPyC's public extension points (Stream, Channel,
+`connect_channel`, config), and a stock RPyC peer notices no difference but speed: one write per frame,
+reads without a copy more than needed, no delayed acknowledgements, no compression, no hidden timeouts.
+
+It refuses to know what is called over a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import weakref
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import rpyc
+from rpyc.lib import Timeout
+
+from distribute_challenge.address import Address
+
+log = logging.getLogger(__name__)
+
+KIBI = 1 << 10
+GIBI = 1 << 30
+
+# Both sides: no attribute but the exposed calls, and nothing unpickled on a peer's word.
+_STRICT = {"allow_safe_attrs": False, "allow_pickle": False, "propagate_KeyboardInterrupt_locally": False}
+
+# A function may run for hours, so a client's call has no time limit of its own.
+CLIENT_CONFIG = {**_STRICT, "sync_request_timeout": None}
+
+# A server asks its peer for nothing but a goodbye, and does not wait long for that.
+SERVER_CONFIG = {**_STRICT, "sync_request_timeout": 1, "include_local_traceback": False}
+
+# Sockets that a forked child must not keep: while it did, no peer would see the connection end.
+_open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def _close_inherited_sockets() -> None:
+    for sock in list(_open_sockets):
+        sock.close()
+
+
+os.register_at_fork(after_in_child=_close_inherited_sockets)
+
+
+class SocketStream(rpyc.SocketStream):
+    """RPyC's socket stream with buffered reads and whole writes."""
+
+    __slots__ = ("_buffer", "_position")
+
+    _READ_AHEAD = 32 * KIBI
+    _JOIN_BELOW = 64 * KIBI
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+        self._position = 0
+        _open_sockets.add(sock)
+
+    def poll(self, timeout: Any) -> bool:
+        """Whether there is something to read, within `timeout` seconds (a number, None, or RPyC's Timeout).
+
+        Without a limit there is nothing to poll for: the read that follows waits just as well.
+        """
+        if self._position < len(self._buffer):
+            return True
+        timeout = Timeout(timeout)
+        return not timeout.finite or bool(super().poll(timeout))
+
+    def read(self, count: int) -> bytes:
+        """Exactly `count` bytes. EOFError if the connection ends before."""
+        end = self._position + count
+        if end <= len(self._buffer):
+            data = self._buffer[self._position : end]
+            self._position = end
+            return data
+        data = self._buffer[self._position :]
+        missing = count - len(data)
+        if missing <= self._READ_AHEAD:
+            while len(data) < count:
+                data += self._receive(self._READ_AHEAD, 0)
+            self._buffer, self._position = data, count
+            return data[:count]
+        self._buffer, self._position = b"", 0
+        parts = [data]
+        while missing:
+            # The kernel fills one buffer as far as it can. Memory that a false length claims is not touched.
+            part = self._receive(missing, socket.MSG_WAITALL)
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def _receive(self, count: int, flags: int) -> bytes:
+        try:
+            data: bytes = self.sock.recv(count, flags)
+        except OSError as error:
+            self.close()
+            raise EOFError(f"connection lost: {error}") from None
+        if not data:
+            self.close()
+            raise EOFError("connection closed by peer")
+        return data
+
+    def write(self, data: bytes) -> None:
+        """All of `data`. EOFError if the peer has gone; what it had sent before can still be read."""
+        try:
+            self.sock.sendall(data)
+        except OSError as error:
+            raise EOFError(f"connection lost: {error}") from None
+
+    def write_frame(self, header: bytes, data: bytes, trailer: bytes) -> None:
+        """The three parts one after another, without copying a large one."""
+        if len(data) < self._JOIN_BELOW:
+            self.write(header + data + trailer)
+            return
+        try:
+            sent = self.sock.sendmsg((header, data, trailer))
+        except OSError as error:
+            raise EOFError(f"connection lost: {error}") from None
+        if sent < len(header) + len(data) + len(trailer):  # Only a signal in between stops it early.
+            self.write((header + data + trailer)[sent:])
+
+
+class FrameChannel(rpyc.Channel):
+    """RPyC's channel, sending uncompressed and refusing frames over `max_frame_bytes`."""
+
+    __slots__ = ("max_frame_bytes",)
+
+    def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
+        super().__init__(stream, compress=False)
+        self.max_frame_bytes = max_frame_bytes
+
+    def send(self, data: bytes) -> None:
+        """Send one frame."""
+        self.stream.write_frame(self.FRAME_HEADER.pack(len(data), 0), data, self.FLUSHER)
+
+    def recv(self) -> bytes:
+        """Receive one frame. EOFError, and the end of the connection, if it is too large or malformed."""
+        length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
+        if length > self.max_frame_bytes:
+            self._refuse(f"a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here")
+        frame: bytes = self.stream.read(length + len(self.FLUSHER))
+        if frame[-len(self.FLUSHER) :] != self.FLUSHER:
+            self._refuse("a frame without its end")
+        data = frame[: -len(self.FLUSHER)]
+        return self._decompress(data) if compressed else data
+
+    def _decompress(self, data: bytes) -> bytes:
+        unpacker = zlib.decompressobj()
+        try:
+            plain = unpacker.decompress(data, self.max_frame_bytes)
+        except zlib.error as error:
+            self._refuse(f"a broken compressed frame ({error})")
+        if not unpacker.eof:
+            self._refuse(f"a compressed frame of more than the {self.max_frame_bytes} bytes allowed here")
+        return plain
+
+    def _refuse(self, what: str) -> None:
+        self.close()
+        raise EOFError(f"the peer sent {what}")
+
+
+class Link:
+    """A connection that we made: `root` calls the peer's exposed methods."""
+
+    def __init__(
+        self, address: Address, connect_timeout_s: float = 10.0, max_frame_bytes: int = 4 * GIBI
+    ) -> None:
+        sock = socket.create_connection(address, timeout=connect_timeout_s)
+        self._channel = FrameChannel(SocketStream(sock), max_frame_bytes)
+        self._connection = rpyc.connect_channel(self._channel, config=CLIENT_CONFIG)
+
+    @property
+    def root(self) -> Any:
+        """The peer's service. Hold the methods taken from it: each look-up is a round trip."""
+        return self._connection.root
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is known to have ended."""
+        return bool(self._channel.closed)
+
+    def is_quiet(self) -> bool:
+        """Whether the connection is open and nothing arrived unasked, the end of the connection included."""
+        return not self.closed and not self._channel.poll(0)
+
+    def close(self) -> None:
+        """Close at once. (Closing the RPyC connection alone would wait for a peer that is busy.)"""
+        self._channel.close()
+        self._connection.close()
+
+
+class Acceptor:
+    """Accepts connections on a listening socket and serves each in a thread of its own."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        service: Callable[[], rpyc.Service],
+        *,
+        max_frame_bytes: int,
+        config: dict[str, Any] = SERVER_CONFIG,
+    ) -> None:
+        self._listener = listener
+        self._service = service
+        self._max_frame_bytes = max_frame_bytes
+        self._config = config
+        self._is_closed = False
+        # Given up for a moment when descriptors run out, so that a caller can be turned away.
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        _open_sockets.add(listener)
+
+    def start(self, name: str) -> None:
+        """Accept in a thread called `name`, until `close`."""
+        threading.Thread(target=self._accept_all, name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """Accept no more. Connections that are open stay open."""
+        self._is_closed = True
+        with contextlib.suppress(OSError):  # It may have been shut already.
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def _accept_all(self) -> None:
+        while not self._is_closed:
+            try:
+                sock, peer = self._listener.accept()
+            except OSError as error:
+                if not self._is_closed:
+                    self._turn_away(error)
+                continue
+            name = f"{peer[0]}:{peer[1]}"
+            try:
+                threading.Thread(
+                    target=self._serve, args=(sock, name), name=f"peer {name}", daemon=True
+                ).start()
+            except RuntimeError as error:
+                log.warning("turned %s away: %s", name, error)
+                sock.close()
+
+    def _turn_away(self, error: OSError) -> None:
+        """Out of descriptors, most likely: close the next caller instead of leaving it to hang."""
+        log.warning("cannot accept a connection: %s", error)
+        os.close(self._spare)
+        try:
+            self._listener.accept()[0].close()
+        except OSError as again:
+            log.warning("cannot even turn it away: %s", again)
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _serve(self, sock: socket.socket, name: str) -> None:
+        channel = FrameChannel(SocketStream(sock), self._max_frame_bytes)
+        connection = rpyc.connect_channel(channel, service=self._service(), config=self._config)
+        try:
+            while not connection.closed:
+                connection.serve(None)
+        except EOFError as end:
+            log.debug("%s: %s", name, end)
+        except Exception as error:
+            log.warning("closed the connection of %s, which sent what no RPyC peer sends: %r", name, error)
+        finally:
+            channel.close()  # First: closing the connection then says no goodbye, and waits for none.
+            connection.close()

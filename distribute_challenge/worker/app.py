@@ -1,0 +1,74 @@
+"""A worker's command line and its life: bind or inherit a socket, say `ready`, run functions."""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+from distribute_challenge import cli
+from distribute_challenge.wire.transport import GIBI, SERVER_CONFIG, Acceptor
+from distribute_challenge.worker.execution import Execution
+from distribute_challenge.worker.service import WorkerService
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker until it is killed, or interrupted while idle."""
+    parser = cli.Parser(
+        prog="worker.py", description="One worker of a pool. The server starts its workers itself."
+    )
+    parser.add_argument("port", metavar="PORT", type=cli.port_number)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    parser.add_argument(
+        "--listener", type=int, help="used by the server: the descriptor of a listening socket"
+    )
+    parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
+    options = parser.parse_args(arguments)
+
+    if options.owner is not None:
+        die_with_owner(options.owner)
+    faulthandler.enable(all_threads=False)  # The function runs in the thread that crashes.
+    if options.listener is None:
+        listener = cli.listen(options.host, options.port, "another PORT")
+    else:
+        listener = socket.socket(fileno=options.listener)
+        listener.set_inheritable(False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+    execution = Execution()
+    # Whoever can call a worker runs any code there: a traceback tells them nothing new.
+    config = {**SERVER_CONFIG, "include_local_traceback": True}
+    Acceptor(listener, lambda: WorkerService(execution), max_frame_bytes=GIBI, config=config).start("accept")
+    host, port = listener.getsockname()[:2]
+    print(f"ready: {host}:{port}", flush=True)
+    try:
+        execution.serve_forever()
+    except KeyboardInterrupt:
+        return 0
+
+
+def die_with_owner(pipe: int) -> None:
+    """Have this process group killed as soon as the other end of `pipe` is closed, kill -9 included."""
+    os.set_inheritable(pipe, False)
+    if hasattr(fcntl, "F_SETSIG"):
+        # Linux: the kernel itself sends the signal, whatever the function that runs here is doing.
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+        try:
+            os.read(pipe, 1)
+        except BlockingIOError:
+            return  # The owner lives.
+        os.killpg(0, signal.SIGKILL)  # It ended before we asked.
+    threading.Thread(target=_await_end, args=(pipe,), name="owner", daemon=True).start()
+
+
+def _await_end(pipe: int) -> None:
+    os.read(pipe, 1)
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,123 @@
+"""Runs functions one at a time, in the main thread, and leaves the process clean after each.
+
+It owns the main thread and the process's surroundings (directory, environment, `sys.path`, standard
+streams). It knows neither connections nor formats: work is a callable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+class _Task(Generic[T]):
+    """A callable on its way through the main thread, and then what became of it."""
+
+    __slots__ = ("_ended", "_error", "_value", "_work")
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._ended = threading.Lock()
+        self._ended.acquire()
+
+    def run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:
+            self._error = error
+
+    def report(self) -> None:
+        self._ended.release()
+
+    def wait(self) -> T:
+        self._ended.acquire()
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None  # Else the traceback, which holds this frame, would hold the error.
+        return self._value  # type: ignore[no-any-return]
+
+
+class Execution:
+    """The one place in a worker where functions run."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()  # held while a function runs
+        self._tasks: queue.SimpleQueue[_Task[Any]] = queue.SimpleQueue()
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Run `work` in the main thread; its value, or what it raised (anything, `SystemExit` included).
+
+        Called from a connection's thread. Raises RuntimeError at once if a function is running.
+        """
+        if not self._turn.acquire(blocking=False):
+            raise RuntimeError(
+                "this worker is running a function for another connection: take another worker"
+            )
+        try:
+            task = _Task(work)
+            self._tasks.put(task)
+            return task.wait()
+        finally:
+            self._turn.release()
+
+    def serve_forever(self) -> NoReturn:
+        """The main thread's work: run what comes, one after another."""
+        surroundings = Surroundings()
+        while True:
+            task = self._tasks.get()
+            task.run()
+            surroundings.restore()
+            task.report()
+
+
+class Surroundings:
+    """What a function may change and the next one must find as it was."""
+
+    def __init__(self) -> None:
+        # A descriptor finds the directory again even if it is renamed or removed.
+        self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+        self._environ = os.environ
+        self._environment = dict(os.environ)
+        self._path = sys.path
+        self._path_entries = list(sys.path)
+        self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        # Copies of descriptors 0 to 2, for a function that closes or redirects those.
+        self._descriptors = [os.dup(number) for number in range(3)]
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for stream in self._streams[1:]:
+            # Closed, or its descriptor is: what the function printed last is lost, and nothing else.
+            with contextlib.suppress(ValueError, OSError):
+                stream.flush()
+        for number, copy in enumerate(self._descriptors):
+            os.dup2(copy, number)
+        sys.stdin, sys.stdout, sys.stderr = self._streams = self._usable_streams()
+        os.fchdir(self._directory)
+        os.environ = self._environ  # noqa: B003  A function may have put another object there.
+        if dict(os.environ) != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        sys.path = self._path
+        sys.path[:] = self._path_entries
+
+    def _usable_streams(self) -> Any:
+        if not any(stream.closed for stream in self._streams):
+            return self._streams
+        return tuple(
+            open(number, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+            if stream.closed
+            else stream
+            for number, (stream, mode) in enumerate(zip(self._streams, "rww", strict=True))
+        )

@@ -1,0 +1,422 @@
+"""Decorated functions on a real pool: what travels, and what comes back."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import os.path as paths
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import distribute_challenge
+from distribute_challenge import (
+    PoolError,
+    ServerUnavailable,
+    TaskNotSendable,
+    WorkerLost,
+    compute_this,
+)
+from distribute_challenge import compute_this as on_the_pool
+from distribute_challenge.wire.payload import RemoteTraceback
+from tests.running import HANG_S, RunningServer, eventually
+
+FACTOR = 10
+TABLE = {"seven": 7}
+LOCK = threading.Lock()
+
+
+class Point:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def doubled(self) -> Point:
+        return Point(self.x * 2)
+
+
+def helper(x: int) -> int:
+    return deeper(x) + 1
+
+
+def deeper(x: int) -> int:
+    return x * FACTOR
+
+
+def shouting(function: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(function)
+    def wrapper(*args: object) -> str:
+        return function(*args).upper() + "!" * TABLE["seven"]
+
+    return wrapper
+
+
+def opaque(function: Callable[..., int]) -> Callable[..., int]:
+    def wrapper(x: int) -> int:
+        return function(x) + FACTOR
+
+    return wrapper
+
+
+@compute_this
+def bare(x):
+    return x * x
+
+
+@compute_this()
+def with_parentheses(x):
+    return x * x
+
+
+@distribute_challenge.compute_this
+def under_its_full_name(x):
+    return x * x
+
+
+@on_the_pool()
+def under_another_name(x):
+    return x * x
+
+
+@compute_this
+def uses_its_module(x):
+    return helper(x) + TABLE["seven"] + int(math.sqrt(16)) + len(paths.join("a", "b"))
+
+
+@compute_this
+def many_arguments(a, b=2, /, *rest, c, d: int = 4, **others):
+    return (a, b, rest, c, d, others)
+
+
+@compute_this
+def returns_mutable_things():
+    return [1, {"two": [3]}, {4}, bytearray(b"5")]
+
+
+@compute_this
+def uses_a_class(x):
+    return Point(x).doubled().x
+
+
+@compute_this
+@shouting
+def decorated_below(text):
+    return f"hey {text}"
+
+
+@compute_this
+@functools.lru_cache(maxsize=None)
+def cached_recursion(n):
+    return n if n < 2 else cached_recursion(n - 1) + cached_recursion(n - 2)
+
+
+@compute_this
+@opaque
+def decorated_by_a_wrapper_without_a_name(x):
+    return x * 100
+
+
+@compute_this
+def recursive(n):
+    return 1 if n == 0 else n * recursive(n - 1)
+
+
+@compute_this
+def nested_code(values):
+    def inner(value):
+        return value * FACTOR
+
+    return [inner(value) for value in values] + [(lambda value: helper(value))(1)]
+
+
+@compute_this
+def strings_with_margins():
+    return """
+  two
+four at the margin
+"""
+
+
+by_call = compute_this(helper)
+a_lambda = compute_this(lambda x: x * FACTOR)
+partial = compute_this(functools.partial(helper, 4))
+
+
+def make_closure(offset):
+    calls = 0
+
+    @compute_this
+    def closure(x):
+        nonlocal calls
+        calls += 1
+        return x + offset + calls
+
+    return closure
+
+
+def make_recursive_closure():
+    @compute_this
+    def countdown(n):
+        return ["lift off"] if n == 0 else [n, *countdown(n - 1)]
+
+    return countdown
+
+
+class Holder:
+    def make(self, x):
+        @compute_this
+        def in_a_method(y):
+            """A docstring
+            with two lines."""
+            text = """
+no margin"""
+            return x + y + len(text)
+
+        return in_a_method
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (bare(3), 9),
+        (with_parentheses(3), 9),
+        (under_its_full_name(3), 9),
+        (under_another_name(3), 9),
+        (uses_its_module(2), 21 + 7 + 4 + 3),
+        (many_arguments(1, c=3), (1, 2, (), 3, 4, {})),
+        (many_arguments(1, 9, 8, c=3, d=5, e=6), (1, 9, (8,), 3, 5, {"e": 6})),
+        (returns_mutable_things(), [1, {"two": [3]}, {4}, bytearray(b"5")]),
+        (uses_a_class(4), 8),
+        (decorated_below("you"), "HEY YOU!!!!!!!"),
+        (cached_recursion(80), 23416728348467685),
+        (decorated_by_a_wrapper_without_a_name(3), 310),
+        (recursive(5), 120),
+        (nested_code([1, 2]), [10, 20, 11]),
+        (strings_with_margins(), "\n  two\nfour at the margin\n"),
+        (by_call(3), 31),
+        (a_lambda(3), 30),
+        (partial(), 41),
+        (make_closure(100)(3), 104),
+        (make_recursive_closure()(2), [2, 1, "lift off"]),
+        (Holder().make(1)(2), 1 + 2 + 10),
+    ],
+    ids=str,
+)
+def test_a_function_gives_on_the_pool_what_it_gives_here(server: RunningServer, call, expected):
+    assert call.run() == expected
+
+
+def test_a_call_does_nothing_until_it_is_run(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COMPUTE_SERVER", "localhost:1")
+    assert "run" in repr(bare(3))
+    assert bare.local(3) == 9
+    assert bare.__wrapped__(3) == 9
+    assert bare.__name__ == "bare"
+
+
+def test_the_text_that_travels_is_the_users_own():
+    assert bare.source == "def bare(x):\n    return x * x\n"
+    assert with_parentheses.source == "def with_parentheses(x):\n    return x * x\n"
+    assert decorated_below.source == '@shouting\ndef decorated_below(text):\n    return f"hey {text}"\n'
+    assert make_closure(1).source.startswith("def closure(x):\n    nonlocal calls\n")
+    assert a_lambda.source.startswith("# No text")
+
+
+def test_values_are_taken_as_they_are_at_the_call(server: RunningServer, monkeypatch: pytest.MonkeyPatch):
+    assert by_call(1).run() == 11
+    monkeypatch.setitem(globals(), "FACTOR", 20)
+    assert by_call(1).run() == 21
+
+
+def test_the_address_is_the_argument_or_the_environments(
+    start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
+):
+    one, two = start_server(1), start_server(2)
+    monkeypatch.setenv("COMPUTE_SERVER", one.address)
+    assert bare(3).run() == 9
+    assert compute_this(server=two.address)(helper)(3).run() == 31
+    assert (one.status()["finished"], two.status()["finished"]) == (1, 1)
+    with pytest.raises(ValueError, match="not an address"):
+        compute_this(server="nonsense:port")
+
+
+@compute_this
+def fails(message):
+    raise ValueError(message, FACTOR)
+
+
+class Picky(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@compute_this
+def fails_with_what_does_not_pickle():
+    raise Picky(1, 2)
+
+
+@compute_this
+def exits(code):
+    sys.exit(code)
+
+
+def test_an_exception_arrives_as_itself_with_the_remote_traceback_as_its_cause(server: RunningServer):
+    with pytest.raises(ValueError, match="boom") as caught:
+        fails("boom").run()
+    assert caught.value.args == ("boom", 10)
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    text = str(caught.value.__cause__)
+    line = fails.__wrapped__.__code__.co_firstlineno + 2
+    assert f'{__file__}", line {line}, in fails' in text
+    assert "raise ValueError(message, FACTOR)" in text
+    assert "distribute_challenge" not in text
+    status = server.status()
+    assert (status["busy"], status["finished"], status["failed"]) == ([0, 0], 0, 1)
+
+
+def test_an_exception_that_does_not_pickle_arrives_with_name_text_and_traceback(server: RunningServer):
+    with pytest.raises(RuntimeError, match=r"Picky: 1 and 2") as caught:
+        fails_with_what_does_not_pickle().run()
+    assert "raise Picky(1, 2)" in str(caught.value.__cause__)
+
+
+def test_an_exit_ends_the_function_and_not_the_worker(server: RunningServer):
+    pids = server.worker_pids()
+    with pytest.raises(SystemExit) as caught:
+        exits(3).run()
+    assert caught.value.code == 3
+    assert bare(3).run() == 9
+    assert server.worker_pids() == pids
+
+
+@compute_this
+def uses_a_lock():
+    return LOCK.locked()
+
+
+@compute_this
+def returns_a_lock():
+    return threading.Lock()
+
+
+def test_what_cannot_travel_is_named_before_a_worker_is_taken(server: RunningServer):
+    with pytest.raises(TaskNotSendable, match=r"uses_a_lock .* the variable 'LOCK' that it uses, a lock"):
+        uses_a_lock().run()
+    with pytest.raises(TaskNotSendable, match=r"bare .* argument 1, a lock"):
+        bare(LOCK).run()
+    assert [row["Event"] for row in server.rows()] == ["start"]
+
+
+def test_a_result_that_cannot_travel_is_the_functions_failure(server: RunningServer):
+    with pytest.raises(TypeError, match="lock"):
+        returns_a_lock().run()
+    assert server.status()["failed"] == 1
+
+
+@compute_this
+def sleeps(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+@compute_this
+def dies(how):
+    sys.stderr.write("last words\n")
+    sys.stderr.flush()
+    os.kill(os.getpid(), how)
+
+
+def test_a_worker_that_dies_is_told_and_replaced(server: RunningServer):
+    pids = server.worker_pids()
+    with pytest.raises(WorkerLost, match=rf"port {server.ports[0]} .*died while it ran dies: killed by SIGKILL"):
+        dies(9).run()
+    with pytest.raises(WorkerLost, match=r"(?s)SIGSEGV.*last words.*Fatal Python error"):
+        dies(11).run()
+    server.await_busy([0, 0])
+    assert not set(pids[:1]) & set(server.worker_pids())
+    assert bare(3).run() == 9
+    status = server.status()
+    assert (status["finished"], status["failed"]) == (1, 2)
+
+
+def test_a_worker_replaced_while_idle_is_used_without_a_hitch(server: RunningServer):
+    assert bare(3).run() == 9
+    for pid in server.worker_pids():
+        os.kill(pid, 9)
+        eventually(lambda pid=pid: pid not in server.worker_pids(), "the worker is replaced")
+    server.await_busy([0, 0])
+    assert bare(3).run() == 9
+
+
+def test_a_server_that_was_restarted_is_used_without_a_hitch(start_server: Callable[..., RunningServer]):
+    first = start_server(1)
+    function = compute_this(server=first.address)(helper)
+    assert function(3).run() == 31
+    first.close()
+    with pytest.raises(ServerUnavailable, match=r"no server answers at .* start one with `python3 server.py 2`"):
+        function(3).run()
+    start_server(1, "--port", str(first.port))
+    assert function(3).run() == 31
+
+
+def test_what_is_no_pool_is_told(server: RunningServer):
+    with pytest.raises(PoolError, match="not the server of a pool"):
+        compute_this(server=f"127.0.0.1:{server.ports[0]}")(helper)(3).run()
+
+
+def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer):
+    pids = server.worker_pids()
+    threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        sleeps(HANG_S).run()
+    eventually(lambda: pids[0] not in server.worker_pids(), "its worker is replaced", within_s=2)
+    server.await_busy([0, 0])
+    assert bare(3).run() == 9
+
+
+def test_a_hundred_threads_call_one_function_on_two_workers(server: RunningServer):
+    def call(number: int) -> int:
+        result: int = compute_this(helper)(number).run() if number % 10 == 0 else shared(number).run()
+        return result
+
+    shared = compute_this(helper)
+    start = threading.Barrier(100)
+
+    def call_together(number: int) -> list[int]:
+        start.wait(HANG_S)
+        return [call(number) for _ in range(5)]
+
+    with ThreadPoolExecutor(100) as threads:
+        results = list(threads.map(call_together, range(100)))
+    assert results == [[number * 10 + 1] * 5 for number in range(100)]
+    server.await_busy([0, 0])
+    assert server.status()["finished"] == 500
+
+
+def test_a_free_does_not_wait_behind_another_threads_acquire(server: RunningServer):
+    """Two functions that end, while eight more calls of this program are in line, free their workers at once."""
+    sleep = random.Random(0).uniform
+    with ThreadPoolExecutor(10) as threads:
+        results = list(threads.map(lambda _: sleeps(sleep(0.05, 0.1)).run(), range(10)))
+    assert len(results) == 10
+    rows = server.rows()
+    frees = [row for row in rows if row["Event"] == "free"]
+    assert [int(row["Waiting"]) for row in frees] == [7, 6, 5, 4, 3, 2, 1, 0, 0, 0]
+
+
+def test_few_connections_are_kept_and_none_after_the_program(start_server: Callable[..., RunningServer]):
+    import psutil
+
+    server = start_server(12)
+    shared = compute_this(server=server.address)(sleeps.__wrapped__)
+    with ThreadPoolExecutor(30) as threads:
+        list(threads.map(lambda _: shared(0.05).run(), range(60)))
+    mine = [c for c in psutil.Process().net_connections("tcp") if c.status == "ESTABLISHED" and c.raddr]
+    assert 1 <= sum(c.raddr.port == server.port for c in mine) <= 8
+    assert 1 <= sum(c.raddr.port in server.ports for c in mine) <= 8

@@ -1,0 +1,307 @@
+"""Clients, workers and servers that are killed: nothing is lost to the others, and nothing is left over."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import rpyc
+
+from distribute_challenge import WorkerLost, compute_this
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_running
+
+WAITING_CLIENT = "import rpyc, sys; rpyc.connect('127.0.0.1', int(sys.argv[1])).root.acquire_worker()"
+HOLDING_CLIENT = """
+import rpyc, sys
+port = rpyc.connect('127.0.0.1', int(sys.argv[1])).root.acquire_worker()
+rpyc.connect('127.0.0.1', port).root.run_code("time.sleep(600)")
+"""
+
+
+def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, text=True, **options)  # type: ignore[call-overload]
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+    process.send_signal(number)
+    process.wait(HANG_S)
+
+
+@compute_this
+def square(x):
+    return x * x
+
+
+def test_a_waiting_client_that_is_killed_is_skipped(server: RunningServer):
+    with server.connect() as holder, server.connect() as patient:
+        ports = [holder.root.find_free_worker() for _ in range(2)]
+        doomed = python(WAITING_CLIENT, server.port, stderr=subprocess.DEVNULL)
+        server.await_waiting(1)
+        answer = rpyc.async_(patient.root.acquire_worker)()
+        server.await_waiting(2)
+        end(doomed)
+        pids = server.worker_pids()
+        holder.root.free_worker(ports[0])
+        answer.wait()
+        assert answer.value == ports[0]
+        assert server.status()["waiting"] == 0
+        assert server.worker_pids() == pids  # The dead one was never handed a worker, so none was killed for it.
+        patient.root.free_worker(ports[0])
+
+
+def test_a_waiting_client_that_is_killed_leaves_the_line_at_once(server: RunningServer):
+    with server.connect() as holder:
+        for _ in range(2):
+            holder.root.find_free_worker()
+        doomed = [python(WAITING_CLIENT, server.port, stderr=subprocess.DEVNULL) for _ in range(3)]
+        server.await_waiting(3)
+        for process in doomed:
+            end(process)
+        server.await_waiting(0)
+
+
+def test_the_worker_of_a_killed_client_is_killed_and_free_again_within_two_seconds(server: RunningServer):
+    before = server.worker_pids()
+    client = python(HOLDING_CLIENT, server.port)
+    server.await_busy([1, 0])
+    end(client)
+    server.await_busy([0, 0], within_s=2)
+    after = server.worker_pids()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+    assert not is_running(before[0])
+    assert [row["Event"] for row in server.rows()] == ["start", "acquire", "lost", "replaced"]
+
+
+def test_a_killed_worker_is_replaced_also_when_its_function_left_children(server: RunningServer, tmp_path: Path):
+    """One child in the worker's group, which dies with it; one in a session of its own, which may live on."""
+    pids = tmp_path / "pids"
+    source = f"""
+import os, subprocess, sys
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+grouped = subprocess.Popen(sleep)
+forked = os.fork()
+if forked == 0:
+    os.setsid()
+    time.sleep(600)
+    os._exit(0)
+with open({str(pids)!r}, "w") as file:
+    file.write(f"{{os.getpid()}} {{grouped.pid}} {{forked}} ")
+time.sleep(600)
+"""
+    client = python(HOLDING_CLIENT.replace('"time.sleep(600)"', "sys.argv[2]"), server.port, source, stderr=subprocess.DEVNULL)
+    eventually(lambda: pids.exists() and len(pids.read_text().split()) == 3, "the function runs")
+    worker, grouped, forked = map(int, pids.read_text().split())
+    try:
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: server.worker_pids()[0] != worker, "it is replaced", within_s=1)
+        server.await_busy([0, 0], within_s=2)  # Its client has seen the end of the connection, and ended too.
+        eventually(lambda: not is_running(grouped), "the child in its group dies")
+    finally:
+        os.kill(forked, signal.SIGKILL)
+        end(client)
+
+
+def test_no_worker_outlives_a_killed_server(start_server: Callable[..., RunningServer]):
+    server = start_server(4)
+    with server.connect() as client, connect(client.root.find_free_worker()) as worker:
+        # Also one that runs a function which never lets go of the interpreter.
+        rpyc.async_(worker.root.run_code)("import re\nre.match('(a+)+$', 'a' * 64 + 'b')")
+        pids = server.worker_pids()
+        everyone = [*pids, *(child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True))]
+        assert len(everyone) == 4
+        os.kill(server.pid, signal.SIGKILL)
+        eventually(lambda: not any(map(is_running, everyone)), "all workers are gone", within_s=2)
+    assert [row["Event"] for row in server.rows()] == ["start", "acquire"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_server_leaves_nothing(start_server: Callable[..., RunningServer], number: int):
+    server = start_server(2)
+    pids = server.worker_pids()
+    assert server.stop(number) == 0
+    assert not any(map(is_running, pids))
+    assert [row["Event"] for row in server.rows()] == ["start", "stop"]
+    assert server.stderr() == ""
+
+
+def test_running_functions_have_their_time_of_grace(start_server: Callable[..., RunningServer], tmp_path: Path):
+    server = start_server(1, "--grace", "30")
+    running = tmp_path / "running"
+    source = f"import pathlib\npathlib.Path({str(running)!r}).touch()\ntime.sleep(0.5)\nresult = 'done'"
+    with server.connect() as client, connect(port := client.root.find_free_worker()) as worker:
+        answer = rpyc.async_(worker.root.run_code)(source)
+        eventually(running.exists, "the function runs")
+        server.process.terminate()
+        assert answer.value == "done"
+        client.root.free_worker(port)
+        assert server.process.wait(HANG_S) == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_grace_ends_after_its_time_or_with_a_second_signal(
+    start_server: Callable[..., RunningServer], signals: int
+):
+    server = start_server(1, "--grace", "0.5" if signals == 1 else "600")
+    with server.connect() as client:
+        client.root.find_free_worker()
+        pids = server.worker_pids()
+        answer = rpyc.async_(connect(server.ports[0]).root.run_code)("time.sleep(600)")
+        server.process.terminate()
+        if signals == 2:
+            with server.connect() as late, pytest.raises(RuntimeError, match="stopping"):
+                while True:  # The first signal has been acted on once nothing is handed out any more.
+                    late.root.find_free_worker()
+            server.process.terminate()
+        assert server.process.wait(HANG_S) == 0
+        assert not any(map(is_running, pids))
+        with pytest.raises(EOFError):
+            answer.value  # noqa: B018  Raises.
+
+
+def test_a_worker_killed_in_its_holders_hands_tells_the_holder_how_it_ended(server: RunningServer):
+    import json
+
+    with server.connect() as client:
+        port = client.root.find_free_worker()
+        pid = server.worker_pids()[0]
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: server.worker_pids()[0] != pid, "it is replaced")
+        eventually(lambda: server.status()["workers"][0]["state"] == "leased", "its successor answers")
+        ending = json.loads(client.root.recycle_worker(port, "it died"))
+        assert (ending["port"], ending["pid"], ending["signal"]) == (port, pid, "SIGTERM")
+        with pytest.raises(ValueError, match="does not hold"):
+            client.root.free_worker(port)
+    server.await_busy([0, 0])
+
+
+def test_two_hundred_clients_on_four_workers_are_served_right_and_in_order(
+    start_server: Callable[..., RunningServer],
+):
+    """The server's log says who leased which worker; a client is known by its port."""
+    server = start_server(4, "-v")
+    results: dict[int, int] = {}
+    came: list[str] = []
+
+    def be_served(number: int, client: rpyc.Connection) -> None:
+        port = client.root.acquire_worker()
+        with connect(port) as worker:
+            results[number] = worker.root.run_code(f"time.sleep(0.01)\nresult = {number} ** 2")
+        client.root.free_worker(port)
+        client.close()
+
+    with server.connect() as holder:
+        ports = [holder.root.find_free_worker() for _ in range(4)]
+        threads = []
+        for number in range(200):
+            client = server.connect()
+            came.append("127.0.0.1:%d" % client._channel.stream.sock.getsockname()[1])
+            threads.append(threading.Thread(target=be_served, args=(number, client)))
+            threads[-1].start()
+            server.await_waiting(number + 1)
+        for port in ports:
+            holder.root.free_worker(port)
+        for thread in threads:
+            thread.join(HANG_S)
+    assert results == {number: number**2 for number in range(200)}
+    leases = re.findall(r"(127\.0\.0\.1:\d+) leases worker", server.stderr())
+    assert [name for name in leases if name in came] == came
+    server.await_busy([0, 0, 0, 0])
+    assert server.status()["finished"] == 204
+
+
+def test_a_function_of_thirty_five_seconds_returns(server: RunningServer):
+    """RPyC gives up after 30 seconds, unless told otherwise."""
+    result = compute_this(server=server.address)(slow_square)(35).run()
+    assert result == 35 * 35
+
+
+def slow_square(seconds):
+    time.sleep(seconds)
+    return seconds * seconds
+
+
+def test_workers_killed_at_random_lose_only_what_ran_on_them(start_server: Callable[..., RunningServer]):
+    server = start_server(2)
+    on_server = compute_this(server=server.address)(slow_square)
+    is_over = threading.Event()
+
+    def kill_now_and_then() -> None:
+        while not is_over.wait(0.1):
+            for worker in server.status()["workers"]:
+                if worker["state"] == "leased":
+                    os.kill(worker["pid"], signal.SIGKILL)
+                    break
+
+    def call(_: int) -> str:
+        try:
+            assert on_server(0.02).run() == 0.02 * 0.02
+        except WorkerLost:
+            return "lost"
+        return "done"
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(6) as threads:
+        ends = list(threads.map(call, range(300)))
+    is_over.set()
+    killer.join(HANG_S)
+    server.await_busy([0, 0])
+    status = server.status()
+    assert (status["finished"], status["failed"]) == (ends.count("done"), ends.count("lost"))
+    assert ends.count("done") > ends.count("lost")
+
+
+def test_a_program_that_ends_with_calls_made_leaves_no_lease_behind(server: RunningServer):
+    """Forty short programs: their workers are freed, not lost, though each ends right after its free."""
+    pids = server.worker_pids()
+    for _ in range(10):
+        programs = [
+            subprocess.Popen(
+                [sys.executable, str(ROOT / "challenge.py"), "0", "--server", server.address],
+                stdout=subprocess.DEVNULL,
+            )
+            for _ in range(4)
+        ]
+        assert [program.wait(HANG_S) for program in programs] == [0, 0, 0, 0]
+    server.await_busy([0, 0])
+    assert server.worker_pids() == pids
+    assert server.status()["finished"] == 40
+
+
+def test_a_forked_child_makes_connections_of_its_own(server: RunningServer):
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from distribute_challenge import compute_this
+
+@compute_this
+def square(x):
+    return x * x
+
+assert square(2).run() == 4
+child = os.fork()
+if child == 0:
+    assert square(3).run() == 9
+    sys.exit(7)
+assert square(4).run() == 16
+_, status = os.waitpid(child, 0)
+assert square(5).run() == 25
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    program = python(code, env={**os.environ, "COMPUTE_SERVER": server.address})
+    # Typed into `-c`, the function has no text: it travels by value.
+    assert program.wait(HANG_S) == 7
+    assert server.status()["finished"] == 4

@@ -1,0 +1,287 @@
+"""Any RPyC client can use the pool, knowing three calls; and no client can do what it must not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import rpyc
+from rpyc.core.consts import HANDLE_GETATTR, HANDLE_PICKLE, HANDLE_SETATTR
+
+from tests.running import HANG_S, RunningServer, connect, eventually
+
+SQUARE = "x = 3\nresult = x * x"
+
+
+def test_a_plain_client_of_ten_lines_works(server: RunningServer):
+    port = -1
+    scheduler = rpyc.connect("localhost", server.port)
+    while port == -1:
+        port = scheduler.root.find_free_worker()
+    worker = rpyc.connect("localhost", port)
+    result = worker.root.run_code("def f(x):\n    time.sleep(x)\n    return x * x\nresult = f(0.1)")
+    scheduler.root.free_worker(port)
+    assert result == 0.1 * 0.1
+    status = server.status()
+    assert (status["busy"], status["finished"], status["failed"]) == ([0, 0], 1, 0)
+
+
+def test_find_free_worker_answers_at_once_with_the_lowest_port_and_then_with_minus_one(server: RunningServer):
+    with server.connect() as client:
+        assert [client.root.find_free_worker() for _ in range(3)] == [*server.ports, -1]
+
+
+def test_eight_polling_clients_never_get_one_worker_twice(server: RunningServer):
+    """Each marks the worker as its own by a file that only one can create."""
+    deadline = time.monotonic() + 10
+    marks = [server.folder / str(port) for port in server.ports]
+
+    def poll(_: int) -> int:
+        leases = 0
+        with server.connect() as client:
+            while time.monotonic() < deadline:
+                port = client.root.find_free_worker()
+                if port == -1:
+                    continue
+                mark = server.folder / str(port)
+                mark.touch(exist_ok=False)  # Raises if another client holds this worker.
+                mark.unlink()
+                client.root.free_worker(port)
+                leases += 1
+        return leases
+
+    with ThreadPoolExecutor(8) as clients:
+        leases = list(clients.map(poll, range(8)))
+    assert sum(leases) > 100
+    assert server.status()["finished"] == sum(leases)
+    assert not any(mark.exists() for mark in marks)
+
+
+@pytest.mark.parametrize("call", ["free_worker", "keep_worker"])
+def test_a_lease_can_only_be_ended_by_who_holds_it(server: RunningServer, call: str):
+    with server.connect() as holder, server.connect() as other:
+        port = holder.root.find_free_worker()
+        before = server.status()
+        wrong = [(other, port), (holder, server.ports[1]), (holder, 1), (holder, "18812"), (holder, True)]
+        for client, number in wrong:
+            with pytest.raises(ValueError, match="worker"):
+                getattr(client.root, call)(number)
+        for counts in [(-1, 0), (0, -1), (1.0, 0), (True, 0), (10**4000, 0)]:
+            with pytest.raises(ValueError, match="count"):
+                getattr(holder.root, call)(port, *counts)
+        after = server.status()
+        assert (after["busy"], after["finished"]) == (before["busy"], before["finished"])
+        holder.root.free_worker(port)
+        with pytest.raises(ValueError, match="does not hold"):
+            holder.root.free_worker(port)
+        assert server.status()["busy"] == [0, 0]
+
+
+def test_a_function_that_raised_counts_in_failed_only(server: RunningServer):
+    with server.connect() as client:
+        port = client.root.find_free_worker()
+        client.root.keep_worker(port, 5, 1)
+        client.root.free_worker(port, finished=0, failed=1)
+    status = server.status()
+    assert (status["finished"], status["failed"]) == (5, 2)
+
+
+def test_who_waits_is_served_in_order_and_before_who_polls(server: RunningServer):
+    order: list[int] = []
+    with server.connect() as holder:
+        ports = [holder.root.acquire_worker() for _ in range(2)]
+
+        def wait_in_line(number: int) -> None:
+            with server.connect() as client:
+                port = client.root.acquire_worker()
+                order.append(number)
+                client.root.free_worker(port)
+
+        threads = []
+        for number in range(5):
+            threads.append(threading.Thread(target=wait_in_line, args=(number,)))
+            threads[-1].start()
+            server.await_waiting(number + 1)
+        with server.connect() as poller:
+            assert poller.root.find_free_worker() == -1
+        assert holder.root.keep_worker(ports[0]) == 5
+        holder.root.free_worker(ports[0])
+        for thread in threads:
+            thread.join(HANG_S)
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_waiting_ends_after_the_time_limit(server: RunningServer):
+    with server.connect() as holder, server.connect() as client:
+        for _ in range(2):
+            holder.root.acquire_worker()
+        started = time.monotonic()
+        assert client.root.acquire_worker(0.2) == -1
+        assert time.monotonic() - started >= 0.2
+        assert client.root.acquire_worker(timeout=0) == -1
+        for wrong in (-1, float("nan"), "1"):
+            with pytest.raises(ValueError, match="timeout"):
+                client.root.acquire_worker(wrong)
+        assert server.status()["waiting"] == 0
+
+
+def test_only_the_calls_of_the_contract_are_reachable(server: RunningServer):
+    with server.connect() as client:
+        root, method = client.root, client.root.find_free_worker
+        for target, name in [
+            *((root, name) for name in ("_pool", "_dispatcher", "_caller", "on_connect", "__class__", "__init__")),
+            *((method, name) for name in ("__self__", "__func__", "__globals__", "__class__", "__call__")),
+        ]:
+            with pytest.raises(AttributeError, match="cannot access"):
+                client.sync_request(HANDLE_GETATTR, target, name)
+        with pytest.raises(AttributeError):
+            client.sync_request(HANDLE_SETATTR, root, "exposed_status", 1)
+        with pytest.raises(ValueError, match="pickling is disabled"):
+            client.sync_request(HANDLE_PICKLE, root, 5)
+
+
+def test_a_client_that_gives_up_does_not_let_two_functions_run_at_once(server: RunningServer, tmp_path: Path):
+    started, ended = tmp_path / "started", tmp_path / "ended"
+    slow = f"import pathlib\npathlib.Path({str(started)!r}).touch()\ntime.sleep(1)\n"
+    slow += f"pathlib.Path({str(ended)!r}).touch()\nresult = 1"
+    with server.connect() as client, server.connect() as other:
+        port = client.root.find_free_worker()
+        worker = connect(port, timeout_s=0.3)
+        with pytest.raises(TimeoutError):
+            worker.root.run_code(slow)
+        client.root.free_worker(port)
+        assert other.root.find_free_worker() == port
+        with connect(port) as second:
+            eventually(started.exists, "the slow function runs")
+            with pytest.raises(RuntimeError, match="is running a function for another connection"):
+                second.root.run_code(SQUARE)
+            assert not ended.exists()
+            eventually(ended.exists, "the slow function ends")
+            assert eventually(lambda: attempt(second), "the worker is usable again") == 9
+        worker.close()
+
+
+def attempt(worker: rpyc.Connection) -> int | None:
+    try:
+        value: int = worker.root.run_code(SQUARE)
+    except RuntimeError:
+        return None
+    return value
+
+
+def test_calls_sent_ahead_on_one_connection_wait_their_turn(server: RunningServer):
+    with server.connect() as client:
+        port = client.root.find_free_worker()
+        with connect(port) as worker:
+            run_code = rpyc.async_(worker.root.run_code)
+            answers = [run_code(f"time.sleep(0.01)\nresult = {number}") for number in range(10)]
+            assert [answer.value for answer in answers] == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("result = (None, True, 3, 2.5, 1j, 'text', b'bytes', (1, (2,)), frozenset({1}), slice(1, 2))", None),
+        ("result = time.__name__ + sys.__name__ + rpyc.__name__", "timesysrpyc"),
+        ("result = 'x' * 5_000_000", "x" * 5_000_000),
+    ],
+)
+def test_values_that_rpyc_carries_travel_by_value(server: RunningServer, source: str, expected: object):
+    with connect(server.ports[0]) as worker:
+        result = worker.root.run_code(source)
+    assert result == (expected or (None, True, 3, 2.5, 1j, "text", b"bytes", (1, (2,)), frozenset({1}), slice(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "text"),
+    [
+        ("result = [1, 2]", TypeError, "a list, does not travel by value"),
+        ("result = 10 ** 5000", TypeError, "does not travel by value"),
+        ("result = '\\ud800'", TypeError, "does not travel by value"),
+        ("pass", NameError, "bound nothing to `result`"),
+        ("sys.exit(3)", RuntimeError, "SystemExit: 3"),
+        ("raise KeyboardInterrupt", RuntimeError, "KeyboardInterrupt"),
+        ("raise GeneratorExit", RuntimeError, "GeneratorExit"),
+        ("1 / 0", ZeroDivisionError, "division by zero"),
+        ("{}['key']", KeyError, "key"),
+        ("open('/no/such/file')", FileNotFoundError, "No such file"),
+        ("b'\\xff'.decode()", UnicodeDecodeError, "invalid start byte"),
+        ("class Own(Exception): pass\nraise Own('text')", RuntimeError, "__main__.Own: text"),
+        ("class Bad:\n  def __repr__(self): 1 / 0\nraise ValueError(Bad())", RuntimeError, "ValueError"),
+        ("class Bad(Exception):\n  def __str__(self): 1 / 0\nraise Bad", RuntimeError, "its __str__ raised"),
+        ("raise ExceptionGroup('many', [ValueError(1)])", (RuntimeError, NameError), "Exception"),
+        ("def f(:", SyntaxError, "invalid syntax"),
+    ],
+)
+def test_what_a_source_does_wrong_is_told_and_the_worker_goes_on(
+    server: RunningServer, source: str, error: type[Exception], text: str
+):
+    with connect(server.ports[0]) as worker:
+        with pytest.raises(error) as caught:
+            worker.root.run_code(source)
+        assert text in str(caught.value)
+        assert worker.root.run_code(SQUARE) == 9
+
+
+def test_a_namespace_is_fresh_each_time(server: RunningServer):
+    with connect(server.ports[0]) as worker:
+        assert worker.root.run_code("left_over = 1\nresult = 1") == 1
+        with pytest.raises(NameError):
+            worker.root.run_code("result = left_over")
+
+
+def test_the_next_function_finds_a_clean_worker(server: RunningServer):
+    look = (
+        "import os\n"
+        "result = (os.getcwd(), tuple(sorted(os.environ.items())), tuple(sys.path), "
+        "sys.stdin.name, sys.stdout.name, sys.stderr.name, os.readlink('/proc/self/fd/1'))"
+    )
+    vandal = """
+import io, os, tempfile
+with tempfile.TemporaryDirectory() as gone:
+    os.chdir(gone)
+os.environ["LEFT"] = "over"
+del os.environ["PATH"]
+os.environ = {}
+sys.path.insert(0, "/left")
+sys.path = []
+sys.stdout.write("printed")
+sys.stdout.close()
+sys.stderr = io.StringIO()
+sys.stdin.close()
+for number in range(3):
+    try:
+        os.close(number)
+    except OSError:
+        pass
+result = 1
+"""
+    with connect(server.ports[0]) as worker:
+        before = worker.root.run_code(look)
+        assert worker.root.run_code(vandal) == 1
+        after = worker.root.run_code(look)
+        assert after[:3] == before[:3]
+        assert after[-1] == before[-1]
+        assert worker.root.run_code("print('still prints', flush=True)\nresult = 2") == 2
+
+
+def test_a_stopping_server_tells_those_who_wait(start_server: Callable[..., RunningServer]):
+    server = start_server(1, "--grace", "30")
+    with server.connect() as holder, server.connect() as waiting, server.connect() as late:
+        port = holder.root.find_free_worker()
+        answer = rpyc.async_(waiting.root.acquire_worker)()
+        server.await_waiting(1)
+        server.process.terminate()
+        with pytest.raises(RuntimeError, match="stopping"):
+            answer.value  # noqa: B018  Raises.
+        with pytest.raises(RuntimeError, match="stopping"):
+            late.root.find_free_worker()
+        with connect(port) as worker:  # Its function may still end.
+            assert worker.root.run_code(SQUARE) == 9
+        holder.root.free_worker(port)
+        assert server.process.wait(HANG_S) == 0
+    assert [row["Event"] for row in server.rows()] == ["start", "acquire", "free", "stop"]

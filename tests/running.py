@@ -1,0 +1,126 @@
+"""A server as a child process, and waiting for what it does without sleeping blindly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import rpyc
+
+ROOT = Path(__file__).parents[1]
+HANG_S = 60  # No wait in these tests is near this; what reaches it hangs.
+
+
+def eventually(condition: Callable[[], Any], what: str, within_s: float = HANG_S) -> Any:
+    """Poll until `condition()` is true; its value."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_s} s: {what}")
+        time.sleep(0.005)  # Between two looks at another process, which cannot wake us.
+    return value
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def script(name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run one of the scripts to its end."""
+    command = [sys.executable, str(ROOT / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, **options)
+
+
+class RunningServer:
+    """`python3 server.py N --port 0`, ready."""
+
+    def __init__(self, workers: int, *options: str, folder: Path) -> None:
+        self.folder = folder
+        self.workers = workers
+        self.log = (folder / f"server-{time.monotonic_ns()}.log").open("w+")
+        if "--port" not in options:
+            options = ("--port", "0", *options)
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "server.py"), str(workers), *options],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith("ready: "):
+            self.process.wait(HANG_S)
+            raise AssertionError(f"not ready: {line!r}, {self.stderr()}")
+        self.address = line.split()[1].rstrip(",")
+        self.port = int(self.address.rpartition(":")[2])
+        self.ports = [int(worker["port"]) for worker in self.status()["workers"]]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def connect(self, timeout_s: float | None = HANG_S) -> rpyc.Connection:
+        """A plain RPyC connection."""
+        return connect(self.port, timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        with self.connect() as connection:
+            status: dict[str, Any] = json.loads(connection.root.status())
+        return status
+
+    def worker_pids(self) -> list[int]:
+        return [worker["pid"] for worker in self.status()["workers"]]
+
+    def await_waiting(self, count: int) -> None:
+        with self.connect() as connection:
+            eventually(
+                lambda: json.loads(connection.root.status())["waiting"] == count, f"{count} clients wait"
+            )
+
+    def await_busy(self, busy: list[int], within_s: float = HANG_S) -> None:
+        with self.connect() as connection:
+            eventually(
+                lambda: json.loads(connection.root.status())["busy"] == busy, f"busy is {busy}", within_s
+            )
+
+    def rows(self) -> list[dict[str, str]]:
+        """The profile so far."""
+        with (self.folder / "profiling" / f"results_{self.workers}.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def stderr(self) -> str:
+        self.log.flush()
+        return Path(self.log.name).read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(HANG_S)
+
+    def close(self) -> None:
+        """Whatever the test did, leave nothing."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait(HANG_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.log.close()
+
+
+def connect(port: int, timeout_s: float | None = HANG_S) -> rpyc.Connection:
+    """A plain RPyC connection to a port of this machine."""
+    return rpyc.connect("127.0.0.1", port, config={"sync_request_timeout": timeout_s})

@@ -57,9 +57,9 @@ def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bo
         node = parse(source, flags)
     except (OSError, SyntaxError, tokenize.TokenError):
         return None
-    skipped = _last_line_of_ours(node, inner, is_our_decorator)
+    skipped, decorators_below = _our_place(node, inner, is_our_decorator)
     is_decorated = inner is not function
-    if is_decorated and not skipped:
+    if is_decorated and not (skipped and decorators_below):
         return None  # The wrapper was made somewhere else: the text is only that of what is inside it.
     definition = Definition(
         name=node.name,
@@ -111,10 +111,12 @@ def _lines_inside_strings(source: str) -> Iterator[int]:
             yield from range(openings.pop() + 1, token.end[0] + 1)
 
 
-def _last_line_of_ours(node: FunctionNode, inner: types.FunctionType, is_ours: Callable[[Any], bool]) -> int:
-    """The line of the text, from 1, on which our decorator ends; 0 if it is not there."""
-    last = 0
-    for decorator in node.decorator_list:
+def _our_place(
+    node: FunctionNode, inner: types.FunctionType, is_ours: Callable[[Any], bool]
+) -> tuple[int, int]:
+    """On which line of the text, from 1, our decorator ends (0: not there), and how many are below it."""
+    last_line, below = 0, len(node.decorator_list)
+    for number, decorator in enumerate(node.decorator_list, start=1):
         called = decorator.func if isinstance(decorator, ast.Call) else decorator
         names: list[str] = []
         while isinstance(called, ast.Attribute):
@@ -127,8 +129,8 @@ def _last_line_of_ours(node: FunctionNode, inner: types.FunctionType, is_ours: C
             value = getattr(value, name, None)
         # A name of an enclosing function cannot be looked up: there, what it is called decides.
         if is_ours(value) or [called.id, *names][-1] == "compute_this":
-            last = decorator.end_lineno or 0
-    return last
+            last_line, below = decorator.end_lineno or 0, len(node.decorator_list) - number
+    return last_line, below
 
 
 def _is_closure_complete(function: types.FunctionType) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 import platform
-import queue
 import signal
 import sys
 import time
@@ -17,6 +17,7 @@ from distribute_challenge import cli
 from distribute_challenge.address import DEFAULT_PORT, Address
 from distribute_challenge.profile.record import Recorder
 from distribute_challenge.server.dispatcher import Dispatcher
+from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.service import Pool, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.transport import KIBI, Acceptor
@@ -32,9 +33,11 @@ class Stop:
     exit_code: int
 
 
-ALL_UP = "all workers answer"
-IDLE = "no worker is leased any more"
-Mail = Stop | str
+class Progress(enum.Enum):
+    """What the main thread waits for."""
+
+    ALL_UP = "every worker has answered"
+    IDLE = "no worker is leased any more"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,9 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
     )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
-    mail: queue.SimpleQueue[Mail] = queue.SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: mail.put(Stop(signal.Signals(number).name, 0)))
+    mailbox: Mailbox[Stop | Progress] = Mailbox()
+    mailbox.post_signals((signal.SIGINT, signal.SIGTERM), lambda number: Stop(signal.Signals(number).name, 0))
 
     listener = cli.listen(options.host, options.port)
     address = Address(*listener.getsockname()[:2])
@@ -66,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("cannot write the profile %s (%s); the pool works without it", path, error.strerror)
         recorder = Recorder(None, options.workers)
 
-    supervisor = Supervisor(listeners, address, on_failure=lambda reason: mail.put(Stop(reason, 1)))
+    supervisor = Supervisor(listeners, address, on_failure=lambda reason: mailbox.post(Stop(reason, 1)))
     dispatcher = Dispatcher(
         options.workers,
         process=supervisor.process,
         record=recorder.record,
-        on_all_up=lambda: mail.put(ALL_UP),
-        on_idle=lambda: mail.put(IDLE),
+        on_all_up=lambda: mailbox.post(Progress.ALL_UP),
+        on_idle=lambda: mailbox.post(Progress.IDLE),
     )
     started = time.monotonic()
 
@@ -84,17 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     supervisor.start(dispatcher)
     try:
-        stop = mail.get()
-        if stop == ALL_UP:
+        stop = mailbox.read()
+        if stop is Progress.ALL_UP:
             acceptor.start("accept")
             print(ready_line(address, ports, recorder.path), flush=True)
-            stop = mail.get()
+            stop = mailbox.read()
         assert isinstance(stop, Stop)
         log.info("stopping: %s", stop.reason)
         # First nobody gets a worker any more. Those who wait are told, and so is whoever still connects.
         dispatcher.close()
         # Then running functions may end. A second signal, or a worker's failure, cuts that short.
-        await_idle(mail, options.grace if stop.exit_code == 0 else 0)
+        await_idle(mailbox, options.grace if stop.exit_code == 0 else 0)
     finally:
         # Only then the workers go; that this ends them is not recorded as a loss.
         dispatcher.end()
@@ -148,14 +150,12 @@ def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:
     return f"ready: {address}, {workers} {', '.join(map(str, ports))}; {recorded}"
 
 
-def await_idle(mail: queue.SimpleQueue[Mail], grace_s: float) -> None:
+def await_idle(mailbox: Mailbox[Stop | Progress], grace_s: float) -> None:
     """Wait until no worker is leased: at most `grace_s` seconds, or until the next signal."""
     deadline = time.monotonic() + grace_s
-    try:
-        while (left := deadline - time.monotonic()) > 0:
-            if mail.get(timeout=left) != ALL_UP:
-                return
-    except queue.Empty:
+    while (mail := mailbox.read(deadline - time.monotonic())) is Progress.ALL_UP:
+        continue
+    if mail is None:
         log.warning("some functions did not end within the %s s of grace", grace_s)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import os
-import os.path as paths
 import random
 import signal
 import sys
@@ -86,7 +85,7 @@ def under_another_name(x):
 
 @compute_this
 def uses_its_module(x):
-    return helper(x) + TABLE["seven"] + int(math.sqrt(16)) + len(paths.join("a", "b"))
+    return helper(x) + TABLE["seven"] + int(math.sqrt(16)) + len(os.sep)
 
 
 @compute_this
@@ -111,7 +110,7 @@ def decorated_below(text):
 
 
 @compute_this
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def cached_recursion(n):
     return n if n < 2 else cached_recursion(n - 1) + cached_recursion(n - 2)
 
@@ -188,7 +187,7 @@ no margin"""
         (with_parentheses(3), 9),
         (under_its_full_name(3), 9),
         (under_another_name(3), 9),
-        (uses_its_module(2), 21 + 7 + 4 + 3),
+        (uses_its_module(2), 21 + 7 + 4 + 1),
         (many_arguments(1, c=3), (1, 2, (), 3, 4, {})),
         (many_arguments(1, 9, 8, c=3, d=5, e=6), (1, 9, (8,), 3, 5, {"e": 6})),
         (returns_mutable_things(), [1, {"two": [3]}, {4}, bytearray(b"5")]),
@@ -334,7 +333,9 @@ def dies(how):
 
 def test_a_worker_that_dies_is_told_and_replaced(server: RunningServer):
     pids = server.worker_pids()
-    with pytest.raises(WorkerLost, match=rf"port {server.ports[0]} .*died while it ran dies: killed by SIGKILL"):
+    with pytest.raises(
+        WorkerLost, match=rf"port {server.ports[0]} .*died while it ran dies: killed by SIGKILL"
+    ):
         dies(9).run()
     with pytest.raises(WorkerLost, match=r"(?s)SIGSEGV.*last words.*Fatal Python error"):
         dies(11).run()
@@ -359,7 +360,9 @@ def test_a_server_that_was_restarted_is_used_without_a_hitch(start_server: Calla
     function = compute_this(server=first.address)(helper)
     assert function(3).run() == 31
     first.close()
-    with pytest.raises(ServerUnavailable, match=r"no server answers at .* start one with `python3 server.py 2`"):
+    with pytest.raises(
+        ServerUnavailable, match=r"no server answers at .* start one with `python3 server.py 2`"
+    ):
         function(3).run()
     start_server(1, "--port", str(first.port))
     assert function(3).run() == 31
@@ -400,7 +403,7 @@ def test_a_hundred_threads_call_one_function_on_two_workers(server: RunningServe
 
 
 def test_a_free_does_not_wait_behind_another_threads_acquire(server: RunningServer):
-    """Two functions that end, while eight more calls of this program are in line, free their workers at once."""
+    """Two functions end while eight more calls of this program are in line: their workers pass on at once."""
     sleep = random.Random(0).uniform
     with ThreadPoolExecutor(10) as threads:
         results = list(threads.map(lambda _: sleeps(sleep(0.05, 0.1)).run(), range(10)))

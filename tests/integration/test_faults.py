@@ -55,7 +55,9 @@ def test_a_waiting_client_that_is_killed_is_skipped(server: RunningServer):
         answer.wait()
         assert answer.value == ports[0]
         assert server.status()["waiting"] == 0
-        assert server.worker_pids() == pids  # The dead one was never handed a worker, so none was killed for it.
+        assert (
+            server.worker_pids() == pids
+        )  # The dead one was never handed a worker, so none was killed for it.
         patient.root.free_worker(ports[0])
 
 
@@ -83,7 +85,9 @@ def test_the_worker_of_a_killed_client_is_killed_and_free_again_within_two_secon
     assert [row["Event"] for row in server.rows()] == ["start", "acquire", "lost", "replaced"]
 
 
-def test_a_killed_worker_is_replaced_also_when_its_function_left_children(server: RunningServer, tmp_path: Path):
+def test_a_killed_worker_is_replaced_also_when_its_function_left_children(
+    server: RunningServer, tmp_path: Path
+):
     """One child in the worker's group, which dies with it; one in a session of its own, which may live on."""
     pids = tmp_path / "pids"
     source = f"""
@@ -99,7 +103,12 @@ with open({str(pids)!r}, "w") as file:
     file.write(f"{{os.getpid()}} {{grouped.pid}} {{forked}} ")
 time.sleep(600)
 """
-    client = python(HOLDING_CLIENT.replace('"time.sleep(600)"', "sys.argv[2]"), server.port, source, stderr=subprocess.DEVNULL)
+    client = python(
+        HOLDING_CLIENT.replace('"time.sleep(600)"', "sys.argv[2]"),
+        server.port,
+        source,
+        stderr=subprocess.DEVNULL,
+    )
     eventually(lambda: pids.exists() and len(pids.read_text().split()) == 3, "the function runs")
     worker, grouped, forked = map(int, pids.read_text().split())
     try:
@@ -118,7 +127,10 @@ def test_no_worker_outlives_a_killed_server(start_server: Callable[..., RunningS
         # Also one that runs a function which never lets go of the interpreter.
         rpyc.async_(worker.root.run_code)("import re\nre.match('(a+)+$', 'a' * 64 + 'b')")
         pids = server.worker_pids()
-        everyone = [*pids, *(child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True))]
+        everyone = [
+            *pids,
+            *(child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)),
+        ]
         assert len(everyone) == 4
         os.kill(server.pid, signal.SIGKILL)
         eventually(lambda: not any(map(is_running, everyone)), "all workers are gone", within_s=2)
@@ -135,7 +147,9 @@ def test_a_stopped_server_leaves_nothing(start_server: Callable[..., RunningServ
     assert server.stderr() == ""
 
 
-def test_running_functions_have_their_time_of_grace(start_server: Callable[..., RunningServer], tmp_path: Path):
+def test_running_functions_have_their_time_of_grace(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
     server = start_server(1, "--grace", "30")
     running = tmp_path / "running"
     source = f"import pathlib\npathlib.Path({str(running)!r}).touch()\ntime.sleep(0.5)\nresult = 'done'"
@@ -159,14 +173,21 @@ def test_grace_ends_after_its_time_or_with_a_second_signal(
         answer = rpyc.async_(connect(server.ports[0]).root.run_code)("time.sleep(600)")
         server.process.terminate()
         if signals == 2:
-            with server.connect() as late, pytest.raises(RuntimeError, match="stopping"):
-                while True:  # The first signal has been acted on once nothing is handed out any more.
-                    late.root.find_free_worker()
+            with server.connect() as late:
+                eventually(lambda: is_refused(late), "the first signal is acted on")
             server.process.terminate()
         assert server.process.wait(HANG_S) == 0
         assert not any(map(is_running, pids))
         with pytest.raises(EOFError):
             answer.value  # noqa: B018  Raises.
+
+
+def is_refused(client: rpyc.Connection) -> bool:
+    try:
+        client.root.find_free_worker()
+    except RuntimeError as error:
+        return "stopping" in str(error)
+    return False
 
 
 def test_a_worker_killed_in_its_holders_hands_tells_the_holder_how_it_ended(server: RunningServer):
@@ -205,7 +226,7 @@ def test_two_hundred_clients_on_four_workers_are_served_right_and_in_order(
         threads = []
         for number in range(200):
             client = server.connect()
-            came.append("127.0.0.1:%d" % client._channel.stream.sock.getsockname()[1])
+            came.append(f"127.0.0.1:{client._channel.stream.sock.getsockname()[1]}")
             threads.append(threading.Thread(target=be_served, args=(number, client)))
             threads[-1].start()
             server.await_waiting(number + 1)
@@ -260,8 +281,9 @@ def test_workers_killed_at_random_lose_only_what_ran_on_them(start_server: Calla
     killer.join(HANG_S)
     server.await_busy([0, 0])
     status = server.status()
-    assert (status["finished"], status["failed"]) == (ends.count("done"), ends.count("lost"))
-    assert ends.count("done") > ends.count("lost")
+    assert status["finished"] == ends.count("done") > ends.count("lost")
+    # Also a worker that died in the hands of a client, before it got the function, counts as a failure.
+    assert status["failed"] >= ends.count("lost")
 
 
 def test_a_program_that_ends_with_calls_made_leaves_no_lease_behind(server: RunningServer):

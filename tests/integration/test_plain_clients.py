@@ -133,7 +133,10 @@ def test_only_the_calls_of_the_contract_are_reachable(server: RunningServer):
     with server.connect() as client:
         root, method = client.root, client.root.find_free_worker
         for target, name in [
-            *((root, name) for name in ("_pool", "_dispatcher", "_caller", "on_connect", "__class__", "__init__")),
+            *(
+                (root, name)
+                for name in ("_pool", "_dispatcher", "_caller", "on_connect", "__class__", "__init__")
+            ),
             *((method, name) for name in ("__self__", "__func__", "__globals__", "__class__", "__call__")),
         ]:
             with pytest.raises(AttributeError, match="cannot access"):
@@ -193,7 +196,9 @@ def test_calls_sent_ahead_on_one_connection_wait_their_turn(server: RunningServe
 def test_values_that_rpyc_carries_travel_by_value(server: RunningServer, source: str, expected: object):
     with connect(server.ports[0]) as worker:
         result = worker.root.run_code(source)
-    assert result == (expected or (None, True, 3, 2.5, 1j, "text", b"bytes", (1, (2,)), frozenset({1}), slice(1, 2)))
+    assert result == (
+        expected or (None, True, 3, 2.5, 1j, "text", b"bytes", (1, (2,)), frozenset({1}), slice(1, 2))
+    )
 
 
 @pytest.mark.parametrize(

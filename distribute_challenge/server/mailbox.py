@@ -1,0 +1,54 @@
+"""Messages to the main thread, from other threads and from signal handlers, none of which can be missed.
+
+A thread that waits in a lock or a queue may sleep on after a signal that came a moment too early for it.
+Here signals write to a pipe, the moment they arrive, and waiting is a poll of that pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+Mail = TypeVar("Mail")
+
+
+class Mailbox(Generic[Mail]):
+    """A queue that only the main thread reads. Made once in a process, and never closed."""
+
+    def __init__(self) -> None:
+        self._mail: deque[Mail] = deque()
+        self._readable, self._writable = os.pipe()
+        for end in (self._readable, self._writable):
+            os.set_blocking(end, False)
+
+    def post(self, mail: Mail) -> None:
+        """Add a message. From any thread, also from a signal handler."""
+        self._mail.append(mail)
+        try:
+            os.write(self._writable, b"!")
+        except BlockingIOError:  # The pipe is full of such marks already: the reader will wake.
+            return
+
+    def post_signals(self, numbers: Iterable[int], mail: Callable[[int], Mail]) -> None:
+        """Turn these signals into messages. From the main thread."""
+        for number in numbers:
+            signal.signal(number, lambda number, _frame: self.post(mail(number)))
+        signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
+
+    def read(self, timeout_s: float | None = None) -> Mail | None:
+        """The oldest message; waits for it. None after `timeout_s` seconds."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        poller = select.poll()
+        poller.register(self._readable, select.POLLIN)
+        while not self._mail:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            if poller.poll(None if left is None else left * 1000):
+                os.read(self._readable, 4096)
+        return self._mail.popleft()

@@ -1,0 +1,237 @@
+"""The scripts as a user meets them: what they print, and what they say to wrong input."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.running import HANG_S, ROOT, RunningServer, connect, is_running, script
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that something else listens on, with free ones around it."""
+    while True:
+        with socket.socket() as taken, socket.socket() as before, socket.socket() as after:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port: int = taken.getsockname()[1]
+            try:
+                before.bind(("127.0.0.1", port - 2))
+                after.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            before.close()
+            after.close()
+            yield port
+            return
+
+
+def assert_is_one_helpful_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.endswith("\n")
+    for word in words:
+        assert word in result.stderr
+
+
+def children_of_this_process() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["server.py:", "required: N", "--help"]),
+        (["0"], ["'0' is not a number of workers", "give 1 or more"]),
+        (["-1"], ["-1"]),
+        (["two"], ["'two' is not a number of workers"]),
+        (["2.5"], ["'2.5' is not a number of workers"]),
+        (["9" * 30], ["is not a number of workers"]),
+        (["2", "3"], ["unrecognized arguments: 3"]),
+        (["2", "--port", "70000"], ["'70000' is not a port"]),
+        (["2", "--port", "65535"], ["2 workers do not fit above port 65535"]),
+        (["2", "--grace", "-1"], ["'-1' is not a duration"]),
+        (["2", "--grace", "nan"], ["'nan' is not a duration"]),
+        (["2", "--host", "0.0.0.0"], ["will not listen on 0.0.0.0", "ssh tunnel"]),
+        (["2", "--host", "no.such.host.invalid"], ["cannot listen on no.such.host.invalid"]),
+        (["1", "--port", "0", "--profile", "/proc/no/such/place.csv"], ["cannot write the profile", "none"]),
+    ],
+    ids=str,
+)
+def test_the_server_says_what_is_wrong_with_its_arguments(
+    tmp_path: Path, arguments: list[str], words: list[str]
+):
+    before = children_of_this_process()
+    assert_is_one_helpful_line(script("server.py", *arguments, cwd=tmp_path), *words)
+    assert children_of_this_process() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2])
+def test_a_taken_port_is_named(tmp_path: Path, taken_port: int, offset: int):
+    """The server's own, or one of its workers'."""
+    result = script("server.py", "2", "--port", str(taken_port - offset), cwd=tmp_path)
+    assert_is_one_helpful_line(result, f"cannot listen on 127.0.0.1:{taken_port}", "another --port")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_says_what_is_wrong_with_its_arguments(taken_port: int):
+    assert_is_one_helpful_line(script("worker.py"), "worker.py:", "required: PORT")
+    assert_is_one_helpful_line(script("worker.py", "here"), "'here' is not a port")
+    assert_is_one_helpful_line(
+        script("worker.py", str(taken_port)), f"cannot listen on 127.0.0.1:{taken_port}"
+    )
+
+
+@pytest.mark.parametrize("word", ["three", "-1", "nan", "1e99"])
+def test_the_example_wants_a_duration(server: RunningServer, word: str):
+    assert_is_one_helpful_line(
+        script("challenge.py", "--", word), "challenge.py:", f"{word!r} is not a duration"
+    )
+
+
+def test_the_example_says_how_to_start_a_server(taken_port: int):
+    result = script("challenge.py", "0", "--server", f"localhost:{taken_port - 1}")
+    assert_is_one_helpful_line(
+        result, f"no server answers at localhost:{taken_port - 1}", "python3 server.py 2"
+    )
+    assert_is_one_helpful_line(script("challenge.py", "0", "--server", "a:b"), "'a:b' is not an address")
+    wrong = {**os.environ, "COMPUTE_SERVER": "host:"}
+    assert_is_one_helpful_line(script("challenge.py", "0", env=wrong), "'host:' is not an address")
+
+
+def test_the_example_prints_its_result(server: RunningServer, tmp_path: Path):
+    for arguments, line in [(["0"], "func(0) = 0\n"), (["0.5"], "func(0.5) = 0.25\n")]:
+        result = script("challenge.py", *arguments, cwd=tmp_path)
+        assert (result.stdout, result.stderr, result.returncode) == (line, "", 0)
+
+
+def test_the_ports_are_those_of_the_contract(tmp_path: Path, taken_port: int):
+    """The server's port, and the workers' after it. A port was just free, so it is now."""
+    base = taken_port - 2
+    with pytest.raises(AssertionError, match="cannot listen"):
+        RunningServer(2, "--port", str(base), folder=tmp_path)
+    server = RunningServer(1, "--port", str(base), folder=tmp_path)
+    try:
+        assert (server.port, server.ports) == (base, [base + 1])
+        status = server.status()
+        assert status["python"].startswith("3.")
+        assert status["workers"][0] | {"pid": 0} == {
+            "port": base + 1,
+            "pid": 0,
+            "state": "free",
+            "cpu": None,
+            "memory": None,
+        }
+        assert {"busy", "finished", "failed", "waiting", "uptime"} <= set(status)
+        command = psutil.Process(server.worker_pids()[0]).cmdline()
+        assert any("worker" in word for word in command)
+        assert psutil.Process(server.worker_pids()[0]).ppid() == server.pid
+    finally:
+        server.close()
+
+
+def test_everything_listens_on_loopback_only(server: RunningServer):
+    listening = [
+        connection.laddr
+        for pid in (server.pid, *server.worker_pids())
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == "LISTEN"
+    ]
+    assert {address.port for address in listening} == {server.port, *server.ports}
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_a_worker_runs_by_hand(tmp_path: Path):
+    command = [sys.executable, str(ROOT / "worker.py"), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as worker:
+        assert worker.stdout is not None
+        line = worker.stdout.readline()
+        assert re.fullmatch(r"ready: 127\.0\.0\.1:\d+\n", line)
+        with connect(int(line.rpartition(":")[2])) as connection:
+            assert connection.root.run_code("result = 6 * 7") == 42
+        worker.terminate()
+        worker.wait(HANG_S)
+
+
+def test_a_profile_that_is_there_is_kept_under_another_name(start_server: Callable[..., RunningServer]):
+    first = start_server(1)
+    assert first.stop() == 0
+    old = (first.folder / "profiling" / "results_1.csv").read_text()
+    second = start_server(1)
+    assert second.stop() == 0
+    kept = [path for path in (first.folder / "profiling").iterdir() if path.name != "results_1.csv"]
+    assert len(kept) == 1
+    assert re.fullmatch(r"results_1\.\d{8}-\d{6}\.csv", kept[0].name)
+    assert kept[0].read_text() == old
+
+
+def test_no_profile_is_written_if_none_is_wanted(start_server: Callable[..., RunningServer]):
+    server = start_server(1, "--profile", "none")
+    assert server.stop() == 0
+    assert not (server.folder / "profiling").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_the_pool_works(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
+    (tmp_path / "profiling").write_text("a file, where the folder should be")
+    server = start_server(1)
+    with server.connect() as client:
+        client.root.free_worker(client.root.find_free_worker())
+    assert server.stop() == 0
+    assert server.stderr().count("cannot write the profile") == 1
+
+
+def test_the_record_tells_what_happened(server: RunningServer):
+    with server.connect() as client:
+        port = client.root.find_free_worker()
+        client.root.free_worker(port)
+    assert server.stop() == 0
+    rows = server.rows()
+    text = (server.folder / "profiling" / "results_2.csv").read_text()
+    assert text.startswith(",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event\n0,")
+    assert [(row["Event"], row["Busy"], row["Finished"]) for row in rows] == [
+        ("start", "[0, 0]", "0"),
+        ("acquire", "[1, 0]", "0"),
+        ("free", "[0, 0]", "1"),
+        ("stop", "[0, 0]", "1"),
+    ]
+    assert [row[""] for row in rows] == ["0", "1", "2", "3"]
+    times = [float(row["Timestamp"]) for row in rows]
+    assert times == sorted(times)
+
+
+def test_a_worker_that_cannot_start_stops_the_server_with_the_reason(tmp_path: Path):
+    """A folder that holds something broken under the name of what workers import."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import sys\nif any('--owner' in word for word in sys.orig_argv): sys.exit('no worker today')\n"
+    )
+    before = children_of_this_process()
+    environment = {**os.environ, "PYTHONPATH": str(broken)}
+    result = script("server.py", "2", "--port", "0", cwd=tmp_path, env=environment)
+    assert result.returncode == 1
+    assert re.fullmatch(
+        r"server\.py: a worker ended 5 times before it was ready .*: no worker today\n", result.stderr
+    )
+    assert children_of_this_process() == before
+
+
+def test_the_demo_shows_the_main_job(tmp_path: Path):
+    result = script("examples/demo.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("func(3) = 9") == 4
+    assert "profiling/results_2.csv" in result.stdout
+    assert not any(is_running(pid) for pid in children_of_this_process())

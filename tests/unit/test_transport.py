@@ -1,0 +1,122 @@
+"""Frames over a pair of connected sockets: the same bytes as plain RPyC's, and limits on what is read."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import zlib
+from collections.abc import Iterator
+
+import pytest
+import rpyc
+
+from distribute_challenge.wire.transport import FrameChannel, SocketStream
+from tests.running import HANG_S, eventually
+
+LIMIT = 1 << 24
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    with here, there:
+        here.settimeout(HANG_S)
+        there.settimeout(HANG_S)
+        yield here, there
+
+
+def channel(sock: socket.socket, limit: int = LIMIT) -> FrameChannel:
+    return FrameChannel(SocketStream(sock), limit)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 32_760, 32_768, 65_530, 70_000, 5_000_000])
+def test_a_frame_arrives_as_it_was_sent_at_either_end_of_plain_rpyc(pair, size: int):
+    ours, theirs = channel(pair[0]), rpyc.Channel(rpyc.SocketStream(pair[1]))
+    data = bytes(number % 251 for number in range(size))
+    sender = threading.Thread(target=lambda: (ours.send(data), theirs.send(data)))
+    sender.start()
+    if size < 10_000:
+        sender.join(HANG_S)
+        assert (theirs.recv(), ours.recv()) == (data, data)
+        return
+    assert theirs.recv() == data
+    assert ours.recv() == data  # Compressed by the plain channel.
+    sender.join(HANG_S)
+
+
+def test_frames_that_arrive_together_or_in_pieces_are_told_apart(pair):
+    ours = channel(pair[0])
+    frames = [bytes([number]) * (number * 7) for number in range(1, 50)]
+    stream = b"".join(len(frame).to_bytes(4, "big") + b"\0" + frame + b"\n" for frame in frames)
+    pair[1].sendall(stream)
+    assert [ours.recv() for _ in frames] == frames
+
+    def dribble() -> None:
+        for byte in stream:
+            pair[1].sendall(bytes([byte]))
+
+    sender = threading.Thread(target=dribble)
+    sender.start()
+    assert [ours.recv() for _ in frames] == frames
+    sender.join(HANG_S)
+
+
+def test_what_was_read_ahead_counts_as_something_to_read(pair):
+    ours = channel(pair[0])
+    pair[1].sendall((b"\0\0\0\1\0a\n") * 2)
+    assert ours.recv() == b"a"
+    assert ours.poll(0)
+    assert ours.recv() == b"a"
+    assert not ours.poll(0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (LIMIT + 1).to_bytes(4, "big") + b"\0",
+        b"\xff\xff\xff\xff\0",
+        b"\0\0\0\1\0ab",
+        b"\0\0\0\4\1junk\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\2\0a",
+        b"\0\0",
+        b"",
+    ],
+    ids=["too large", "4 GiB", "no end", "not zlib", "HTTP", "half a frame", "half a header", "nothing"],
+)
+def test_what_is_no_frame_ends_the_connection(pair, data: bytes):
+    ours = channel(pair[0])
+    pair[1].sendall(data)
+    pair[1].shutdown(socket.SHUT_WR)
+    with pytest.raises(EOFError):
+        ours.recv()
+    assert ours.closed
+
+
+def test_a_frame_that_unpacks_to_more_than_the_limit_is_refused(pair):
+    ours = channel(pair[0], limit=100_000)
+    bomb = zlib.compress(bytes(50_000_000))
+    pair[1].sendall(len(bomb).to_bytes(4, "big") + b"\1" + bomb + b"\n")
+    with pytest.raises(EOFError, match="more than the 100000 bytes"):
+        ours.recv()
+
+
+def test_an_answer_that_is_there_can_be_read_after_the_peer_has_gone(pair):
+    ours = channel(pair[0])
+    pair[1].sendall(b"\0\0\0\6\0answer\n")
+    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # Closes with a reset.
+    pair[1].close()
+    eventually(lambda: not can_send(ours), "sending fails")
+    assert ours.recv() == b"answer"
+    with pytest.raises(EOFError):
+        ours.recv()
+
+
+def can_send(ours: FrameChannel) -> bool:
+    try:
+        ours.send(b"question")
+    except EOFError:
+        return False
+    return True

@@ -32,7 +32,7 @@ def server_ready(folder: str) -> float:
 
 
 def bare_imports() -> float:
-    """Seconds for as many bare interpreters as there are workers, started together, to import RPyC and end."""
+    """Seconds for as many bare interpreters as workers, started together, to import RPyC and end."""
     began = time.perf_counter()
     bare = [subprocess.Popen([sys.executable, "-c", "import rpyc"]) for _ in range(WORKERS)]
     for process in bare:

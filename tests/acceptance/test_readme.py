@@ -1,0 +1,48 @@
+"""What the README shows works as shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.running import HANG_S, ROOT, RunningServer
+
+README = (ROOT / "README.md").read_text()
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def run_block(server: RunningServer, folder: Path, block: str) -> str:
+    program = folder / "readme_example.py"
+    program.write_text(block)
+    environment = {**os.environ, "COMPUTE_SERVER": server.address, "PYTHONPATH": str(ROOT)}
+    return subprocess.check_output(
+        [sys.executable, str(program)], text=True, timeout=HANG_S, env=environment, cwd=folder
+    )
+
+
+def test_the_first_example(server: RunningServer, tmp_path: Path):
+    block = PYTHON_BLOCKS[0].replace("func(3).run()", "print(func(3).run())")
+    assert run_block(server, tmp_path, block) == "9\n"
+    assert server.status()["finished"] == 1
+
+
+def test_the_plain_client(server: RunningServer, tmp_path: Path):
+    block = PYTHON_BLOCKS[1].replace("18811", str(server.port))
+    assert run_block(server, tmp_path, f"{block}\nprint(result)\n") == "9\n"
+    assert server.status()["finished"] == 1
+
+
+def test_every_file_it_names_exists():
+    for name in re.findall(r"\]\(([^:)]+)\)", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_option_it_names_exists():
+    for name in re.findall(r"^\| `(\w+\.py)[^`]*`", README, re.MULTILINE):
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}"))
+        shown = subprocess.check_output([sys.executable, str(ROOT / name), "--help"], text=True)
+        for option in re.findall(r"(--\w+|-v)", row.split("|")[1]):
+            assert option in shown, (name, option)

@@ -3,7 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    two workers, four programs at once, and what the workers did"
+	@echo "make test    all checks and tests"
+	@echo "make bench   measurements"
+	@echo "make clean   remove what the others made here"
 
 demo: $(VENV)/run
 	@$(BIN)/python examples/demo.py

@@ -26,8 +26,10 @@ class Address(NamedTuple):
     def parse(cls, text: str) -> Address:
         """Read `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
 
-        Raises ValueError, which says what an address looks like.
+        Raises ValueError, which says what an address looks like, or TypeError for what is no text.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"an address is a text, HOST:PORT, not {text!r}")
         host, port = text, str(DEFAULT_PORT)
         if text.startswith("["):
             host, _, rest = text[1:].partition("]")

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ def pool_errors_in_one_line() -> Iterator[None]:
         yield
     except PoolError as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,6 +77,9 @@ def listen(host: str, port: int, other: str = "another --port") -> socket.socket
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        fail(f"cannot find the host {host} ({error.strerror}): choose another --host")
+    try:
         if not ipaddress.ip_address(address[0]).is_loopback:
             fail(
                 f"will not listen on {host}: other machines reach that, and whoever connects runs any code. "

@@ -30,7 +30,7 @@ class ServerConnection:
         try:
             self._link = Link(address)
         except OSError as error:
-            raise self.unavailable(error) from error
+            raise self.unavailable(error) from None
         try:
             root = self._link.root
             self._acquire_worker = root.acquire_worker
@@ -38,12 +38,10 @@ class ServerConnection:
             self._recycle_worker = root.recycle_worker
         except (EOFError, OSError) as error:
             self._link.close()
-            raise self.unavailable(error) from error
-        except AttributeError as error:
+            raise self.unavailable(error) from None
+        except AttributeError:
             self._link.close()
-            raise PoolError(
-                f"what listens at {address} is not the server of a pool: check the address"
-            ) from error
+            raise PoolError(f"what listens at {address} is not the server of a pool: check it") from None
 
     def acquire(self) -> int:
         """Wait in line for a worker; its port.
@@ -53,7 +51,7 @@ class ServerConnection:
         try:
             return int(self._acquire_worker())
         except RuntimeError as error:  # The server says that it is stopping.
-            raise self.unavailable(error) from error
+            raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
 
     def free(self, port: int, *, finished: int, failed: int) -> None:
         """End the lease. Sent, and not waited for: the answer holds nothing."""
@@ -67,7 +65,9 @@ class ServerConnection:
         try:
             ending: dict[str, Any] = json.loads(self._recycle_worker(port, reason))
         except (EOFError, OSError) as error:
-            raise self.unavailable(error) from error
+            raise ServerUnavailable(
+                f"the server at {self._address} has ended, and its workers with it ({error})"
+            ) from None
         return ending
 
     def is_open(self) -> bool:

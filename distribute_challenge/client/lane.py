@@ -99,7 +99,7 @@ def _acquire(connections: Connections) -> tuple[ServerConnection, int]:
         except EOFError as error:
             server.close()
             if is_new:
-                raise server.unavailable(error) from error
+                raise server.unavailable(error) from None
             # It had been idle, and the server was restarted meanwhile: nothing is lost, try a new one.
         except BaseException:
             server.close()

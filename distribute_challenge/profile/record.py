@@ -20,6 +20,8 @@ formats and writes.
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import io
 import json
 import logging
@@ -27,7 +29,7 @@ import queue
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +82,7 @@ class Recorder:
         self._thread: threading.Thread | None = None
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keep_older(path)
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._file.write(_line(COLUMNS))
-        self._file.flush()
+        self._file = open_profile(path)
         self._thread = threading.Thread(target=self._write_all, name="profile", daemon=True)
         self._thread.start()
 
@@ -123,16 +121,36 @@ class Recorder:
         return _line((number, f"{timestamp:.6f}", json.dumps(self._busy), *counts, "", "", change.event))
 
 
-def keep_older(path: Path) -> None:
-    """Rename a profile that is there already to `NAME.<time>.csv`, the time being that of its last change."""
-    if not path.exists():
-        return
+def open_profile(path: Path) -> TextIO:
+    """A new profile, locked for as long as it is open. One that is there already is renamed first.
+
+    Raises OSError; also if what is there is no plain file, or another server writes it.
+    """
+    if path.exists():
+        if not path.is_file():
+            raise OSError(errno.EEXIST, "what is there is not a plain file")
+        with path.open() as older:
+            try:
+                fcntl.flock(older, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OSError(errno.EBUSY, "another server writes it") from None
+            path.rename(name_for_older(path))
+    file = path.open("x", encoding="utf-8", newline="")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.write(_line(COLUMNS))
+    file.flush()
+    return file
+
+
+def name_for_older(path: Path) -> Path:
+    """`NAME.<time>.csv`, the time being that of the last change."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-    for suffix in ("", *(f"-{number}" for number in range(2, 10_000))):
-        older = path.with_name(f"{path.stem}.{stamp}{suffix}{path.suffix}")
-        if not older.exists():
-            path.rename(older)
-            return
+    older = path.with_name(f"{path.stem}.{stamp}{path.suffix}")
+    number = 1
+    while older.exists():
+        number += 1
+        older = path.with_name(f"{path.stem}.{stamp}-{number}{path.suffix}")
+    return older
 
 
 def _line(values: tuple[object, ...]) -> str:

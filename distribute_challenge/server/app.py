@@ -57,17 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
     listeners = [cli.listen(options.host, port) for port in worker_ports]
     ports = [listener.getsockname()[1] for listener in listeners]
-    path = profile_path(options)
-    try:
-        recorder = Recorder(path, options.workers)
-    except OSError as error:
-        if options.profile is not None:
-            cli.fail(
-                f"cannot write the profile {path} ({error.strerror}): choose another --profile, or `none`"
-            )
-        log.error("cannot write the profile %s (%s); the pool works without it", path, error.strerror)
-        recorder = Recorder(None, options.workers)
-
+    recorder = open_record(options)
     supervisor = Supervisor(listeners, address, on_failure=lambda reason: mailbox.post(Stop(reason, 1)))
     dispatcher = Dispatcher(
         options.workers,
@@ -136,11 +126,21 @@ def parse(arguments: Sequence[str] | None) -> Any:
     return options
 
 
-def profile_path(options: Any) -> Path | None:
-    """Where the profile goes; None for nowhere."""
+def open_record(options: Any) -> Recorder:
+    """The record. Where the user named a place, failing to write there is wrong input; else it is said."""
     if options.profile == "none":
-        return None
-    return Path(options.profile or Path("profiling") / f"results_{options.workers}.csv")
+        return Recorder(None, options.workers)
+    path = Path(options.profile or f"profiling/results_{options.workers}.csv")
+    try:
+        if options.profile is None:
+            path.parent.mkdir(exist_ok=True)
+        return Recorder(path, options.workers)
+    except OSError as error:
+        problem = f"cannot write the profile {path} ({error.strerror})"
+        if options.profile is not None:
+            cli.fail(f"{problem}: choose another --profile, or `none`")
+        log.error("%s; the pool works without it", problem)
+        return Recorder(None, options.workers)
 
 
 def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:

@@ -199,7 +199,6 @@ class Dispatcher:
         with self._lock:
             if self._is_ended or not self._scheduler.is_up(worker):
                 return  # It was to end, and that has been noted.
-            log.warning("lost %s", process.ending())
             self._scheduler.down(worker)
             if self._scheduler.holder(worker) is not None:
                 self._lost_under_lease[worker] = process

@@ -78,7 +78,10 @@ class Supervisor:
                 failed_starts += 1
             ending = process.bury()
             observer.worker_down(worker, process)
-            log.info("%s", ending)
+            # A client may see the end of a process first, and have it condemned when it is dead already.
+            was_killed_by_us = self._is_stopping or (process.is_condemned and ending.signal == "SIGKILL")
+            is_news = process.is_ready and not was_killed_by_us
+            log.log(logging.WARNING if is_news else logging.INFO, "lost %s", ending)
             if failed_starts >= MAX_FAILED_STARTS:
                 self._on_failure(_explain(ending))
                 return

@@ -38,9 +38,15 @@ def run_call(source: str, data: bytes) -> bytes:
     try:
         call = payload.load_call(data)
         value = make_function(source, call)(*call.args, **call.kwargs)
-        return payload.dump_value(value)
     except BaseException as error:
         return payload.dump_failure(error, remote_traceback(error))
+    try:
+        return payload.dump_value(value)
+    except Exception as problem:
+        name = call.definition.name if call.definition else getattr(call.function, "__name__", "the function")
+        reason = payload.describe(problem)
+        text = f"{name} returned a {type(value).__name__} that does not travel back ({reason})"
+        return payload.dump_failure(TypeError(text), f"TypeError: {text}\n")
 
 
 def run_text(source: str) -> Any:

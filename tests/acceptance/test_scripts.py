@@ -63,8 +63,10 @@ def children_of_this_process() -> set[int]:
         (["2", "--grace", "-1"], ["'-1' is not a duration"]),
         (["2", "--grace", "nan"], ["'nan' is not a duration"]),
         (["2", "--host", "0.0.0.0"], ["will not listen on 0.0.0.0", "ssh tunnel"]),
-        (["2", "--host", "no.such.host.invalid"], ["cannot listen on no.such.host.invalid"]),
+        (["2", "--host", "no.such.host.invalid"], ["cannot find the host no.such.host.invalid"]),
         (["1", "--port", "0", "--profile", "/proc/no/such/place.csv"], ["cannot write the profile", "none"]),
+        (["1", "--port", "0", "--profile", "/dev/null"], ["what is there is not a plain file"]),
+        (["1", "--port", "0", "--profile", "/"], ["what is there is not a plain file"]),
     ],
     ids=str,
 )
@@ -174,6 +176,19 @@ def test_a_profile_that_is_there_is_kept_under_another_name(start_server: Callab
     assert len(kept) == 1
     assert re.fullmatch(r"results_1\.\d{8}-\d{6}\.csv", kept[0].name)
     assert kept[0].read_text() == old
+
+
+def test_the_profile_of_a_running_server_is_left_alone(start_server: Callable[..., RunningServer]):
+    first = start_server(1)
+    second = start_server(1)
+    assert second.stop() == 0
+    assert "another server writes it; the pool works without it" in second.stderr().replace("(", "").replace(
+        ")", ""
+    )
+    with first.connect() as client:
+        client.root.find_free_worker()
+    assert first.stop() == 0
+    assert [row["Event"] for row in first.rows()] == ["start", "acquire", "lost", "stop"]
 
 
 def test_no_profile_is_written_if_none_is_wanted(start_server: Callable[..., RunningServer]):

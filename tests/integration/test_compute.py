@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -313,7 +313,7 @@ def test_what_cannot_travel_is_named_before_a_worker_is_taken(server: RunningSer
 
 
 def test_a_result_that_cannot_travel_is_the_functions_failure(server: RunningServer):
-    with pytest.raises(TypeError, match="lock"):
+    with pytest.raises(TypeError, match=r"returns_a_lock returned a lock that does not travel back"):
         returns_a_lock().run()
     assert server.status()["failed"] == 1
 
@@ -373,7 +373,7 @@ def test_what_is_no_pool_is_told(server: RunningServer):
         compute_this(server=f"127.0.0.1:{server.ports[0]}")(helper)(3).run()
 
 
-def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer):
+def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer, interruptible: None):
     pids = server.worker_pids()
     threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -381,6 +381,14 @@ def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer):
     eventually(lambda: pids[0] not in server.worker_pids(), "its worker is replaced", within_s=2)
     server.await_busy([0, 0])
     assert bare(3).run() == 9
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C works, also where the tests were started with it ignored, as `nohup` and `&` do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_hundred_threads_call_one_function_on_two_workers(server: RunningServer):

@@ -260,7 +260,7 @@ def test_workers_killed_at_random_lose_only_what_ran_on_them(start_server: Calla
     def kill_now_and_then() -> None:
         while not is_over.wait(0.1):
             for worker in server.status()["workers"]:
-                if worker["state"] == "leased":
+                if worker["state"] == "leased" and is_running(worker["pid"]):
                     os.kill(worker["pid"], signal.SIGKILL)
                     break
 

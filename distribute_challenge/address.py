@@ -40,6 +40,10 @@ class Address(NamedTuple):
             raise ValueError(f"{text!r} is not an address: write HOST:PORT, for example {cls.default()}")
         if not 0 < int(port) < 65536:
             raise ValueError(f"{text!r} is not an address: a port is a number from 1 to 65535")
+        try:
+            host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"{text!r} is not an address: no host is called that ({error})") from None
         return cls(host, int(port))
 
     @classmethod

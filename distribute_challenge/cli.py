@@ -77,8 +77,8 @@ def listen(host: str, port: int, other: str = "another --port") -> socket.socket
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        fail(f"cannot find the host {host} ({error.strerror}): choose another --host")
+    except (OSError, UnicodeError) as error:
+        fail(f"cannot find the host {host} ({error}): choose another --host")
     try:
         if not ipaddress.ip_address(address[0]).is_loopback:
             fail(
@@ -95,6 +95,14 @@ def listen(host: str, port: int, other: str = "another --port") -> socket.socket
             f"stop what listens there, or choose {other}"
         )
     return sock
+
+
+def interval(text: str) -> int | float:
+    """An argument that is a time between samples: long enough for the system's own count of CPU time."""
+    seconds = duration(text)
+    if seconds < 0.05:
+        raise argparse.ArgumentTypeError(f"{text!r} is too short: give 0.05 seconds or more")
+    return seconds
 
 
 def example_argument(description: str, default: int) -> int | float:

@@ -54,7 +54,7 @@ def main() -> int:
 def tell(profile: Path) -> list[str]:
     """The profile in words."""
     with profile.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["Event"] != "sample"]
     began = float(rows[0]["Timestamp"])
     lines = []
     before = None

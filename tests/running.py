@@ -98,9 +98,13 @@ class RunningServer:
             )
 
     def rows(self) -> list[dict[str, str]]:
-        """The profile so far."""
+        """The changes in the profile so far."""
         with (self.folder / "profiling" / f"results_{self.workers}.csv").open(newline="") as file:
-            return list(csv.DictReader(file))
+            return [row for row in csv.DictReader(file) if row["Event"] != "sample"]
+
+    def await_events(self, *events: str) -> None:
+        """Wait until these are the events in the profile, which is written a moment after they happen."""
+        eventually(lambda: [row["Event"] for row in self.rows()] == list(events), f"events are {events}")
 
     def stderr(self) -> str:
         self.log.flush()

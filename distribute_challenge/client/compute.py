@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -60,13 +61,22 @@ class ComputeFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self._server = server
+        self._here = threading.local()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        if getattr(self._here, "is_running", False):
+            # Inside the function its name is the plain function, as it is on a worker.
+            return self.__wrapped__(*args, **kwargs)  # type: ignore[return-value]
         return Call(self, args, kwargs)
 
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function here and now, without the pool."""
-        return self.__wrapped__(*args, **kwargs)
+        before = getattr(self._here, "is_running", False)
+        self._here.is_running = True
+        try:
+            return self.__wrapped__(*args, **kwargs)
+        finally:
+            self._here.is_running = before
 
     @property
     def source(self) -> str:

@@ -33,8 +33,8 @@ class ServerConnection:
             raise self.unavailable(error) from None
         try:
             root = self._link.root
-            self._acquire_worker = root.acquire_worker
-            self._free_worker_later = rpyc.async_(root.free_worker)
+            self._acquire_worker = rpyc.async_(root.acquire_worker)  # So that it may take any time.
+            self._free_worker = rpyc.async_(root.free_worker)
             self._recycle_worker = root.recycle_worker
         except (EOFError, OSError) as error:
             self._link.close()
@@ -42,6 +42,9 @@ class ServerConnection:
         except AttributeError:
             self._link.close()
             raise PoolError(f"what listens at {address} is not the server of a pool: check it") from None
+        except BaseException:
+            self._link.close()
+            raise
 
     def acquire(self) -> int:
         """Wait in line for a worker; its port.
@@ -49,14 +52,14 @@ class ServerConnection:
         Raises ServerUnavailable if the server is stopping, EOFError if the connection broke.
         """
         try:
-            return int(self._acquire_worker())
+            return int(self._acquire_worker().value)
         except RuntimeError as error:  # The server says that it is stopping.
             raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
 
     def free(self, port: int, *, finished: int, failed: int) -> None:
         """End the lease. Sent, and not waited for: the answer holds nothing."""
         try:
-            self._free_worker_later(port, finished, failed).add_callback(_report_refusal)
+            self._free_worker(port, finished, failed).add_callback(_report_refusal)
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
@@ -92,10 +95,14 @@ class WorkerConnection:
     def __init__(self, address: Address) -> None:
         self._link = Link(address)
         try:
-            self.run_code = self._link.root.run_code
+            self._run_code = rpyc.async_(self._link.root.run_code)  # So that it may take any time.
         except BaseException:
             self._link.close()
             raise
+
+    def run_code(self, source: str, call: bytes) -> bytes:
+        """The outcome of a function. Raises RuntimeError if the worker runs another, EOFError if it died."""
+        return bytes(self._run_code(source, call).value)
 
     def is_idle(self) -> bool:
         """Whether the connection is open and nothing is under way on it."""
@@ -138,7 +145,11 @@ class Connections:
             if worker.is_idle():
                 return worker
             worker.close()  # Its process has been replaced since.
-        return WorkerConnection(Address(self.address.host, port))
+        return WorkerConnection(self.worker_address(port))
+
+    def worker_address(self, port: int) -> Address:
+        """Where the worker with a port listens: beside its server."""
+        return Address(self.address.host, port)
 
     def put_worker(self, port: int, worker: WorkerConnection) -> None:
         """Keep a worker connection for another call, in place of the one that has been idle longest."""

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from distribute_challenge.client.connections import Connections, ServerConnection
-from distribute_challenge.errors import WorkerLost
+from distribute_challenge.errors import PoolError, WorkerLost
 from distribute_challenge.wire import payload
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,19 @@ class Lane:
         """
         try:
             worker = self._connections.take_worker(self.port)
-        except (OSError, EOFError) as error:
+        except (EOFError, ConnectionResetError, TimeoutError) as error:  # It died, or it is stuck.
             self._recycle(f"it does not answer its client ({error})")
             return None
+        except OSError as error:
+            # The server listens for its workers even while they are replaced: this is on our side of it.
+            address = self._connections.worker_address(self.port)
+            raise PoolError(
+                f"cannot reach the worker at {address} that the server handed out ({error}): "
+                "clients need the ports of all workers, also through a tunnel"
+            ) from None
         self._is_in_doubt = True
         try:
-            outcome = bytes(worker.run_code(source, call))
+            outcome = worker.run_code(source, call)
         except RuntimeError:  # What a function raises is in its outcome: this is the worker's own answer.
             worker.close()
             self._recycle("it still runs the function of a client that gave up")

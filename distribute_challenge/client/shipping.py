@@ -43,7 +43,9 @@ class Shipment:
         """
         call = self._make_call(args, kwargs)
         try:
-            return self._dump(call)
+            data = self._dump(call)
+            payload.check_size(len(data) + 4 * len(self.source))
+            return data
         except Exception as error:
             raise TaskNotSendable(self._explain(call, error)) from error
 
@@ -61,7 +63,11 @@ class Shipment:
                 for name in self._global_names
                 if name in scope and not (name == definition.name and self._is_itself(scope[name]))
             },
-            closure={name: cell.cell_contents for name, cell in cells if name != definition.name},
+            closure={
+                name: cell.cell_contents
+                for name, cell in cells
+                if not (name == definition.name and self._is_itself(cell.cell_contents))
+            },
             defaults=inner.__defaults__,
             keyword_defaults=inner.__kwdefaults__,
             args=args,
@@ -78,6 +84,8 @@ class Shipment:
             return payload.dump_call(call)
         # The worker need not have the user's module: what it defines travels by value.
         with _by_value_lock:
+            if module.__name__ in cloudpickle.list_registry_pickle_by_value():
+                return payload.dump_call(call)  # The user has asked for that already.
             cloudpickle.register_pickle_by_value(module)
             try:
                 return payload.dump_call(call)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import builtins
 import inspect
 import io
 import tokenize
@@ -77,7 +78,10 @@ def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bo
         return None
     if not any(_is_same_code(candidate, code) for candidate in _code_inside(made)):
         return None
-    return Text(source, definition, inner)
+    text = Text(source, definition, inner)
+    known = inner.__globals__.keys() | vars(builtins).keys()
+    # A decorator that is known only inside an enclosing function cannot be found again.
+    return text if known.issuperset(text.decorator_names()) else None
 
 
 def dedent(source: str) -> str:
@@ -135,10 +139,12 @@ def _our_place(
 
 def _is_closure_complete(function: types.FunctionType) -> bool:
     """Whether every variable of the enclosing function that `function` uses has its value already."""
-    try:
-        return all(cell.cell_contents is cell.cell_contents for cell in function.__closure__ or ())
-    except ValueError:  # What reading an empty cell raises.
-        return False
+    for cell in function.__closure__ or ():
+        try:
+            cell.cell_contents  # noqa: B018  To read an empty one is a ValueError.
+        except ValueError:
+            return False
+    return True
 
 
 def _code_inside(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -156,10 +162,16 @@ def _is_same_code(one: types.CodeType, other: types.CodeType) -> bool:
         return False
     if len(one.co_consts) != len(other.co_consts):
         return False
-    for mine, theirs in zip(one.co_consts, other.co_consts, strict=True):
-        if isinstance(mine, types.CodeType) and isinstance(theirs, types.CodeType):
-            if not _is_same_code(mine, theirs):
-                return False
-        elif type(mine) is not type(theirs) or repr(mine) != repr(theirs):  # 0.0 and -0.0 are equal.
-            return False
-    return True
+    return all(map(_is_same_constant, one.co_consts, other.co_consts))
+
+
+def _is_same_constant(one: Any, other: Any) -> bool:
+    if isinstance(one, types.CodeType) and isinstance(other, types.CodeType):
+        return _is_same_code(one, other)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, frozenset):  # Its order may differ from one process to the next.
+        return sorted(map(repr, one)) == sorted(map(repr, other))
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_is_same_constant, one, other))
+    return repr(one) == repr(other)  # And not `==`: 0.0 and -0.0 are equal.

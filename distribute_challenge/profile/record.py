@@ -1,6 +1,6 @@
 """The profile's format, and its writer.
 
-One row for each change of the busy list. The columns, the first without a name:
+One row for each change of the busy list, and samples in between. The columns, the first without a name:
 
     (none)      the row's number, from 0
     Timestamp   Unix seconds; never falls
@@ -8,43 +8,48 @@ One row for each change of the busy list. The columns, the first without a name:
     Finished    how many tasks have finished
     Failed      how many have failed
     Waiting     how many clients are in line
-    CPU         JSON list, percent for each worker; empty but on samples
-    Memory      JSON list, resident bytes of each worker; empty but on samples
+    CPU         JSON list, percent of one core for each worker, null if unknown; empty but on samples
+    Memory      JSON list, resident bytes of each worker, null if unknown; empty but on samples
     Event       what the row records: start, sample, acquire, free, lost, replaced or stop
 
 Rows are appended and flushed, never rewritten, so that a row costs the same whatever came before and a
-killed server leaves a readable file. Whoever has something to record only appends to a queue; one thread
-formats and writes.
+killed server leaves a readable file.
 """
 
 from __future__ import annotations
 
-import csv
 import errno
 import fcntl
-import io
 import json
-import logging
-import queue
-import threading
 import time
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
-from typing import NamedTuple, TextIO
-
-log = logging.getLogger(__name__)
+from typing import NamedTuple
 
 COLUMNS = ("", "Timestamp", "Busy", "Finished", "Failed", "Waiting", "CPU", "Memory", "Event")
+HEADER = ",".join(COLUMNS) + "\n"
+# A change of the counts alone: it shows in the next row, and has none of its own.
+COUNTS_ONLY = ""
 
 
 class Change(NamedTuple):
-    """What one row records. `worker` is the one concerned, None if none is."""
+    """Something that happened. `worker` is the one concerned, and `busy` its new state; None if none is."""
 
+    timestamp: float
     event: str
     worker: int | None
     busy: int
     finished: int
     failed: int
     waiting: int
+
+
+class Usage(NamedTuple):
+    """What one worker takes, its child processes included: percent of one core, and resident bytes."""
+
+    cpu_percent: float | None
+    memory_bytes: int | None
 
 
 class Clock:
@@ -58,73 +63,52 @@ class Clock:
         return self._offset + time.monotonic()
 
 
-class Recorder:
-    """Writes a profile in a thread of its own.
+class Rows:
+    """Turns changes and samples into rows. It carries the busy list from one row to the next.
 
-    `path` is None where nothing is to be recorded. Opening raises OSError; a failure later, a full disk say,
-    is logged once and the record ends there.
-
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> recorder = Recorder(Path(folder.name) / "results_2.csv", workers=2)
-    >>> recorder.record(Change("acquire", 0, 1, 0, 0, 0))
-    >>> recorder.close()
-    >>> print((Path(folder.name) / "results_2.csv").read_text().splitlines()[1].split(",", 2)[2])
-    "[1, 0]",0,0,0,,,acquire
+    >>> rows = Rows(workers=2)
+    >>> rows.change(Change(12.5, "acquire", 0, 1, 0, 0, 0))
+    '0,12.500000,"[1, 0]",0,0,0,,,acquire\\n'
+    >>> rows.sample(13, [Usage(99.96, 4096), Usage(None, None)])
+    '1,13.000000,"[1, 0]",0,0,0,"[100.0, null]","[4096, null]",sample\\n'
     """
 
-    def __init__(self, path: Path | None, workers: int) -> None:
-        self.path = path
-        self._clock = Clock()
+    def __init__(self, workers: int) -> None:
+        self._number = 0
+        self._timestamp = 0.0
         self._busy = [0] * workers
-        self._rows = 0
-        self._changes: queue.SimpleQueue[tuple[float, Change] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        if path is None:
-            return
-        self._file = open_profile(path)
-        self._thread = threading.Thread(target=self._write_all, name="profile", daemon=True)
-        self._thread.start()
+        self._counts = "0,0,0"
 
-    def record(self, change: Change) -> None:
-        """Note a change, now. Cheap; the caller's lock keeps changes in order."""
-        if self._thread is not None:
-            self._changes.put((self._clock.now(), change))
+    @property
+    def is_anyone_busy(self) -> bool:
+        """Whether any worker cannot be handed out."""
+        return 1 in self._busy
 
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        if self._thread is not None:
-            self._changes.put(None)
-            self._thread.join()
-
-    def _write_all(self) -> None:
-        with self._file:
-            for_ever = True
-            while for_ever:
-                batch = [self._changes.get()]
-                while not self._changes.empty():
-                    batch.append(self._changes.get())
-                for_ever = batch[-1] is not None
-                try:
-                    self._file.write("".join(self._row(*item) for item in batch if item is not None))
-                    self._file.flush()
-                except OSError as error:
-                    log.error("the profile %s ends here (%s); the pool works on", self._file.name, error)
-                    self._thread = None
-                    return
-
-    def _row(self, timestamp: float, change: Change) -> str:
+    def change(self, change: Change) -> str:
+        """The row of a change; none for one of the counts alone."""
         if change.worker is not None:
             self._busy[change.worker] = change.busy
-        number, self._rows = self._rows, self._rows + 1
-        counts = (change.finished, change.failed, change.waiting)
-        return _line((number, f"{timestamp:.6f}", json.dumps(self._busy), *counts, "", "", change.event))
+        self._counts = f"{change.finished},{change.failed},{change.waiting}"
+        return "" if change.event == COUNTS_ONLY else self._row(change.timestamp, ",", change.event)
+
+    def sample(self, timestamp: float, usages: Sequence[Usage]) -> str:
+        """The row of a sample."""
+        cpu = json.dumps([None if use.cpu_percent is None else round(use.cpu_percent, 1) for use in usages])
+        memory = json.dumps([use.memory_bytes for use in usages])
+        return self._row(timestamp, f'"{cpu}","{memory}"', "sample")
+
+    def _row(self, timestamp: float, usage: str, event: str) -> str:
+        number, self._number = self._number, self._number + 1
+        # Taken by different threads, two times may come in the wrong order: by microseconds.
+        self._timestamp = max(timestamp, self._timestamp)
+        return f'{number},{self._timestamp:.6f},"{self._busy}",{self._counts},{usage},{event}\n'
 
 
-def open_profile(path: Path) -> TextIO:
+def open_profile(path: Path) -> FileIO:
     """A new profile, locked for as long as it is open. One that is there already is renamed first.
 
-    Raises OSError; also if what is there is no plain file, or another server writes it.
+    Raises OSError; also if what is there is no plain file, or another server writes it. The file has no
+    buffer: after a full disk, nothing is left in it that could fail again.
     """
     if path.exists():
         if not path.is_file():
@@ -135,10 +119,9 @@ def open_profile(path: Path) -> TextIO:
             except BlockingIOError:
                 raise OSError(errno.EBUSY, "another server writes it") from None
             path.rename(name_for_older(path))
-    file = path.open("x", encoding="utf-8", newline="")
+    file = path.open("xb", buffering=0)
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    file.write(_line(COLUMNS))
-    file.flush()
+    file.write(HEADER.encode())
     return file
 
 
@@ -151,9 +134,3 @@ def name_for_older(path: Path) -> Path:
         number += 1
         older = path.with_name(f"{path.stem}.{stamp}-{number}{path.suffix}")
     return older
-
-
-def _line(values: tuple[object, ...]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 import platform
+import resource
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 from distribute_challenge import cli
 from distribute_challenge.address import DEFAULT_PORT, Address
-from distribute_challenge.profile.record import Recorder
+from distribute_challenge.profile.sampler import Sampler
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.service import Pool, SchedulerService
@@ -52,36 +53,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mailbox: Mailbox[Stop | Progress] = Mailbox()
     mailbox.post_signals((signal.SIGINT, signal.SIGTERM), lambda number: Stop(signal.Signals(number).name, 0))
 
+    raise_descriptor_limit()
     listener = cli.listen(options.host, options.port)
     address = Address(*listener.getsockname()[:2])
     worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
     listeners = [cli.listen(options.host, port) for port in worker_ports]
     ports = [listener.getsockname()[1] for listener in listeners]
-    recorder = open_record(options)
     supervisor = Supervisor(listeners, address, on_failure=lambda reason: mailbox.post(Stop(reason, 1)))
+    sampler = open_sampler(options, supervisor)
     dispatcher = Dispatcher(
         options.workers,
         process=supervisor.process,
-        record=recorder.record,
+        record=sampler.record,
         on_all_up=lambda: mailbox.post(Progress.ALL_UP),
         on_idle=lambda: mailbox.post(Progress.IDLE),
     )
     started = time.monotonic()
 
     def status() -> dict[str, Any]:
-        return describe(dispatcher, supervisor, ports, uptime_s=time.monotonic() - started)
+        return describe(dispatcher, supervisor, sampler, ports, uptime_s=time.monotonic() - started)
 
     pool = Pool(dispatcher, ports, status)
     acceptor = Acceptor(listener, lambda: SchedulerService(pool), max_frame_bytes=64 * KIBI)
 
     supervisor.start(dispatcher)
     try:
-        stop = mailbox.read()
-        if stop is Progress.ALL_UP:
+        mail = mailbox.read()
+        if mail is Progress.ALL_UP:
+            sampler.start()
             acceptor.start("accept")
-            print(ready_line(address, ports, recorder.path), flush=True)
-            stop = mailbox.read()
-        assert isinstance(stop, Stop)
+            print(ready_line(address, ports, sampler.path), flush=True)
+            mail = mailbox.read()
+        assert isinstance(mail, Stop)
+        stop = mail
         log.info("stopping: %s", stop.reason)
         # First nobody gets a worker any more. Those who wait are told, and so is whoever still connects.
         dispatcher.close()
@@ -92,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dispatcher.end()
         acceptor.close()
         supervisor.stop()
-        recorder.close()
+        sampler.close()
     if stop.exit_code:
         sys.stderr.write(f"server.py: {stop.reason}\n")
     return stop.exit_code
@@ -113,6 +117,13 @@ def parse(arguments: Sequence[str] | None) -> Any:
         "--profile", metavar="FILE", help="where the record goes (profiling/results_N.csv), or `none`"
     )
     parser.add_argument(
+        "--interval",
+        metavar="S",
+        type=cli.interval,
+        default=0.5,
+        help="seconds between samples of what the workers take (0.5)",
+    )
+    parser.add_argument(
         "--grace",
         metavar="S",
         type=cli.duration,
@@ -126,21 +137,35 @@ def parse(arguments: Sequence[str] | None) -> Any:
     return options
 
 
-def open_record(options: Any) -> Recorder:
+def open_sampler(options: Any, supervisor: Supervisor) -> Sampler:
     """The record. Where the user named a place, failing to write there is wrong input; else it is said."""
+
+    def sampler(path: Path | None) -> Sampler:
+        return Sampler(path, options.workers, options.interval, supervisor.pids)
+
     if options.profile == "none":
-        return Recorder(None, options.workers)
+        return sampler(None)
     path = Path(options.profile or f"profiling/results_{options.workers}.csv")
     try:
         if options.profile is None:
             path.parent.mkdir(exist_ok=True)
-        return Recorder(path, options.workers)
+        return sampler(path)
     except OSError as error:
         problem = f"cannot write the profile {path} ({error.strerror})"
         if options.profile is not None:
             cli.fail(f"{problem}: choose another --profile, or `none`")
         log.error("%s; the pool works without it", problem)
-        return Recorder(None, options.workers)
+        return sampler(None)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as the system lets it: a waiting client takes three."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError) as error:  # Some systems have a lower limit that they do not tell.
+            log.info("the limit of %d open files stays: %s", soft, error)
 
 
 def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:
@@ -160,13 +185,12 @@ def await_idle(mailbox: Mailbox[Stop | Progress], grace_s: float) -> None:
 
 
 def describe(
-    dispatcher: Dispatcher, supervisor: Supervisor, ports: list[int], uptime_s: float
+    dispatcher: Dispatcher, supervisor: Supervisor, sampler: Sampler, ports: list[int], uptime_s: float
 ) -> dict[str, Any]:
     """The pool's state, as `status()` tells it."""
     states, counts = dispatcher.snapshot()
-    workers = []
-    for worker, (port, state) in enumerate(zip(ports, states, strict=True)):
-        process = supervisor.process(worker)
-        pid = None if process is None else process.pid
-        workers.append({"port": port, "pid": pid, "state": state, "cpu": None, "memory": None})
+    workers = [
+        {"port": port, "pid": pid, "state": state, "cpu": usage.cpu_percent, "memory": usage.memory_bytes}
+        for port, pid, state, usage in zip(ports, supervisor.pids(), states, sampler.latest, strict=True)
+    ]
     return {"python": platform.python_version(), "workers": workers, **counts, "uptime": round(uptime_s, 3)}

@@ -10,10 +10,10 @@ import logging
 import os
 import select
 import threading
-import time
 from collections.abc import Callable
 
-from distribute_challenge.profile.record import Change
+from distribute_challenge.profile.record import COUNTS_ONLY
+from distribute_challenge.server.polling import await_any
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.scheduler import Scheduler, Ticket
 
@@ -35,11 +35,11 @@ class Caller:
 
     def has_hung_up(self) -> bool:
         """Whether the client's end of the connection is closed."""
-        return self._poll({self._connection: _HANG_UP}, 0)
+        return await_any({self._connection: _HANG_UP}, 0)
 
     def await_bell(self, timeout_s: float | None) -> None:
         """Return when the bell has rung, the client has hung up, or `timeout_s` seconds have passed."""
-        self._poll({self._connection: _HANG_UP, self._listen(): select.POLLIN}, timeout_s)
+        await_any({self._connection: _HANG_UP, self._listen(): select.POLLIN}, timeout_s)
 
     def ring(self) -> None:
         """Wake `await_bell`. Only for a caller that has just left the line, once."""
@@ -51,9 +51,12 @@ class Caller:
         os.read(self._listen(), 1)
 
     def prepare_to_wait(self) -> None:
-        """Put up a bell. Raises OSError if there are no descriptors left."""
+        """Put up a bell. Raises RuntimeError if there are no descriptors left."""
         if self._bell is None:
-            self._bell = os.pipe()
+            try:
+                self._bell = os.pipe()
+            except OSError as error:
+                raise RuntimeError(f"the server cannot let one more client wait ({error.strerror})") from None
 
     def close(self) -> None:
         """Take the bell down. Harmless to repeat."""
@@ -65,33 +68,20 @@ class Caller:
         assert self._bell is not None
         return self._bell[0]
 
-    @staticmethod
-    def _poll(descriptors: dict[int, int], timeout_s: float | None) -> bool:
-        poller = select.poll()
-        for descriptor, events in descriptors.items():
-            poller.register(descriptor, events)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left = 3600.0 if deadline is None else min(max(deadline - time.monotonic(), 0), 3600.0)
-            if poller.poll(left * 1000):
-                return True
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-
 
 class Dispatcher:
     """Hands workers, by number, to callers. Safe to call from any thread.
 
     `process` gives a worker's latest process, `record` takes what goes into the profile. `on_all_up` is
-    called once, when every worker has answered for the first time; `on_idle` once, when after `close` no
-    worker is leased any more.
+    called once, when every worker has answered for the first time; `on_idle` when no worker is leased, after
+    `close`.
     """
 
     def __init__(
         self,
         size: int,
         process: Callable[[int], WorkerProcess | None],
-        record: Callable[[Change], None],
+        record: Callable[[str, int | None, int, int, int, int], None],
         on_all_up: Callable[[], None],
         on_idle: Callable[[], None],
     ) -> None:
@@ -151,12 +141,13 @@ class Dispatcher:
         """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does."""
         with self._lock:
             self._scheduler.keep(caller, worker, finished, failed)
+            self._note(COUNTS_ONLY, None)
             return self._scheduler.waiting
 
     def recycle(self, caller: Caller, worker: int) -> WorkerProcess:
         """End a lease and kill its worker; returns the process that was lost. Raises as `free` does."""
         with self._lock:
-            is_up = self._scheduler.is_up(worker) if 0 <= worker < self._scheduler.size else False
+            is_up = self._scheduler.is_up(worker)
             self._scheduler.recycle(caller, worker)
             lost = self._end_badly(worker, is_up)
             self._check_idle()
@@ -180,11 +171,9 @@ class Dispatcher:
 
     # Workers
 
-    def worker_up(self, worker: int, process: WorkerProcess) -> None:
+    def worker_up(self, worker: int) -> None:
         """A worker's process answers."""
         with self._lock:
-            if process.is_condemned:
-                return
             self._drop_who_hung_up()
             ticket = self._scheduler.up(worker)
             if self._is_open:
@@ -199,6 +188,7 @@ class Dispatcher:
         with self._lock:
             if self._is_ended or not self._scheduler.is_up(worker):
                 return  # It was to end, and that has been noted.
+            log.warning("lost %s", process.ending())
             self._scheduler.down(worker)
             if self._scheduler.holder(worker) is not None:
                 self._lost_under_lease[worker] = process
@@ -257,13 +247,9 @@ class Dispatcher:
             ticket.holder.ring()
 
     def _end_badly(self, worker: int, is_up: bool) -> WorkerProcess | None:
-        """After a lease has ended with its worker down: condemn the process, unless it has died already."""
-        lost = self._lost_under_lease.pop(worker, None)
-        process = self._process(worker)
-        if is_up and process is not None:
-            process.is_condemned = True
+        """After a lease has ended with its worker down: the process that had died under it, if one had."""
         self._note("lost" if is_up else "free", worker)
-        return lost
+        return self._lost_under_lease.pop(worker, None)
 
     def _note(self, event: str, worker: int | None) -> None:
         pool = self._scheduler
@@ -271,5 +257,6 @@ class Dispatcher:
         process = None if worker is None else self._process(worker)
         if event == "acquire" and worker is not None and process is not None:
             log.debug("%s leases worker %d", pool.holder(worker), process.port)
+            process.forget_output()  # What one client's function printed is not for the next client.
         if not self._is_ended:
-            self._record(Change(event, worker, busy, pool.finished, pool.failed, pool.waiting))
+            self._record(event, worker, busy, pool.finished, pool.failed, pool.waiting)

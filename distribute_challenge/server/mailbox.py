@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
+from distribute_challenge.server.polling import await_any
+
 Mail = TypeVar("Mail")
 
 
@@ -43,12 +45,9 @@ class Mailbox(Generic[Mail]):
     def read(self, timeout_s: float | None = None) -> Mail | None:
         """The oldest message; waits for it. None after `timeout_s` seconds."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        poller = select.poll()
-        poller.register(self._readable, select.POLLIN)
         while not self._mail:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            if not await_any({self._readable: select.POLLIN}, left):
                 return None
-            if poller.poll(None if left is None else left * 1000):
-                os.read(self._readable, 4096)
+            os.read(self._readable, 4096)
         return self._mail.popleft()

@@ -7,6 +7,7 @@ process leads a session and a process group of its own, so that what its functio
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -24,12 +25,14 @@ from distribute_challenge.address import SERVER_VARIABLE, Address
 log = logging.getLogger(__name__)
 
 LAST_LINES = 20
+_READ_BYTES = 1 << 16
+_LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
 _MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a worker's process ended."""
+    """How a worker's process ended; neither code nor signal if it has not, though it was killed."""
 
     port: int
     pid: int
@@ -43,15 +46,16 @@ class Ending:
 
     def __str__(self) -> str:
         how = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        if self.signal is None and self.exit_code is None:
+            how = "killed, and still not gone"
         return f"worker {self.port} (process {self.pid}): {how}"
 
 
 class WorkerProcess:
-    """A running worker, from its start. It is *condemned* from when somebody decided to kill it."""
+    """A running worker, from its start. Raises OSError if it cannot be started."""
 
     def __init__(self, listener: socket.socket, server: Address) -> None:
         host, self.port = listener.getsockname()[:2]
-        self.is_condemned = False
         self.is_ready = False
         # Guards `_is_reaped`: once reaped, the number may be that of another process.
         self._lock = threading.Lock()
@@ -81,7 +85,14 @@ class WorkerProcess:
         assert self._popen.stdout is not None
         self._output = self._popen.stdout.fileno()
         os.set_blocking(self._output, False)
-        self._sentinel = _sentinel(self._popen)
+        try:
+            self._sentinel = _sentinel(self._popen)
+        except BaseException:
+            self.kill()
+            self._popen.wait()
+            self._popen.stdout.close()
+            os.close(self._owner)
+            raise
 
     @property
     def pid(self) -> int:
@@ -109,7 +120,9 @@ class WorkerProcess:
         with self._lock:
             self._popen.wait()
             self._is_reaped = True
-        self._read_output()
+        for _ in range(_LAST_READS):
+            if not self._read_output():
+                break
         if self._partial:
             self._take_lines(b"\n")
         self._popen.stdout.close()  # type: ignore[union-attr]
@@ -119,17 +132,20 @@ class WorkerProcess:
         return self.ending()
 
     def ending(self, wait_s: float | None = None) -> Ending:
-        """How the process ended; waits for that. Raises TimeoutError after `wait_s` seconds."""
-        if not self._ended.wait(wait_s):
-            raise TimeoutError(f"worker {self.port} (process {self.pid}) has not ended after {wait_s} s")
-        code = self._popen.returncode
+        """How the process ended; waits for that, but not longer than `wait_s` seconds."""
+        code = self._popen.returncode if self._ended.wait(wait_s) else None
         name = None
-        if code < 0:
+        if code is not None and code < 0:
             try:
                 name = signal.Signals(-code).name
             except ValueError:  # A real-time signal has no name.
                 name = f"signal {-code}"
-        return Ending(self.port, self.pid, None if code < 0 else code, name, list(self._lines))
+            code = None
+        return Ending(self.port, self.pid, code, name, list(self._lines))
+
+    def forget_output(self) -> None:
+        """Drop the lines that were printed so far."""
+        self._lines.clear()
 
     def _watch(self, *, until_ready: bool) -> bool:
         poller = select.poll()
@@ -144,15 +160,14 @@ class WorkerProcess:
         return True
 
     def _read_output(self) -> bool:
-        """Take what was printed. False at the end of the stream."""
-        while True:
-            try:
-                data = os.read(self._output, 1 << 16)
-            except BlockingIOError:
-                return True
-            if not data:
-                return False
+        """Take some of what was printed. False at the end of the stream."""
+        try:
+            data = os.read(self._output, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        if data:
             self._take_lines(data)
+        return bool(data)
 
     def _take_lines(self, data: bytes) -> None:
         *lines, rest = (self._partial + data).split(b"\n")
@@ -169,7 +184,11 @@ class WorkerProcess:
 def _sentinel(process: subprocess.Popen[bytes]) -> int:
     """A descriptor that becomes readable when the process ends."""
     if hasattr(os, "pidfd_open"):
-        return os.pidfd_open(process.pid)
+        try:
+            return os.pidfd_open(process.pid)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # An old kernel, or a sandbox.
+                raise
     readable, writable = os.pipe()
 
     def wait() -> None:

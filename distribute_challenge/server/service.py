@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 MAX_COUNT = 1 << 53
 MAX_SECONDS = 1e9
-ENDING_TIMEOUT_S = 10
+ENDING_TIMEOUT_S = 5
 
 
 class Pool:
@@ -81,8 +81,9 @@ class SchedulerService(rpyc.Service):
         if type(reason) is not str:
             raise ValueError("the reason must be a str")
         process = self._dispatcher.recycle(self._caller, self._pool.worker(port))
-        log.info("%s had worker %d replaced: %.500s", self._caller, port, reason)
-        return json.dumps(process.ending(ENDING_TIMEOUT_S).as_dict())
+        ending = process.ending(ENDING_TIMEOUT_S)
+        log.warning("%s has had %s replaced: %.500s", self._caller, ending, reason)
+        return json.dumps(ending.as_dict())
 
     def exposed_status(self) -> str:
         """JSON on the workers and the counts."""

@@ -23,8 +23,8 @@ MAX_FAILED_STARTS = 5  # in a row
 class Observer(Protocol):
     """Who is told when a worker's process comes and goes."""
 
-    def worker_up(self, worker: int, process: WorkerProcess) -> None:
-        """The process answers."""
+    def worker_up(self, worker: int) -> None:
+        """The worker's process answers."""
 
     def worker_down(self, worker: int, process: WorkerProcess) -> None:
         """The process has ended."""
@@ -41,7 +41,7 @@ class Supervisor:
         self._on_failure = on_failure
         self._lock = threading.Lock()  # guards the two below: no process starts once stopping is decided
         self._processes: list[WorkerProcess | None] = [None] * len(listeners)
-        self._is_stopping = False
+        self._is_stopping = threading.Event()
         self._keepers: list[threading.Thread] = []
 
     def start(self, observer: Observer) -> None:
@@ -56,10 +56,14 @@ class Supervisor:
         """The worker's latest process."""
         return self._processes[worker]
 
+    def pids(self) -> list[int | None]:
+        """The number of each worker's latest process; None where there has been none yet."""
+        return [None if process is None else process.pid for process in self._processes]
+
     def stop(self) -> None:
         """Kill every worker, and wait until all are gone."""
         with self._lock:
-            self._is_stopping = True
+            self._is_stopping.set()
             processes = list(self._processes)
         for process in processes:
             if process is not None:
@@ -68,36 +72,54 @@ class Supervisor:
             keeper.join()
 
     def _keep(self, worker: int, observer: Observer) -> None:
+        try:
+            self._keep_alive(worker, observer)
+        except Exception as error:  # Without its keeper a worker would stay away, and nobody would know why.
+            log.exception("the keeper of worker %d failed", worker)
+            self._on_failure(f"the keeper of a worker failed: {error!r}")
+
+    def _keep_alive(self, worker: int, observer: Observer) -> None:
         failed_starts = 0
-        while (process := self._start(worker)) is not None:
+        was_up = False
+        while not self._is_stopping.wait(_pause_s(failed_starts)):
+            try:
+                process = self._start(worker)
+            except OSError as error:
+                if not was_up:
+                    self._on_failure(f"cannot start a worker: {error}")
+                    return
+                # Out of descriptors or processes: that may pass, and others still run functions.
+                log.error("cannot replace a worker yet: %s", error)
+                failed_starts = min(failed_starts + 1, MAX_FAILED_STARTS)
+                continue
+            if process is None:
+                return
             if process.await_ready():
-                failed_starts = 0
-                observer.worker_up(worker, process)
+                failed_starts, was_up = 0, True
+                observer.worker_up(worker)
                 process.await_end()
-            elif not process.is_condemned:
+            else:
                 failed_starts += 1
             ending = process.bury()
             observer.worker_down(worker, process)
-            # A client may see the end of a process first, and have it condemned when it is dead already.
-            was_killed_by_us = self._is_stopping or (process.is_condemned and ending.signal == "SIGKILL")
-            is_news = process.is_ready and not was_killed_by_us
-            log.log(logging.WARNING if is_news else logging.INFO, "lost %s", ending)
+            log.info("%s", ending)
             if failed_starts >= MAX_FAILED_STARTS:
                 self._on_failure(_explain(ending))
                 return
             turn_away_callers(self._listeners[worker])
 
     def _start(self, worker: int) -> WorkerProcess | None:
+        """A new process; None if the pool is stopping. Raises OSError."""
         with self._lock:
-            if self._is_stopping:
+            if self._is_stopping.is_set():
                 return None
-            try:
-                process = WorkerProcess(self._listeners[worker], self._server)
-            except OSError as error:
-                self._on_failure(f"cannot start a worker: {error}")
-                return None
-            self._processes[worker] = process
+            process = self._processes[worker] = WorkerProcess(self._listeners[worker], self._server)
             return process
+
+
+def _pause_s(failed_starts: int) -> float:
+    """How long to wait before the next start: not at all, unless the last one failed."""
+    return 0.1 * 2**failed_starts if failed_starts else 0
 
 
 def turn_away_callers(listener: socket.socket) -> None:
@@ -106,8 +128,8 @@ def turn_away_callers(listener: socket.socket) -> None:
     try:
         while True:
             listener.accept()[0].close()
-    except BlockingIOError:
-        return
+    except OSError as error:  # Most likely BlockingIOError: that was all.
+        log.debug("no more callers to turn away: %s", error)
     finally:
         listener.setblocking(True)
 

@@ -90,15 +90,21 @@ def make_function(source: str, call: Call) -> Callable[..., Any]:
     compiled = compile_function(source, definition)
     namespace = {"__name__": definition.module, "__builtins__": builtins, **call.globals}
     exec(compiled.body, namespace)
-    function = namespace.pop(_FACTORY)(**call.closure) if definition.free else namespace[definition.name]
+    if definition.free:
+        others = {name: value for name, value in call.closure.items() if name != definition.name}
+        function = namespace.pop(_FACTORY)(**others)
+    else:
+        function = namespace[definition.name]
     function.__defaults__ = call.defaults
     function.__kwdefaults__ = call.keyword_defaults
     plain = function
     for decorator in reversed([eval(code, namespace) for code in compiled.decorators]):
         function = decorator(function)
-    # A recursive function calls itself by its name, decorated as it is.
-    namespace[definition.name] = function
+    # By its own name a recursive function calls itself, decorated as it is; unless that name stands for
+    # something else by now, which then came with the call.
+    own = definition.name
+    namespace[own] = call.globals.get(own, function)
     for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
-        if name == definition.name:
-            cell.cell_contents = function
+        if name == own:
+            cell.cell_contents = call.closure.get(own, function)
     return function  # type: ignore[no-any-return]

@@ -75,10 +75,8 @@ def dump(value: Any) -> bytes:
 
 
 def dump_call(call: Call) -> bytes:
-    """A call as bytes. Raises whatever pickling raises, and OverflowError if it is too large."""
-    data = dump(tuple(call))
-    check_size(len(data))
-    return data
+    """A call as bytes. Raises whatever pickling raises."""
+    return dump(tuple(call))
 
 
 def load_call(data: bytes) -> Call:
@@ -87,7 +85,7 @@ def load_call(data: bytes) -> Call:
 
 
 def dump_value(value: Any) -> bytes:
-    """The outcome of a function that returned. Raises as `dump_call` does."""
+    """The outcome of a function that returned. Raises whatever pickling raises, and OverflowError."""
     data = dump(value)
     check_size(len(data))
     return _VALUE + data

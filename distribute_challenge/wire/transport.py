@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import socket
 import threading
 import weakref
@@ -27,14 +28,16 @@ from distribute_challenge.address import Address
 
 log = logging.getLogger(__name__)
 
+_NO_DESCRIPTORS_PAUSE_S = 0.1
 KIBI = 1 << 10
 GIBI = 1 << 30
 
 # Both sides: no attribute but the exposed calls, and nothing unpickled on a peer's word.
 _STRICT = {"allow_safe_attrs": False, "allow_pickle": False, "propagate_KeyboardInterrupt_locally": False}
 
-# A function may run for hours, so a client's call has no time limit of its own.
-CLIENT_CONFIG = {**_STRICT, "sync_request_timeout": None}
+# What a client asks and waits for is answered at once, or the peer is not well. (Calls that may take any
+# time, those that wait for a worker or run a function, are made with `rpyc.async_`, which has no limit.)
+CLIENT_CONFIG = {**_STRICT, "sync_request_timeout": 10}
 
 # A server asks its peer for nothing but a goodbye, and does not wait long for that.
 SERVER_CONFIG = {**_STRICT, "sync_request_timeout": 1, "include_local_traceback": False}
@@ -215,9 +218,9 @@ class Acceptor:
         self._service = service
         self._max_frame_bytes = max_frame_bytes
         self._config = config
-        self._is_closed = False
+        self._is_closed = threading.Event()
         # Given up for a moment when descriptors run out, so that a caller can be turned away.
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare: int | None = None
         _open_sockets.add(listener)
 
     def start(self, name: str) -> None:
@@ -226,36 +229,45 @@ class Acceptor:
 
     def close(self) -> None:
         """Accept no more. Connections that are open stay open."""
-        self._is_closed = True
+        self._is_closed.set()
         with contextlib.suppress(OSError):  # It may have been shut already.
             self._listener.shutdown(socket.SHUT_RDWR)
 
     def _accept_all(self) -> None:
-        while not self._is_closed:
+        poller = select.poll()
+        poller.register(self._listener, select.POLLIN)
+        while not self._is_closed.is_set():
+            # Accepting takes a descriptor before there is a caller: without one it would not even wait.
+            poller.poll()
+            if self._is_closed.is_set():
+                return
             try:
+                if self._spare is None:
+                    self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
                 sock, peer = self._listener.accept()
             except OSError as error:
-                if not self._is_closed:
-                    self._turn_away(error)
+                self._turn_away(error)
                 continue
             name = f"{peer[0]}:{peer[1]}"
+            thread = threading.Thread(target=self._serve, args=(sock, name), name=f"peer {name}", daemon=True)
             try:
-                threading.Thread(
-                    target=self._serve, args=(sock, name), name=f"peer {name}", daemon=True
-                ).start()
+                thread.start()
             except RuntimeError as error:
                 log.warning("turned %s away: %s", name, error)
                 sock.close()
 
     def _turn_away(self, error: OSError) -> None:
-        """Out of descriptors, most likely: close the next caller instead of leaving it to hang."""
-        log.warning("cannot accept a connection: %s", error)
+        """Close the next caller instead of leaving it to hang. Descriptors, most likely, have run out."""
+        log.warning("turned a caller away: %s", error)
+        if self._spare is None:
+            self._is_closed.wait(_NO_DESCRIPTORS_PAUSE_S)  # Others must give some back; nothing tells when.
+            return
         os.close(self._spare)
+        self._spare = None
         try:
             self._listener.accept()[0].close()
-        except OSError as again:
-            log.warning("cannot even turn it away: %s", again)
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as again:  # Somebody else was faster to take what was given up.
+            log.warning("could not turn it away: %s", again)
 
     def _serve(self, sock: socket.socket, name: str) -> None:
         channel = FrameChannel(SocketStream(sock), self._max_frame_bytes)

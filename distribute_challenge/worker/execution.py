@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -79,6 +80,7 @@ class Execution:
             task.run()
             surroundings.restore()
             task.report()
+            del task  # While the worker is idle, nothing may hold on to the last call and its result.
 
 
 class Surroundings:
@@ -105,6 +107,7 @@ class Surroundings:
             os.dup2(copy, number)
         sys.stdin, sys.stdout, sys.stderr = self._streams = self._usable_streams()
         os.fchdir(self._directory)
+        signal.setitimer(signal.ITIMER_REAL, 0)  # An alarm that was set would ring in the next function.
         os.environ = self._environ  # noqa: B003  A function may have put another object there.
         if dict(os.environ) != self._environment:
             os.environ.clear()
@@ -113,11 +116,18 @@ class Surroundings:
         sys.path[:] = self._path_entries
 
     def _usable_streams(self) -> Any:
-        if not any(stream.closed for stream in self._streams):
+        if all(map(_is_usable, self._streams)):
             return self._streams
         return tuple(
             open(number, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-            if stream.closed
+            if not _is_usable(stream)
             else stream
             for number, (stream, mode) in enumerate(zip(self._streams, "rww", strict=True))
         )
+
+
+def _is_usable(stream: Any) -> bool:
+    try:
+        return not stream.closed
+    except ValueError:  # It was detached from its descriptor.
+        return False

@@ -42,7 +42,7 @@ def run_call(source: str, data: bytes) -> bytes:
         return payload.dump_failure(error, remote_traceback(error))
     try:
         return payload.dump_value(value)
-    except Exception as problem:
+    except BaseException as problem:
         name = call.definition.name if call.definition else getattr(call.function, "__name__", "the function")
         reason = payload.describe(problem)
         text = f"{name} returned a {type(value).__name__} that does not travel back ({reason})"

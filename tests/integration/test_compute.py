@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +28,7 @@ from distribute_challenge import (
 )
 from distribute_challenge import compute_this as on_the_pool
 from distribute_challenge.wire.payload import RemoteTraceback
-from tests.running import HANG_S, RunningServer, eventually
+from tests.running import HANG_S, RunningServer, connect, eventually
 
 FACTOR = 10
 TABLE = {"seven": 7}
@@ -219,6 +222,64 @@ def test_a_call_does_nothing_until_it_is_run(monkeypatch: pytest.MonkeyPatch):
     assert bare.__name__ == "bare"
 
 
+def test_a_recursive_function_runs_here_as_it_does_there(server: RunningServer):
+    assert recursive.local(5) == recursive(5).run() == 120
+    assert cached_recursion.local(30) == 832040
+    assert "run" in repr(recursive(5))
+
+
+def test_a_worker_that_still_runs_what_a_client_gave_up_is_replaced(server: RunningServer, tmp_path: Path):
+    started = tmp_path / "started"
+    source = f"import pathlib\npathlib.Path({str(started)!r}).touch()\ntime.sleep(600)"
+    with server.connect() as client, connect(client.root.find_free_worker(), timeout_s=0.2) as worker:
+        pid = server.worker_pids()[0]
+        with pytest.raises(TimeoutError):
+            worker.root.run_code(source)
+        eventually(started.exists, "the function runs")
+        client.root.free_worker(server.ports[0])
+        assert bare(3).run() == 9
+        assert pid not in server.worker_pids()
+
+
+def test_a_worker_that_cannot_be_reached_is_no_reason_to_replace_it(
+    start_server: Callable[..., RunningServer],
+):
+    """As through a tunnel that carries the server's port alone."""
+    server = start_server(1)
+    pids = server.worker_pids()
+    with (
+        forwarding_to(server.port) as port,
+        pytest.raises(PoolError, match="clients need the ports of all workers"),
+    ):
+        compute_this(server=f"127.0.0.2:{port}")(helper)(3).run()
+    server.await_busy([0])
+    assert server.worker_pids() == pids
+
+
+@contextlib.contextmanager
+def forwarding_to(port: int) -> Iterator[int]:
+    """A port of 127.0.0.2 that carries one connection on to `port`."""
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        near, _ = listener.accept()
+        with near, socket.create_connection(("127.0.0.1", port)) as far:
+            back = threading.Thread(target=carry, args=(far, near))
+            back.start()
+            carry(near, far)
+            back.join(HANG_S)
+
+    with socket.create_server(("127.0.0.2", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(HANG_S)
+
+
 def test_the_text_that_travels_is_the_users_own():
     assert bare.source == "def bare(x):\n    return x * x\n"
     assert with_parentheses.source == "def with_parentheses(x):\n    return x * x\n"
@@ -309,7 +370,7 @@ def test_what_cannot_travel_is_named_before_a_worker_is_taken(server: RunningSer
         uses_a_lock().run()
     with pytest.raises(TaskNotSendable, match=r"bare .* argument 1, a lock"):
         bare(LOCK).run()
-    assert [row["Event"] for row in server.rows()] == ["start"]
+    server.await_events("start")
 
 
 def test_a_result_that_cannot_travel_is_the_functions_failure(server: RunningServer):
@@ -416,8 +477,8 @@ def test_a_free_does_not_wait_behind_another_threads_acquire(server: RunningServ
     with ThreadPoolExecutor(10) as threads:
         results = list(threads.map(lambda _: sleeps(sleep(0.05, 0.1)).run(), range(10)))
     assert len(results) == 10
-    rows = server.rows()
-    frees = [row for row in rows if row["Event"] == "free"]
+    assert server.stop() == 0
+    frees = [row for row in server.rows() if row["Event"] == "free"]
     assert [int(row["Waiting"]) for row in frees] == [7, 6, 5, 4, 3, 2, 1, 0, 0, 0]
 
 

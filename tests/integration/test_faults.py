@@ -82,7 +82,7 @@ def test_the_worker_of_a_killed_client_is_killed_and_free_again_within_two_secon
     assert after[0] != before[0]
     assert after[1] == before[1]
     assert not is_running(before[0])
-    assert [row["Event"] for row in server.rows()] == ["start", "acquire", "lost", "replaced"]
+    server.await_events("start", "acquire", "lost", "replaced")
 
 
 def test_a_killed_worker_is_replaced_also_when_its_function_left_children(
@@ -132,9 +132,10 @@ def test_no_worker_outlives_a_killed_server(start_server: Callable[..., RunningS
             *(child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)),
         ]
         assert len(everyone) == 4
+        server.await_events("start", "acquire")
         os.kill(server.pid, signal.SIGKILL)
         eventually(lambda: not any(map(is_running, everyone)), "all workers are gone", within_s=2)
-    assert [row["Event"] for row in server.rows()] == ["start", "acquire"]
+    server.await_events("start", "acquire")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -143,7 +144,7 @@ def test_a_stopped_server_leaves_nothing(start_server: Callable[..., RunningServ
     pids = server.worker_pids()
     assert server.stop(number) == 0
     assert not any(map(is_running, pids))
-    assert [row["Event"] for row in server.rows()] == ["start", "stop"]
+    server.await_events("start", "stop")
     assert server.stderr() == ""
 
 
@@ -281,7 +282,7 @@ def test_workers_killed_at_random_lose_only_what_ran_on_them(start_server: Calla
     killer.join(HANG_S)
     server.await_busy([0, 0])
     status = server.status()
-    assert status["finished"] == ends.count("done") > ends.count("lost")
+    assert status["finished"] == ends.count("done") > ends.count("lost") > 0
     # Also a worker that died in the hands of a client, before it got the function, counts as a failure.
     assert status["failed"] >= ends.count("lost")
 

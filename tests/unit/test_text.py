@@ -43,6 +43,28 @@ def between(x):
     return x
 
 
+calls: list[int] = []
+
+
+def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(n: int) -> int:
+        calls.append(n)
+        return function(n)
+
+    return wrapper
+
+
+@ours
+@counting
+def countdown(n):
+    return n if n == 0 else countdown(n - 1)
+
+
+def calls_its_name(x):
+    return calls_its_name(x)
+
+
 def outer(a):
     b = a
 
@@ -133,23 +155,41 @@ def test_default_values_are_those_of_the_definition_and_are_not_worked_out_again
 
 
 def test_a_recursive_function_keeps_its_decorators():
-    calls = []
-
-    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def wrapper(n: int) -> int:
-            calls.append(n)
-            return function(n)
-
-        return wrapper
-
     @ours
     @counting
-    def countdown(n):
-        return n if n == 0 else countdown(n - 1)
+    def in_a_closure(n):
+        return n if n == 0 else in_a_closure(n - 1)
 
-    assert rebuild(countdown, counting=counting)(3) == 0
-    assert calls == [3, 2, 1, 0]
+    for function in (countdown, in_a_closure):
+        calls.clear()
+        assert rebuild(function, counting=counting)(3) == 0
+        assert calls == [3, 2, 1, 0]
+
+
+def test_a_decorator_of_an_enclosing_function_cannot_be_found_again():
+    def local(function: Callable[..., Any]) -> Callable[..., Any]:
+        return keeps_name(function)
+
+    @ours
+    @local
+    def decorated(x):
+        return x
+
+    assert text_of(decorated) is None
+
+
+def test_a_name_that_stands_for_something_else_by_now_keeps_that_meaning():
+    def measure(x):
+        return measure(x)
+
+    text = find_text(measure, lambda value: value is ours)
+    assert text is not None
+    call = Call(text.definition, None, {}, {"measure": len}, None, None, (), {})
+    assert make_function(text.source, call)("four") == 4
+    text = find_text(calls_its_name, lambda value: value is ours)
+    assert text is not None
+    call = Call(text.definition, None, {"calls_its_name": len}, {}, None, None, (), {})
+    assert make_function(text.source, call)("four") == 4
 
 
 @pytest.mark.parametrize(

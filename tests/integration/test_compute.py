@@ -265,7 +265,8 @@ def forwarding_to(port: int) -> Iterator[int]:
     def carry(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(65536):
             target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # The other direction may have ended first.
+            target.shutdown(socket.SHUT_WR)
 
     def accept() -> None:
         near, _ = listener.accept()

@@ -97,6 +97,18 @@ def listen(host: str, port: int, other: str = "another --port") -> socket.socket
     return sock
 
 
+def number_range(text: str) -> range:
+    """An argument like `1-4`, or `2`: whole numbers from 1."""
+    first, dash, last = text.partition("-")
+    try:
+        numbers = range(worker_count(first), worker_count(last if dash else first) + 1)
+    except argparse.ArgumentTypeError:
+        numbers = range(0)
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range: give it like 1-4")
+    return numbers
+
+
 def interval(text: str) -> int | float:
     """An argument that is a time between samples: long enough for the system's own count of CPU time."""
     seconds = duration(text)

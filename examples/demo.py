@@ -48,6 +48,10 @@ def main() -> int:
     for line in tell(profile):
         print(f"  {line}")
     print(f"\nThe profile is {profile}")
+
+    print(f"\n$ python3 grapher.py {profile.name}", flush=True)
+    grapher = [sys.executable, str(ROOT / "grapher.py"), str(profile), "--port", "0"]
+    codes.append(subprocess.run(grapher, check=False).returncode)
     return max(codes)
 
 

@@ -36,6 +36,7 @@ class ServerConnection:
             self._acquire_worker = rpyc.async_(root.acquire_worker)  # So that it may take any time.
             self._free_worker = rpyc.async_(root.free_worker)
             self._recycle_worker = root.recycle_worker
+            self._link.trust()
         except (EOFError, OSError) as error:
             self._link.close()
             raise self.unavailable(error) from None
@@ -96,6 +97,7 @@ class WorkerConnection:
         self._link = Link(address)
         try:
             self._run_code = rpyc.async_(self._link.root.run_code)  # So that it may take any time.
+            self._link.trust()
         except BaseException:
             self._link.close()
             raise

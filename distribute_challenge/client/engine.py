@@ -20,5 +20,10 @@ def connections_to(address: Address) -> Connections:
         mine = Connections(address)
         pool = _pools.setdefault(key, mine)  # In one step: another thread may have been faster.
         if pool is mine:
-            atexit.register(pool.close)
+            atexit.register(_close, key)
     return pool
+
+
+def _close(key: tuple[Address, int]) -> None:
+    if key[1] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
+        _pools[key].close()

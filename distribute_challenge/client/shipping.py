@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import os
 import sys
 import sysconfig
 import threading
@@ -22,6 +23,15 @@ from distribute_challenge.wire.payload import Call
 BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
 _NAME_INSTRUCTIONS = {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"}
 _by_value_lock = threading.Lock()  # guards cloudpickle's list of modules to send by value, which is global
+
+
+def _renew_lock() -> None:
+    global _by_value_lock
+    _by_value_lock = threading.Lock()
+
+
+# A thread that does not exist in a forked child may have held it.
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Shipment:

@@ -192,7 +192,8 @@ class Dispatcher:
             self._scheduler.down(worker)
             if self._scheduler.holder(worker) is not None:
                 self._lost_under_lease[worker] = process
-            self._note("lost", worker)
+            if self._is_open:
+                self._note("lost", worker)
 
     # The whole
 

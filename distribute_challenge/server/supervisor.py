@@ -98,9 +98,11 @@ class Supervisor:
                 failed_starts, was_up = 0, True
                 observer.worker_up(worker)
                 process.await_end()
+                ending = process.bury()
             else:
-                failed_starts += 1
-            ending = process.bury()
+                ending = process.bury()
+                # Once it has been up, who kills it while it starts does not prove that it cannot start.
+                failed_starts = 1 if was_up and ending.signal else failed_starts + 1
             observer.worker_down(worker, process)
             log.info("%s", ending)
             if failed_starts >= MAX_FAILED_STARTS:

@@ -56,6 +56,15 @@ class RemoteTraceback(Exception):
         return f"\n{self.text}"
 
 
+# What a worker says, as a RuntimeError, to who calls while it runs a function for another connection.
+BUSY = "this worker is running a function for another connection: take another worker"
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether a worker's call was refused because it is busy."""
+    return isinstance(error, RuntimeError) and error.args == (BUSY,)
+
+
 def check_size(count: int) -> None:
     """Raise OverflowError if `count` bytes are more than one call or outcome may have."""
     if count > MAX_BYTES:
@@ -92,22 +101,26 @@ def dump_value(value: Any) -> bytes:
 
 
 def dump_failure(exception: BaseException, traceback: str) -> bytes:
-    """The outcome of a function that raised. Never raises."""
+    """The outcome of a function that raised. Never raises, whatever the exception's methods do."""
     try:
         pickled = dump(exception)
         pickle.loads(pickled)  # An exception with a constructor of its own may pickle, and not come back.
-    except Exception:
+    except BaseException:
         pickled = None
     kind = type(exception)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module, name = type.__getattribute__(kind, "__module__"), type.__getattribute__(kind, "__qualname__")
+    if module != "builtins":
+        name = f"{module}.{name}"
     return _FAILURE + pickle.dumps((pickled, name, describe(exception), traceback), PROTOCOL)
 
 
 def describe(exception: BaseException) -> str:
     """An exception's text, whatever its `__str__` does."""
     try:
-        return str(exception)
-    except Exception as error:
+        return str.__str__(
+            str(exception)
+        )  # Of exact type, also where it returned something derived from str.
+    except BaseException as error:
         return f"<no text: its __str__ raised {type(error).__name__}>"
 
 

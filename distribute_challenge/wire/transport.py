@@ -28,6 +28,7 @@ from distribute_challenge.address import Address
 
 log = logging.getLogger(__name__)
 
+CONNECT_TIMEOUT_S = 10.0
 _NO_DESCRIPTORS_PAUSE_S = 0.1
 KIBI = 1 << 10
 GIBI = 1 << 30
@@ -37,7 +38,7 @@ _STRICT = {"allow_safe_attrs": False, "allow_pickle": False, "propagate_Keyboard
 
 # What a client asks and waits for is answered at once, or the peer is not well. (Calls that may take any
 # time, those that wait for a worker or run a function, are made with `rpyc.async_`, which has no limit.)
-CLIENT_CONFIG = {**_STRICT, "sync_request_timeout": 10}
+CLIENT_CONFIG = {**_STRICT, "sync_request_timeout": CONNECT_TIMEOUT_S}
 
 # A server asks its peer for nothing but a goodbye, and does not wait long for that.
 SERVER_CONFIG = {**_STRICT, "sync_request_timeout": 1, "include_local_traceback": False}
@@ -176,12 +177,20 @@ class FrameChannel(rpyc.Channel):
 class Link:
     """A connection that we made: `root` calls the peer's exposed methods."""
 
-    def __init__(
-        self, address: Address, connect_timeout_s: float = 10.0, max_frame_bytes: int = 4 * GIBI
-    ) -> None:
-        sock = socket.create_connection(address, timeout=connect_timeout_s)
-        self._channel = FrameChannel(SocketStream(sock), max_frame_bytes)
+    def __init__(self, address: Address, max_frame_bytes: int = 4 * GIBI) -> None:
+        self._socket = socket.create_connection(address, timeout=CONNECT_TIMEOUT_S)
+        self._max_frame_bytes = max_frame_bytes
+        self._channel = FrameChannel(SocketStream(self._socket), 64 * KIBI)
+        self._socket.settimeout(CONNECT_TIMEOUT_S)
         self._connection = rpyc.connect_channel(self._channel, config=CLIENT_CONFIG)
+
+    def trust(self) -> None:
+        """From now on frames may be large and answers take any time: the peer has shown what it is.
+
+        Who knows what listens at an address? What speaks another protocol may claim anything, and go quiet.
+        """
+        self._channel.max_frame_bytes = self._max_frame_bytes
+        self._socket.settimeout(None)
 
     @property
     def root(self) -> Any:

@@ -1,7 +1,7 @@
 """Runs functions one at a time, in the main thread, and leaves the process clean after each.
 
 It owns the main thread and the process's surroundings (directory, environment, `sys.path`, standard
-streams). It knows neither connections nor formats: work is a callable.
+streams). Work is a callable; what it does, and for whom, is unknown here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TypeVar
+
+from distribute_challenge.wire.payload import BUSY
 
 T = TypeVar("T")
 
@@ -62,9 +64,7 @@ class Execution:
         Called from a connection's thread. Raises RuntimeError at once if a function is running.
         """
         if not self._turn.acquire(blocking=False):
-            raise RuntimeError(
-                "this worker is running a function for another connection: take another worker"
-            )
+            raise RuntimeError(BUSY)
         try:
             task = _Task(work)
             self._tasks.put(task)
@@ -75,9 +75,12 @@ class Execution:
     def serve_forever(self) -> NoReturn:
         """The main thread's work: run what comes, one after another."""
         surroundings = Surroundings()
+        worker = os.getpid()
         while True:
             task = self._tasks.get()
             task.run()
+            if os.getpid() != worker:
+                os._exit(0)  # The function forked and returned twice. This is the child: it has no caller.
             surroundings.restore()
             task.report()
             del task  # While the worker is idle, nothing may hold on to the last call and its result.

@@ -114,5 +114,5 @@ def remote_traceback(error: BaseException) -> str:
         frame = frame.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, frame))
-    except Exception as problem:  # An exception may have a __str__, or attributes, that raise.
+    except BaseException as problem:  # An exception may have a __str__, or attributes, that raise.
         return f"<the traceback cannot be shown: {problem!r}>"

@@ -259,4 +259,8 @@ def test_the_demo_shows_the_main_job(tmp_path: Path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("func(3) = 9") == 4
     assert "profiling/results_2.csv" in result.stdout
+    assert "Throughput = 0.6" in result.stdout
+    for name in ("busy", "throughput", "resources"):
+        assert f"plots/{name}.pdf\n" in result.stdout
+        assert (tmp_path / "plots" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert processes_in(tmp_path) == []

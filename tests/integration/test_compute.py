@@ -447,6 +447,92 @@ def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer, int
     assert bare(3).run() == 9
 
 
+def test_interrupts_at_any_moment_leave_no_lease_behind(start_server: Callable[..., RunningServer]):
+    """A signal every few milliseconds, wherever the call is then; the next call gets the worker all the same."""
+    server = start_server(1)
+    call = compute_this(server=server.address)(helper)
+    chance = random.Random(0)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupts = 0
+    try:
+        for _ in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 0.004))
+                while True:
+                    call(1).run()
+            except KeyboardInterrupt:
+                interrupts += 1
+            assert call(2).run() == 21
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupts == 100
+    server.await_busy([0])
+
+
+class Evil(str):
+    def __reduce__(self):
+        raise RuntimeError("no")
+
+
+class EvilError(Exception):
+    def __str__(self):
+        return Evil("hm")
+
+
+@compute_this
+def fails_evilly(path):
+    with Path(path).open("a") as file:
+        file.write("once\n")
+    raise EvilError
+
+
+def test_an_exception_that_resists_is_told_and_its_function_runs_once(server: RunningServer, tmp_path: Path):
+    with pytest.raises(Exception, match="hm") as caught:
+        fails_evilly(str(tmp_path / "runs")).run()
+    assert type(caught.value).__name__ == "EvilError"
+    assert (tmp_path / "runs").read_text() == "once\n"
+    assert server.status()["failed"] == 1
+
+
+@compute_this
+def forks(x):
+    os.fork()
+    return x
+
+
+def test_a_function_that_forks_and_returns_leaves_no_process(server: RunningServer):
+    import psutil
+
+    for number in range(3):
+        assert forks(number).run() == number
+    workers = [psutil.Process(pid) for pid in server.worker_pids()]
+    eventually(
+        lambda: all(c.status() == psutil.STATUS_ZOMBIE for w in workers for c in w.children()), "children end"
+    )
+
+
+@pytest.mark.parametrize("greeting", [b"220 mail.example ESMTP ready\r\n", b"\0\0", b"\0\0\0\4\0"], ids=repr)
+def test_what_speaks_another_protocol_is_told(greeting: bytes, monkeypatch: pytest.MonkeyPatch):
+    """Also if it says too little to be wrong, and then waits."""
+    monkeypatch.setattr("distribute_challenge.wire.transport.CONNECT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.sendall(greeting)
+                while sock.recv(1000):
+                    pass
+
+        peer = threading.Thread(target=greet)
+        peer.start()
+        with pytest.raises(ServerUnavailable, match="no server answers"):
+            compute_this(server=f"127.0.0.1:{listener.getsockname()[1]}")(helper)(1).run()
+        peer.join(HANG_S)
+        assert not peer.is_alive()
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Ctrl-C works, also where the tests were started with it ignored, as `nohup` and `&` do."""

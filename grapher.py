@@ -1,0 +1,8 @@
+"""The pictures: `python3 grapher.py results_2.csv` draws a profile."""
+
+import sys
+
+from distribute_challenge.profile.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

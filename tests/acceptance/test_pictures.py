@@ -1,0 +1,128 @@
+"""The grapher and the benchmark as a user meets them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distribute_challenge import compute_this
+from tests.acceptance.test_scripts import assert_is_one_helpful_line, processes_in
+from tests.running import HANG_S, ROOT, RunningServer, eventually, script
+
+PROFILE = ',Timestamp,Busy,Finished\n0,1,"[0, 1]",0\n1,5,"[0, 0]",5.0\n'
+
+
+def square(x):
+    return x * x
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "png", "svg"])
+def test_a_profile_is_found_by_name_and_drawn(tmp_path: Path, suffix: str):
+    (tmp_path / "profiling").mkdir()
+    (tmp_path / "profiling" / "results_2.csv").write_text(PROFILE)
+    (tmp_path / "profiling" / "benchmarks.csv").write_text("Workers,Functions,Throughput\n1,1,0.33\n")
+    result = script("grapher.py", "results_2.csv", "--format", suffix, cwd=tmp_path)
+    files = [f"plots/{name}.{suffix}" for name in ("busy", "throughput", "benchmark")]
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert result.stdout.splitlines() == ["Throughput = 1.250 tasks per second", *files]
+    assert all((tmp_path / file).stat().st_size > 1000 for file in files)
+
+
+def test_a_profile_without_a_finished_task_is_drawn_and_said(tmp_path: Path):
+    (tmp_path / "p.csv").write_text(',Timestamp,Busy,Finished\n0,1,"[0, 1]",0\n')
+    result = script("grapher.py", "p.csv", "--out", "here", cwd=tmp_path)
+    assert "no task finished in this profile\n" in result.stdout
+    assert (tmp_path / "here" / "busy.pdf").exists()
+
+
+def test_the_grapher_says_what_is_wrong(tmp_path: Path):
+    assert_is_one_helpful_line(script("grapher.py", cwd=tmp_path), "required: FILE")
+    missing = script("grapher.py", "results_9.csv", cwd=tmp_path)
+    assert_is_one_helpful_line(missing, "no profile results_9.csv", "there are none: start a server first")
+    (tmp_path / "profiling").mkdir()
+    (tmp_path / "profiling" / "results_2.csv").write_text("")
+    missing = script("grapher.py", "results_9.csv", cwd=tmp_path)
+    assert_is_one_helpful_line(missing, "there are results_2.csv")
+    empty = script("grapher.py", "results_2.csv", cwd=tmp_path)
+    assert_is_one_helpful_line(empty, "profiling/results_2.csv, line 1: the file is empty")
+    (tmp_path / "back.csv").write_text(PROFILE + '2,4,"[0, 0]",5.0\n')
+    assert_is_one_helpful_line(
+        script("grapher.py", "back.csv", cwd=tmp_path), "back.csv, line 4: the time goes back"
+    )
+    (tmp_path / "good.csv").write_text(PROFILE)
+    (tmp_path / "plots").write_text("a file where the folder should be")
+    blocked = script("grapher.py", "good.csv", cwd=tmp_path)
+    assert blocked.returncode == 2
+    assert "cannot write the figures to plots" in blocked.stderr
+
+
+@pytest.mark.parametrize("moment", range(3))
+def test_the_profile_of_a_killed_server_can_be_drawn(start_server: Callable[..., RunningServer], moment: int):
+    server = start_server(2, "--interval", "0.05")
+    on_server = compute_this(server=server.address)(square)
+    for number in range(10 * moment + 1):
+        assert on_server(number).run() == number**2
+    eventually(lambda: any(row["Event"] == "acquire" for row in server.rows()), "something is recorded")
+    server.process.kill()
+    server.process.wait(HANG_S)
+    result = script("grapher.py", "results_2.csv", cwd=server.folder)
+    assert result.returncode == 0, result.stderr
+    assert "plots/busy.pdf" in result.stdout
+
+
+def test_the_benchmark_measures_draws_and_resumes(tmp_path: Path):
+    arguments = ["--workers", "1-2", "--clients", "2", "--tasks", "2", "--seconds", "0.2"]
+    result = script("benchmark.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = (tmp_path / "profiling" / "benchmarks.csv").read_text().splitlines()
+    assert rows[0] == "Workers,Functions,Throughput"
+    assert [row.rsplit(",", 1)[0] for row in rows[1:]] == ["1,2", "2,2"]
+    one, two = (float(row.rsplit(",", 1)[1]) for row in rows[1:])
+    assert one <= 4 / 0.8  # The ideal of one worker: four functions of 0.2 s one after another.
+    assert two <= 4 / 0.4
+    assert re.search(r"^ +1 +2 +\d\.\d{4} +5\.0000 +\d+\.\d%$", result.stdout, re.MULTILINE)
+    names = sorted(path.name for path in (tmp_path / "profiling").iterdir())
+    assert names == ["benchmarks.csv", "results_1_2.csv", "results_2_2.csv"]
+    before = (tmp_path / "profiling" / "results_1_2.csv").stat().st_mtime_ns
+    again = script("benchmark.py", *arguments, cwd=tmp_path)
+    assert again.stdout == result.stdout
+    assert (tmp_path / "profiling" / "results_1_2.csv").stat().st_mtime_ns == before
+    assert processes_in(tmp_path) == []
+
+
+def test_an_interrupted_benchmark_leaves_nothing_running_and_no_broken_file(tmp_path: Path):
+    command = [
+        sys.executable,
+        str(ROOT / "benchmark.py"),
+        "--workers",
+        "1",
+        "--clients",
+        "1-2",
+        "--tasks",
+        "2",
+    ]
+    command += ["--seconds", "0.5"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: (tmp_path / "profiling" / "results_1_1.csv").exists(), "one cell is measured")
+    eventually(lambda: len(processes_in(tmp_path)) > 3, "the next one runs")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=HANG_S)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1].startswith("benchmark.py: stopped; what was measured is kept")
+    assert processes_in(tmp_path) == []
+    assert sorted(path.name for path in (tmp_path / "profiling").iterdir()) == [
+        "benchmarks.csv",
+        "results_1_1.csv",
+    ]
+
+
+def test_the_benchmark_says_what_is_wrong(tmp_path: Path):
+    for wrong in ("0", "4-1", "a-b", "1-", "-"):
+        result = script("benchmark.py", f"--workers={wrong}", cwd=tmp_path)
+        assert_is_one_helpful_line(result, f"{wrong!r} is not a range: give it like 1-4")

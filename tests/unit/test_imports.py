@@ -1,0 +1,28 @@
+"""Servers and workers start at once and stay small: they import nothing that they do not need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.running import ROOT
+
+HEAVY = ("numpy", "pandas", "matplotlib", "tqdm", "asyncio", "multiprocessing")
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("distribute_challenge.server.app", (*HEAVY, "cloudpickle", "distribute_challenge.client")),
+        ("distribute_challenge.worker.app", (*HEAVY, "cloudpickle", "psutil", "distribute_challenge.client")),
+        ("distribute_challenge", (*HEAVY, "cloudpickle", "psutil", "rpyc")),
+        ("distribute_challenge.client.compute", HEAVY),
+    ],
+)
+def test_what_a_process_does_not_need_is_not_imported(module: str, unwanted: tuple[str, ...]):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(*sys.modules)"
+    loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert module in loaded
+    assert loaded.isdisjoint(unwanted)

@@ -448,7 +448,7 @@ def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer, int
 
 
 def test_interrupts_at_any_moment_leave_no_lease_behind(start_server: Callable[..., RunningServer]):
-    """A signal every few milliseconds, wherever the call is then; the next call gets the worker all the same."""
+    """A signal every few milliseconds, wherever the call is then: the next call gets the worker."""
     server = start_server(1)
     call = compute_this(server=server.address)(helper)
     chance = random.Random(0)

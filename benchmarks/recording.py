@@ -53,7 +53,10 @@ def calls_per_second(address: str) -> float:
         client.stdout.readline()
     began = time.perf_counter()
     for client in clients:
-        client.communicate("start\n")
+        client.stdin.write("start\n")
+        client.stdin.flush()
+    for client in clients:
+        client.communicate()
     return CLIENTS * CALLS / (time.perf_counter() - began)
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from distribute_challenge.address import SERVER_VARIABLE, Address
@@ -51,12 +51,16 @@ def port_number(text: str) -> int:
     return port
 
 
-def worker_count(text: str) -> int:
-    """An argument that is a number of workers."""
-    count = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers: give 1 or more")
-    return count
+def number_of(things: str) -> Callable[[str], int]:
+    """The type of an argument that is a number of things, 1 or more."""
+
+    def number(text: str) -> int:
+        count = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+        if count < 1:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {things}: give 1 or more")
+        return count
+
+    return number
 
 
 def duration(text: str) -> int | float:
@@ -100,8 +104,9 @@ def listen(host: str, port: int, other: str = "another --port") -> socket.socket
 def number_range(text: str) -> range:
     """An argument like `1-4`, or `2`: whole numbers from 1."""
     first, dash, last = text.partition("-")
+    count = number_of("anything")
     try:
-        numbers = range(worker_count(first), worker_count(last if dash else first) + 1)
+        numbers = range(count(first), count(last if dash else first) + 1)
     except argparse.ArgumentTypeError:
         numbers = range(0)
     if not numbers:

@@ -6,15 +6,14 @@ nothing else. At most `MAX_IDLE` server connections and `MAX_IDLE` worker connec
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-from typing import Any
 
 import rpyc
 
 from distribute_challenge.address import Address
 from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.transport import Link
 
 log = logging.getLogger(__name__)
@@ -64,15 +63,14 @@ class ServerConnection:
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
-    def recycle(self, port: int, reason: str) -> dict[str, Any]:
+    def recycle(self, port: int, reason: str) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
         try:
-            ending: dict[str, Any] = json.loads(self._recycle_worker(port, reason))
+            return Ending.from_json(self._recycle_worker(port, reason))
         except (EOFError, OSError) as error:
             raise ServerUnavailable(
                 f"the server at {self._address} has ended, and its workers with it ({error})"
             ) from None
-        return ending
 
     def is_open(self) -> bool:
         """Whether the connection has not ended, as far as known."""

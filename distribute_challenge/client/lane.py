@@ -13,14 +13,11 @@ from typing import Any
 from distribute_challenge.client.connections import Connections
 from distribute_challenge.errors import PoolError, WorkerLost
 from distribute_challenge.wire import payload
+from distribute_challenge.wire.ending import Ending
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 10
-
-
-class _Unusable(Exception):
-    """The worker that was handed out did not take the function. Another one may."""
 
 
 def run(connections: Connections, name: str, source: str, call: bytes) -> Any:
@@ -97,6 +94,10 @@ def _run_on(connections: Connections, port: int, name: str, source: str, call: b
     return outcome
 
 
+class _Unusable(Exception):
+    """The worker that was handed out did not take the function. Another one may."""
+
+
 class _Unreachable(PoolError):
     """There is nothing wrong with the worker, but this program cannot connect to it."""
 
@@ -108,12 +109,10 @@ class _Broken(Exception):
         super().__init__(reason)
         self.has_run = has_run
 
-    def error(self, name: str, ending: dict[str, Any]) -> Exception:
+    def error(self, name: str, ending: Ending) -> Exception:
         """What that means for the function: it was lost, or another worker may take it."""
         if not self.has_run:
-            return _Unusable(f"the worker on port {ending['port']} was replaced: {self}")
-        how = f"killed by {ending['signal']}" if ending["signal"] else f"exit code {ending['exit_code']}"
-        where = f"the worker on port {ending['port']} (process {ending['pid']})"
-        message = f"{where} died while it ran {name}: {how}"
-        lines = "".join(f"\n    {line}" for line in ending["last_lines"])
+            return _Unusable(f"{ending.worker} was replaced: {self}")
+        message = f"{ending.worker} died while it ran {name}: {ending.how}"
+        lines = "".join(f"\n    {line}" for line in ending.last_lines)
         return WorkerLost(f"{message}. The last it printed:{lines}" if lines else message)

@@ -30,10 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     path = find(options.file)
 
-    from distribute_challenge.profile import (
-        plots,
-        reading,
-    )  # Late: they take a second, and a mistake takes none.
+    # Late: they take a second, and a mistake takes none.
+    from distribute_challenge.profile import efficiency, plots, reading
 
     try:
         profile = reading.read_profile(path)
@@ -49,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "busy": plots.busy(profile, options.port or None),
         "throughput": plots.throughput(profile),
         "resources": plots.resources(profile),
-        "benchmark": None if cells is None else plots.benchmark(cells, tasks=5, seconds=3),
+        "benchmark": None if cells is None else efficiency.benchmark(cells, tasks=5, seconds=3),
     }
     save(figures, Path(options.out), options.format)
     return 0

@@ -1,4 +1,4 @@
-"""Figures of profiles and sweeps. Each function takes arrays and returns a matplotlib figure.
+"""Figures of a profile. Each function takes arrays and returns a matplotlib figure.
 
 Colours are those of Okabe and Ito, and the maps `Blues` and `cividis`: all safe for the colour-blind.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -63,7 +62,7 @@ def busy(profile: Profile, server_port: int | None) -> Figure:
     right_axis.set_ylabel("share of time busy")
     for side in (axes, right_axis):
         side.tick_params(axis="y", length=0)
-    axes.set_title(f"What {_count(workers, 'worker')} did: filled while busy{shade}", loc="left", fontsize=11)
+    axes.set_title(f"What {plural(workers, 'worker')} did: filled while busy{shade}", loc="left", fontsize=11)
     return figure
 
 
@@ -111,7 +110,7 @@ def throughput(profile: Profile) -> Figure:
         lower.set_ylabel("clients\nwaiting")
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0, end)
-    _tidy(*panels)
+    tidy(*panels)
     return figure
 
 
@@ -132,7 +131,7 @@ def resources(profile: Profile) -> Figure | None:
                 axes.plot(times, values[:, worker], dots, color=LINES[worker], label=f"worker {worker + 1}")
             axes.set_ylabel(name)
             axes.set_ylim(0, max(float(np.nanmax(values, initial=0)) * 1.1, 1))
-            _tidy(axes)
+            tidy(axes)
         else:
             edges = np.append(
                 times, times[-1] + max(times[-1] - times[-2], 1e-6) if len(times) > 1 else times[-1] + 1
@@ -147,58 +146,6 @@ def resources(profile: Profile) -> Figure | None:
     panels[1].set_xlabel("time (s)")
     panels[0].set_title("What each worker took, its child processes included", loc="left", fontsize=11)
     return figure
-
-
-def benchmark(cells: pd.DataFrame, tasks: int, seconds: float) -> Figure:
-    """The sweep: throughput for each number of workers and clients beside the ideal, and efficiency."""
-    figure = Figure(figsize=(WIDTH_IN + 1, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
-    workers = sorted(set(cells["Workers"]))
-    clients = sorted(set(cells["Functions"]))
-    table = cells.pivot(index="Workers", columns="Functions", values="Throughput").reindex(
-        workers, columns=clients
-    )
-    perfect = np.array([[ideal(w, c, tasks, seconds) for c in clients] for w in workers])
-    for row, count in enumerate(workers):
-        color = LINES[row % len(LINES)]
-        left.plot(clients, perfect[row], color=color, linestyle="--", linewidth=1, alpha=0.7)
-        measured = table.loc[count].to_numpy(float)
-        left.plot(clients, measured, color=color, marker="o", linewidth=1.6, label=_count(count, "worker"))
-    left.plot([], [], color=GREY, linestyle="--", linewidth=1, label="ideal")
-    left.set_xlabel("clients, each running one function after another")
-    left.set_ylabel("throughput (tasks per second)")
-    left.set_ylim(0, max(float(np.nanmax(perfect)), float(np.nanmax(table.to_numpy(float)))) * 1.3)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(loc="upper left", frameon=False, fontsize=8, ncols=2)
-    left.set_title("Throughput, beside the ideal", loc="left", fontsize=11)
-    _tidy(left)
-    efficiency = table.to_numpy(float) / perfect
-    image = right.imshow(
-        efficiency, cmap="cividis", vmin=min(0.9, float(np.nanmin(efficiency))), vmax=1, aspect="auto"
-    )
-    middle = sum(image.get_clim()) / 2
-    size = 9 if efficiency.size <= 64 else 6
-    for (row, column), value in np.ndenumerate(efficiency):
-        if np.isfinite(value):
-            color = "black" if value > middle else "white"
-            right.text(column, row, f"{value:.1%}", ha="center", va="center", color=color, fontsize=size)
-    right.set_xticks(range(len(clients)), [str(count) for count in clients])
-    right.set_yticks(range(len(workers)), [str(count) for count in workers])
-    right.set_xlabel("clients")
-    right.set_ylabel("workers")
-    right.set_title("Efficiency: measured / ideal", loc="left", fontsize=11)
-    figure.colorbar(image, ax=right, format="{x:.0%}")
-    return figure
-
-
-def ideal(workers: int, clients: int, tasks: int, seconds: float) -> float:
-    """Tasks per second if nothing but the functions took time: each client runs `tasks` of `seconds` each.
-
-    >>> ideal(2, 3, 5, 3)
-    0.625
-    """
-    total = tasks * clients
-    return total / (seconds * math.ceil(total / min(workers, clients)))
 
 
 def significant(value: float) -> str:
@@ -286,11 +233,13 @@ def _seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
 
 
-def _count(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
+    """A number and what it counts."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _tidy(*panels: Axes) -> None:
+def tidy(*panels: Axes) -> None:
+    """Give panels the look of all our figures."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)

@@ -21,17 +21,19 @@ from tqdm import tqdm
 
 from distribute_challenge import cli
 from distribute_challenge.address import SERVER_VARIABLE
+from distribute_challenge.errors import ProfileFormatError
 from distribute_challenge.profile.app import FOLDER, SWEEP, save
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ("Workers", "Functions", "Throughput")
+DIGITS = 6  # of a throughput: those of the file, so that a result read back is the same
 STOP_S = 30.0
 
 # A client waits for the word to start, and says when its first call began and its last result came.
 CLIENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from distribute_challenge import compute_this
+from distribute_challenge import cli, compute_this
 
 def sleep(seconds):
     time.sleep(seconds)
@@ -42,8 +44,9 @@ task.source
 print("ready", flush=True)
 sys.stdin.readline()
 began = time.monotonic()
-for _ in range(tasks):
-    task(seconds).run()
+with cli.pool_errors_in_one_line():
+    for _ in range(tasks):
+        task(seconds).run()
 print(began, time.monotonic(), flush=True)
 """
 
@@ -55,6 +58,10 @@ class Cell(NamedTuple):
     clients: int
 
 
+class ChildEnded(Exception):
+    """A server or a client ended too early."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what has not been measured yet, and draw it; the exit code."""
     parser = cli.Parser(
@@ -62,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=cli.number_range, default=range(1, 5), metavar="A-B", help="(1-4)")
     parser.add_argument("--clients", type=cli.number_range, default=range(1, 5), metavar="A-B", help="(1-4)")
-    parser.add_argument("--tasks", type=cli.worker_count, default=5, help="functions of each client (5)")
+    parser.add_argument(
+        "--tasks", type=cli.number_of("functions"), default=5, help="functions of each client (5)"
+    )
     parser.add_argument("--seconds", type=cli.duration, default=3, help="that each function takes (3)")
     options = parser.parse_args(arguments)
     cells = [Cell(workers, clients) for workers in options.workers for clients in options.clients]
@@ -75,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if cell not in done:
                     done[cell] = measure(cell, options.tasks, options.seconds)
                     write_cells(done)
+    except (ProfileFormatError, ChildEnded) as error:
+        cli.fail(str(error))
     except OSError as error:
         cli.fail(f"cannot write to {FOLDER}/ ({error.strerror}): run it where you may")
     except KeyboardInterrupt:
@@ -83,14 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 128 + signal.SIGINT
 
-    from distribute_challenge.profile import plots, reading  # Late: measuring needs neither.
+    from distribute_challenge.profile import efficiency, reading  # Late: measuring needs neither.
 
     print(table({cell: done[cell] for cell in cells}, options.tasks, options.seconds))
-    save(
-        {"benchmark": plots.benchmark(reading.read_sweep(SWEEP), options.tasks, options.seconds)},
-        Path("plots"),
-        "pdf",
-    )
+    figure = efficiency.benchmark(reading.read_sweep(SWEEP), options.tasks, options.seconds)
+    save({"benchmark": figure}, Path("plots"), "pdf")
     return 0
 
 
@@ -113,27 +121,26 @@ def measure(cell: Cell, tasks: int, seconds: float) -> float:
         partial.replace(profile)
     finally:
         partial.unlink(missing_ok=True)
-    return tasks * cell.clients / (max(end for _, end in spans) - min(began for began, _ in spans))
+    span_s = max(end for _, end in spans) - min(began for began, _ in spans)
+    return round(tasks * cell.clients / span_s, DIGITS)
 
 
 @contextlib.contextmanager
 def running_server(workers: int, profile: Path) -> Iterator[str]:
-    """A server with its profile; its address."""
-    command = [
-        sys.executable,
-        str(ROOT / "server.py"),
-        str(workers),
-        "--port",
-        "0",
-        "--profile",
-        str(profile),
-    ]
-    with running(command, "") as server:
-        yield answer(server).split()[1].rstrip(",")
+    """A server with its profile; its address. It ends when we do, kill -9 included."""
+    owned, owner = os.pipe()
+    command = [sys.executable, str(ROOT / "server.py"), str(workers)]
+    command += ["--port", "0", "--profile", str(profile), "--owner", str(owned)]
+    try:
+        with running(command, "", pass_fds=(owned,)) as server:
+            yield answer(server).split()[1].rstrip(",")
+    finally:
+        os.close(owned)
+        os.close(owner)
 
 
 @contextlib.contextmanager
-def running(command: list[str], server: str) -> Iterator[subprocess.Popen[str]]:
+def running(command: list[str], server: str, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
     """A child process, ended with the block. It has a session of its own: Ctrl-C is for us to pass on."""
     process = subprocess.Popen(
         command,
@@ -141,6 +148,7 @@ def running(command: list[str], server: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        pass_fds=pass_fds,
         env={**os.environ, SERVER_VARIABLE: server},
     )
     with process:
@@ -155,11 +163,14 @@ def running(command: list[str], server: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def answer(process: subprocess.Popen[str]) -> str:
-    """The next line that a child prints. Raises RuntimeError if it ended instead."""
+    """The next line that a child prints. Raises ChildEnded if it ended instead."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"a process of the benchmark ended too early, with exit code {process.wait()}")
+        raise ChildEnded(
+            f"a process of the benchmark ended too early, with exit code {process.wait()}: "
+            "what it said is above; start the benchmark again to go on from there"
+        )
     return line
 
 
@@ -179,13 +190,13 @@ def write_cells(cells: dict[Cell, float]) -> None:
     with partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows((*cell, f"{throughput:.6f}") for cell, throughput in sorted(cells.items()))
+        writer.writerows((*cell, f"{throughput:.{DIGITS}f}") for cell, throughput in sorted(cells.items()))
     partial.replace(SWEEP)
 
 
 def table(cells: dict[Cell, float], tasks: int, seconds: float) -> str:
     """The results as text."""
-    from distribute_challenge.profile.plots import ideal
+    from distribute_challenge.profile.efficiency import ideal
 
     lines = ["workers  clients  tasks/s    ideal  efficiency"]
     for cell, throughput in cells.items():

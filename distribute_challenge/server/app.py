@@ -21,7 +21,8 @@ from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.service import Pool, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
-from distribute_challenge.wire.transport import KIBI, Acceptor
+from distribute_challenge.wire.acceptor import Acceptor
+from distribute_challenge.wire.transport import KIBI
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Stop:
 
     reason: str
     exit_code: int
+    grace_s: float = 0
 
 
 class Progress(enum.Enum):
@@ -51,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
-    mailbox.post_signals((signal.SIGINT, signal.SIGTERM), lambda number: Stop(signal.Signals(number).name, 0))
+    mailbox.post_signals(
+        (signal.SIGINT, signal.SIGTERM), lambda number: Stop(signal.Signals(number).name, 0, options.grace)
+    )
+    if options.owner is not None:
+        mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 
     raise_descriptor_limit()
     listener = cli.listen(options.host, options.port)
@@ -90,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # First nobody gets a worker any more. Those who wait are told, and so is whoever still connects.
         dispatcher.close()
         # Then running functions may end. A second signal, or a worker's failure, cuts that short.
-        await_idle(mailbox, options.grace if stop.exit_code == 0 else 0)
+        await_idle(mailbox, stop.grace_s)
     finally:
         # Only then the workers go; that this ends them is not recorded as a loss.
         dispatcher.end()
@@ -105,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> Any:
     """The command line."""
     parser = cli.Parser(prog="server.py", description="Start a pool of N workers and serve it.")
-    parser.add_argument("workers", metavar="N", type=cli.worker_count, help="how many workers")
+    parser.add_argument("workers", metavar="N", type=cli.number_of("workers"), help="how many workers")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     parser.add_argument(
         "--port",
@@ -130,6 +136,7 @@ def parse(arguments: Sequence[str] | None) -> Any:
         default=10,
         help="how many seconds running functions have when the server stops (10)",
     )
+    parser.add_argument("--owner", metavar="FD", type=int, help="a pipe: the server ends when that does")
     parser.add_argument("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
     options = parser.parse_args(arguments)
     if options.port and options.port + options.workers > 65535:

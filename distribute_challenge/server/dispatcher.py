@@ -1,72 +1,17 @@
-"""The one lock around the scheduler: waiting for a worker, and being woken with one.
-
-A caller that waits watches two things: its bell, which rings when it gets a worker (or will never get
-one), and its own connection, so that a client that goes away leaves the line at once.
-"""
+"""The one lock around the scheduler: waiting for a worker, and being woken with one."""
 
 from __future__ import annotations
 
 import logging
-import os
-import select
 import threading
 from collections.abc import Callable
 
 from distribute_challenge.profile.record import COUNTS_ONLY
-from distribute_challenge.server.polling import await_any
+from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.scheduler import Scheduler, Ticket
 
 log = logging.getLogger(__name__)
-
-_HANG_UP = getattr(select, "POLLRDHUP", 0)  # Where it is missing, POLLHUP (always reported) has to do.
-
-
-class Caller:
-    """One client connection, as a holder of leases: its socket and its bell."""
-
-    def __init__(self, name: str, connection: int) -> None:
-        self.name = name
-        self._connection = connection
-        self._bell: tuple[int, int] | None = None
-
-    def __str__(self) -> str:
-        return self.name
-
-    def has_hung_up(self) -> bool:
-        """Whether the client's end of the connection is closed."""
-        return await_any({self._connection: _HANG_UP}, 0)
-
-    def await_bell(self, timeout_s: float | None) -> None:
-        """Return when the bell has rung, the client has hung up, or `timeout_s` seconds have passed."""
-        await_any({self._connection: _HANG_UP, self._listen(): select.POLLIN}, timeout_s)
-
-    def ring(self) -> None:
-        """Wake `await_bell`. Only for a caller that has just left the line, once."""
-        assert self._bell is not None
-        os.write(self._bell[1], b"!")
-
-    def answer_bell(self) -> None:
-        """Take note of a `ring`."""
-        os.read(self._listen(), 1)
-
-    def prepare_to_wait(self) -> None:
-        """Put up a bell. Raises RuntimeError if there are no descriptors left."""
-        if self._bell is None:
-            try:
-                self._bell = os.pipe()
-            except OSError as error:
-                raise RuntimeError(f"the server cannot let one more client wait ({error.strerror})") from None
-
-    def close(self) -> None:
-        """Take the bell down. Harmless to repeat."""
-        bell, self._bell = self._bell, None
-        for end in bell or ():
-            os.close(end)
-
-    def _listen(self) -> int:
-        assert self._bell is not None
-        return self._bell[0]
 
 
 class Dispatcher:

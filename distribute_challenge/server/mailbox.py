@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -41,6 +42,16 @@ class Mailbox(Generic[Mail]):
         for number in numbers:
             signal.signal(number, lambda number, _frame: self.post(mail(number)))
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
+
+    def post_end_of(self, pipe: int, mail: Mail) -> None:
+        """Have `mail` posted once the other end of `pipe` is closed."""
+        os.set_inheritable(pipe, False)
+
+        def wait() -> None:
+            await_any({pipe: select.POLLHUP}, None)
+            self.post(mail)
+
+        threading.Thread(target=wait, name="owner", daemon=True).start()
 
     def read(self, timeout_s: float | None = None) -> Mail | None:
         """The oldest message; waits for it. None after `timeout_s` seconds."""

@@ -17,10 +17,10 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distribute_challenge.address import SERVER_VARIABLE, Address
+from distribute_challenge.wire.ending import Ending
 
 log = logging.getLogger(__name__)
 
@@ -28,27 +28,6 @@ LAST_LINES = 20
 _READ_BYTES = 1 << 16
 _LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
 _MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a worker's process ended; neither code nor signal if it has not, though it was killed."""
-
-    port: int
-    pid: int
-    exit_code: int | None
-    signal: str | None
-    last_lines: list[str]
-
-    def as_dict(self) -> dict[str, object]:
-        """Its fields, ready for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        how = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
-        if self.signal is None and self.exit_code is None:
-            how = "killed, and still not gone"
-        return f"worker {self.port} (process {self.pid}): {how}"
 
 
 class WorkerProcess:

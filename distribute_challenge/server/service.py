@@ -10,7 +10,8 @@ from typing import Any
 
 import rpyc
 
-from distribute_challenge.server.dispatcher import Caller, Dispatcher
+from distribute_challenge.server.caller import Caller
+from distribute_challenge.server.dispatcher import Dispatcher
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class SchedulerService(rpyc.Service):
         process = self._dispatcher.recycle(self._caller, self._pool.worker(port))
         ending = process.ending(ENDING_TIMEOUT_S)
         log.warning("%s has had %s replaced: %.500s", self._caller, ending, reason)
-        return json.dumps(ending.as_dict())
+        return ending.to_json()
 
     def exposed_status(self) -> str:
         """JSON on the workers and the counts."""

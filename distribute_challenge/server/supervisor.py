@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from distribute_challenge.address import Address
-from distribute_challenge.server.process import Ending, WorkerProcess
+from distribute_challenge.server.process import WorkerProcess
+from distribute_challenge.wire.ending import Ending
 
 log = logging.getLogger(__name__)
 

@@ -117,9 +117,8 @@ def dump_failure(exception: BaseException, traceback: str) -> bytes:
 def describe(exception: BaseException) -> str:
     """An exception's text, whatever its `__str__` does."""
     try:
-        return str.__str__(
-            str(exception)
-        )  # Of exact type, also where it returned something derived from str.
+        # Of exact type, also where it returned something derived from str.
+        return str.__str__(str(exception))
     except BaseException as error:
         return f"<no text: its __str__ raised {type(error).__name__}>"
 

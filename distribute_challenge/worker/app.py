@@ -12,7 +12,8 @@ import threading
 from collections.abc import Sequence
 
 from distribute_challenge import cli
-from distribute_challenge.wire.transport import GIBI, SERVER_CONFIG, Acceptor
+from distribute_challenge.wire.acceptor import Acceptor
+from distribute_challenge.wire.transport import GIBI, SERVER_CONFIG
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.service import WorkerService
 

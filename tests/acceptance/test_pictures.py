@@ -96,28 +96,59 @@ def test_the_benchmark_measures_draws_and_resumes(tmp_path: Path):
     assert processes_in(tmp_path) == []
 
 
-def test_an_interrupted_benchmark_leaves_nothing_running_and_no_broken_file(tmp_path: Path):
-    """It resumes after the first cell, and is interrupted in the second, which would take ten minutes."""
-    sweep = tmp_path / "profiling" / "benchmarks.csv"
+SWEEP = "Workers,Functions,Throughput\n1,1,0.001667\n"
+
+
+def start_long_benchmark(folder: Path) -> subprocess.Popen[str]:
+    """It resumes after the first cell, and is in the second, which would take ten minutes."""
+    sweep = folder / "profiling" / "benchmarks.csv"
     sweep.parent.mkdir()
-    sweep.write_text(before := "Workers,Functions,Throughput\n1,1,0.001667\n")
+    sweep.write_text(SWEEP)
     command = [sys.executable, str(ROOT / "benchmark.py"), "--workers", "1", "--clients", "1-2"]
     command += ["--tasks", "1", "--seconds", "600"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     eventually(lambda: (sweep.parent / "results_1_2.partial").exists(), "the second cell is measured")
     eventually(
-        lambda: len(processes_in(tmp_path)) == 5, "the benchmark, a server, its worker and two clients run"
+        lambda: len(processes_in(folder)) == 5, "the benchmark, a server, its worker and two clients run"
     )
+    return process
+
+
+def test_an_interrupted_benchmark_leaves_nothing_running_and_no_broken_file(tmp_path: Path):
+    process = start_long_benchmark(tmp_path)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     assert stderr.splitlines()[-1].startswith("benchmark.py: stopped; what was measured is kept")
     assert processes_in(tmp_path) == []
-    assert [path.name for path in sweep.parent.iterdir()] == ["benchmarks.csv"]
-    assert sweep.read_text() == before
+    assert [path.name for path in (tmp_path / "profiling").iterdir()] == ["benchmarks.csv"]
+    assert (tmp_path / "profiling" / "benchmarks.csv").read_text() == SWEEP
+
+
+def test_a_killed_benchmark_leaves_nothing_running(tmp_path: Path):
+    process = start_long_benchmark(tmp_path)
+    process.kill()
+    process.communicate(timeout=HANG_S)
+    eventually(lambda: processes_in(tmp_path) == [], "its server, worker and clients have ended")
+    assert (tmp_path / "profiling" / "benchmarks.csv").read_text() == SWEEP
 
 
 def test_the_benchmark_says_what_is_wrong(tmp_path: Path):
     for wrong in ("0", "4-1", "a-b", "1-", "-"):
         result = script("benchmark.py", f"--workers={wrong}", cwd=tmp_path)
         assert_is_one_helpful_line(result, f"{wrong!r} is not a range: give it like 1-4")
+    (tmp_path / "profiling").mkdir()
+    (tmp_path / "profiling" / "benchmarks.csv").write_text("something else")
+    result = script("benchmark.py", cwd=tmp_path)
+    assert_is_one_helpful_line(result, "profiling/benchmarks.csv, line 1: not a sweep")
+
+
+def test_the_benchmark_says_so_when_its_server_dies(tmp_path: Path):
+    process = start_long_benchmark(tmp_path)
+    (server,) = (child for child in processes_in(tmp_path) if "--profile" in child.cmdline())
+    server.kill()
+    _, stderr = process.communicate(timeout=HANG_S)
+    assert process.returncode == 2
+    assert "Traceback" not in stderr
+    assert "a process of the benchmark ended too early" in stderr.splitlines()[-1]
+    eventually(lambda: processes_in(tmp_path) == [], "its worker and clients have ended")

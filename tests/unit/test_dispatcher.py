@@ -11,7 +11,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from distribute_challenge.server.dispatcher import Caller, Dispatcher
+from distribute_challenge.server.caller import Caller
+from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.supervisor import turn_away_callers
 from tests.running import HANG_S, eventually
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from distribute_challenge.profile import plots
+from distribute_challenge.profile.efficiency import benchmark, ideal
 from distribute_challenge.profile.reading import Profile, read_profile
 
 HEADER = ",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event\n"
@@ -122,9 +123,9 @@ def test_the_share_of_time_busy_is_that_of_the_time(tmp_path: Path):
 @pytest.mark.parametrize("size", [1, 4, 8])
 def test_a_sweep_of_any_size_is_drawn(size: int):
     cells = pd.DataFrame(
-        [(w, c, 0.99 * plots.ideal(w, c, 5, 3)) for w in range(1, size + 1) for c in range(1, size + 1)],
+        [(w, c, 0.99 * ideal(w, c, 5, 3)) for w in range(1, size + 1) for c in range(1, size + 1)],
         columns=["Workers", "Functions", "Throughput"],
     )
-    assert overlapping(plots.benchmark(cells, 5, 3)) == []
+    assert overlapping(benchmark(cells, 5, 3)) == []
     if size > 1:
-        assert overlapping(plots.benchmark(cells.drop(index=1), 5, 3)) == []
+        assert overlapping(benchmark(cells.drop(index=1), 5, 3)) == []

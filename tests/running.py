@@ -97,10 +97,11 @@ class RunningServer:
                 lambda: json.loads(connection.root.status())["busy"] == busy, f"busy is {busy}", within_s
             )
 
-    def rows(self) -> list[dict[str, str]]:
-        """The changes in the profile so far."""
+    def rows(self, event: str | None = None) -> list[dict[str, str]]:
+        """The changes in the profile so far; or the rows of one event."""
         with (self.folder / "profiling" / f"results_{self.workers}.csv").open(newline="") as file:
-            return [row for row in csv.DictReader(file) if row["Event"] != "sample"]
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if (row["Event"] != "sample" if event is None else row["Event"] == event)]
 
     def await_events(self, *events: str) -> None:
         """Wait until these are the events in the profile, which is written a moment after they happen."""

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from distribute_challenge.profile.plots import GREY, LINES, WIDTH_IN, plural, tidy
+from distribute_challenge.profile.plots import LINES, WIDTH_IN, plural, tidy
 
 
 def benchmark(cells: pd.DataFrame, tasks: int, seconds: float) -> Figure:
@@ -23,11 +23,13 @@ def benchmark(cells: pd.DataFrame, tasks: int, seconds: float) -> Figure:
     )
     perfect = np.array([[ideal(w, c, tasks, seconds) for c in clients] for w in workers])
     for row, count in enumerate(workers):
-        color = LINES[row % len(LINES)]
-        left.plot(clients, perfect[row], color=color, linestyle="--", linewidth=1, alpha=0.7)
+        # Lines that lie on each other are all seen: the one with fewer workers is thinner, and above.
+        style = {"color": LINES[row % len(LINES)], "marker": "o", "zorder": 3 - row / len(workers)}
+        width = 1.6 + min(1.4 * row, 8)
         measured = table.loc[count].to_numpy(float)
-        left.plot(clients, measured, color=color, marker="o", linewidth=1.6, label=plural(count, "worker"))
-    left.plot([], [], color=GREY, linestyle="--", linewidth=1, label="ideal")
+        left.plot(clients, measured, linewidth=width, label=plural(count, "worker"), **style)
+        left.plot(clients, perfect[row], color="black", linestyle="none", marker="_", ms=14, zorder=4)
+    left.plot([], [], color="black", linestyle="none", marker="_", ms=14, label="ideal")
     left.set_xlabel("clients, each running one function after another")
     left.set_ylabel("throughput (tasks per second)")
     left.set_ylim(0, max(float(np.nanmax(perfect)), float(np.nanmax(table.to_numpy(float)))) * 1.3)

@@ -96,9 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from distribute_challenge.profile import efficiency, reading  # Late: measuring needs neither.
 
-    print(table({cell: done[cell] for cell in cells}, options.tasks, options.seconds))
+    sweep = {cell: done[cell] for cell in cells}
+    print(table(sweep, options.tasks, options.seconds))
     figure = efficiency.benchmark(reading.read_sweep(SWEEP), options.tasks, options.seconds)
     save({"benchmark": figure}, Path("plots"), "pdf")
+    for cell, throughput in sweep.items():
+        if throughput > efficiency.ideal(*cell, options.tasks, options.seconds):
+            sys.stderr.write(
+                f"benchmark.py: the cell {cell.workers} x {cell.clients} is above the ideal, as no pool can "
+                f"be: if {SWEEP} is of other --tasks or --seconds, remove it and measure again\n"
+            )
+            return 1
     return 0
 
 

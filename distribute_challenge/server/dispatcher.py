@@ -65,9 +65,11 @@ class Dispatcher:
                 return worker
             caller.prepare_to_wait()
             ticket = self._scheduler.wait(caller)
+            self._note(COUNTS_ONLY, None)
         caller.await_bell(timeout_s)
         with self._lock:
             if self._scheduler.leave(ticket):
+                self._note(COUNTS_ONLY, None)
                 return None
             caller.answer_bell()
             if ticket.worker is None:
@@ -184,6 +186,7 @@ class Dispatcher:
 
     def _dismiss(self, ticket: Ticket[Caller]) -> None:
         self._scheduler.leave(ticket)
+        self._note(COUNTS_ONLY, None)
         ticket.holder.ring()
 
     def _pass_on(self, event: str, worker: int, ticket: Ticket[Caller] | None) -> None:

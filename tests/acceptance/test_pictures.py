@@ -143,6 +143,14 @@ def test_the_benchmark_says_what_is_wrong(tmp_path: Path):
     assert_is_one_helpful_line(result, "profiling/benchmarks.csv, line 1: not a sweep")
 
 
+def test_a_cell_above_the_ideal_is_not_believed(tmp_path: Path):
+    (tmp_path / "profiling").mkdir()
+    (tmp_path / "profiling" / "benchmarks.csv").write_text(SWEEP)
+    result = script("benchmark.py", "--workers=1", "--clients=1", "--tasks=1", "--seconds=700", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "the cell 1 x 1 is above the ideal, as no pool can be" in result.stderr
+
+
 def test_the_benchmark_says_so_when_its_server_dies(tmp_path: Path):
     process = start_long_benchmark(tmp_path)
     (server,) = (child for child in processes_in(tmp_path) if "--profile" in child.cmdline())

@@ -129,6 +129,25 @@ def test_waiting_ends_after_the_time_limit(server: RunningServer):
         assert server.status()["waiting"] == 0
 
 
+def test_a_sample_tells_how_many_wait_at_that_time(start_server: Callable[..., RunningServer]):
+    server = start_server(1, "--interval", "0.05")
+
+    def sampled() -> list[str]:
+        return [row["Waiting"] for row in server.rows("sample")]
+
+    with server.connect() as holder, server.connect() as waiter:
+        port = holder.root.find_free_worker()
+        waiting = rpyc.async_(waiter.root.acquire_worker)()
+        eventually(lambda: sampled()[-1:] == ["1"], "a sample shows that one waits")
+        holder.root.free_worker(port)
+        assert waiting.value == port
+        eventually(lambda: sampled()[-1:] == ["0"], "a sample shows that none waits")
+        assert waiter.root.acquire_worker(0.2) == -1
+        samples = len(sampled())
+        eventually(lambda: len(sampled()) > samples + 1, "there are more samples")
+        assert sampled()[-1] == "0"
+
+
 def test_only_the_calls_of_the_contract_are_reachable(server: RunningServer):
     with server.connect() as client:
         root, method = client.root, client.root.find_free_worker

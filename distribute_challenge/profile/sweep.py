@@ -150,24 +150,45 @@ def running_server(workers: int, profile: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def running(command: list[str], server: str, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
     """A child process, ended with the block. It has a session of its own: Ctrl-C is for us to pass on."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        pass_fds=pass_fds,
-        env={**os.environ, SERVER_VARIABLE: server},
-    )
+    process = None
+    try:
+        with uninterrupted():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                pass_fds=pass_fds,
+                env={**os.environ, SERVER_VARIABLE: server},
+            )
+        yield process
+    finally:
+        if process is not None:
+            end(process)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until the end of the block: else a process could be started, and nobody know of it."""
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        raise KeyboardInterrupt
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a child process, and wait for that."""
     with process:
+        process.terminate()
         try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def answer(process: subprocess.Popen[str]) -> str:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distribute_challenge.client.compute import compute_this
+    from distribute_challenge.client.pool import PoolExecutor
     from distribute_challenge.errors import (
         AccessDenied,
         PoolError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessDenied",
     "PoolError",
+    "PoolExecutor",
     "ProfileFormatError",
     "ServerUnavailable",
     "TaskNotSendable",
@@ -53,8 +55,15 @@ def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: a worker or server never loads the client."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: Any
     if name == "compute_this":
-        from distribute_challenge.client.compute import compute_this as value
+        from distribute_challenge.client import compute
+
+        value = compute.compute_this
+    elif name == "PoolExecutor":
+        from distribute_challenge.client import pool
+
+        value = pool.PoolExecutor
     else:
         from distribute_challenge import errors
 

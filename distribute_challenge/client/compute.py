@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from distribute_challenge.address import Address
-from distribute_challenge.client import lane
-from distribute_challenge.client.engine import connections_to
+from distribute_challenge.client.engine import executor_at
+from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.client.shipping import Shipment
 
 P = ParamSpec("P")
@@ -38,7 +39,22 @@ class Call(Generic[R]):
         >>> func(3).run()                                     # doctest: +SKIP
         9
         """
-        return self._function.run_call(self._args, self._kwargs)
+        value: R = self._function.executor().run_call(self._function.shipment, self._args, self._kwargs)
+        return value
+
+    def submit(self) -> Future[R]:
+        """Have the call run on the pool; its future. What `run` raises is the future's exception.
+
+        >>> func(3).submit().result()                         # doctest: +SKIP
+        9
+        """
+        return self._function.executor().submit_call(self._function.shipment, self._args, self._kwargs)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """In asyncio, `await func(3)` is the value."""
+        import asyncio  # Late: who awaits has it already, and nobody else needs it.
+
+        return asyncio.wrap_future(self.submit()).__await__()
 
     def __repr__(self) -> str:
         arguments = [repr(value) for value in self._args]
@@ -78,23 +94,53 @@ class ComputeFunction(Generic[P, R]):
         finally:
             self._here.is_running = before
 
+    def map(
+        self,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> Iterator[R]:
+        """The results for each set of items: `PoolExecutor.map` has the details.
+
+        >>> list(func.map(range(3)))                          # doctest: +SKIP
+        [0, 1, 4]
+        """
+        return self.executor().map(
+            cast("Callable[..., R]", self),
+            *iterables,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+
     @property
     def source(self) -> str:
         """The text that travels."""
-        return self._shipment.source
+        return self.shipment.source
 
     @functools.cached_property
-    def _shipment(self) -> Shipment:
+    def shipment(self) -> Shipment:
+        """How the function travels."""
         return Shipment(self.__wrapped__, is_decorator_of_ours)
 
-    def run_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        """Run one call on the pool: what `Call.run` does."""
-        call = self._shipment.call(args, kwargs)
-        value: R = lane.run(connections_to(Address.choose(self._server)), self.__name__, self.source, call)
-        return value
+    def executor(self) -> PoolExecutor:
+        """Where its calls run."""
+        return executor_at(self._server)
 
     def __reduce__(self) -> Any:
-        return (functools.partial(ComputeFunction, server=self._server), (self.__wrapped__,))
+        # In two steps: it may be among the values that the function inside it uses.
+        return _blank, (), (self.__wrapped__, self._server)
+
+    def __setstate__(self, state: tuple[Callable[P, R], str | None]) -> None:
+        function, server = state
+        self.__init__(function, server=server)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"<{self.__name__} on the pool: {self.__name__}(...).run()>"
@@ -131,3 +177,7 @@ def compute_this(function: Callable[P, R] | None = None, /, *, server: str | Non
 def is_decorator_of_ours(value: Any) -> bool:
     """Whether `value` is `compute_this`, or what `compute_this(...)` gives."""
     return value is compute_this or (isinstance(value, functools.partial) and value.func is ComputeFunction)
+
+
+def _blank() -> ComputeFunction[Any, Any]:
+    return ComputeFunction.__new__(ComputeFunction)

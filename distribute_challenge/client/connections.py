@@ -6,15 +6,20 @@ nothing else. At most `MAX_IDLE` server connections and `MAX_IDLE` worker connec
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+from typing import Any
 
 import rpyc
 
 from distribute_challenge.address import Address
+from distribute_challenge.client.printing import Printer
+from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.errors import PoolError, ServerUnavailable
 from distribute_challenge.wire.ending import Ending
-from distribute_challenge.wire.transport import Link
+from distribute_challenge.wire.payload import Piece
+from distribute_challenge.wire.transport import Answer, Link
 
 log = logging.getLogger(__name__)
 
@@ -22,28 +27,29 @@ MAX_IDLE = 8
 
 
 class ServerConnection:
-    """The server's calls, on one connection."""
+    """The server's calls, on one connection. Those that begin with `ask` give an answer to come."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         try:
-            self._link = Link(address)
+            self.link = Link(address)
         except OSError as error:
             raise self.unavailable(error) from None
         try:
-            root = self._link.root
+            root = self.link.root
             self._acquire_worker = rpyc.async_(root.acquire_worker)  # So that it may take any time.
             self._free_worker = rpyc.async_(root.free_worker)
-            self._recycle_worker = root.recycle_worker
-            self._link.trust()
+            self._keep_worker = rpyc.async_(root.keep_worker)
+            self._recycle_worker = rpyc.async_(root.recycle_worker)
+            self.link.trust()
         except (EOFError, OSError) as error:
-            self._link.close()
+            self.link.close()
             raise self.unavailable(error) from None
         except AttributeError:
-            self._link.close()
+            self.link.close()
             raise PoolError(f"what listens at {address} is not the server of a pool: check it") from None
         except BaseException:
-            self._link.close()
+            self.link.close()
             raise
 
     def acquire(self) -> int:
@@ -51,9 +57,24 @@ class ServerConnection:
 
         Raises ServerUnavailable if the server is stopping, EOFError if the connection broke.
         """
+        return self.port_in(self.ask_for_worker())
+
+    def ask_for_worker(self) -> Answer:
+        """Stand in line for a worker. `port_in` takes the answer."""
+        return Answer(self._acquire_worker())
+
+    def port_in(self, answer: Answer) -> int:
+        """The port of the worker that was asked for. Raises as `acquire` does."""
         try:
-            return int(self._acquire_worker().value)
+            return int(answer.value)
         except RuntimeError as error:  # The server says that it is stopping.
+            raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
+
+    def find(self) -> int:
+        """The port of a worker that is free now; -1 if there is none. Raises as `acquire` does."""
+        try:
+            return int(self.link.root.find_free_worker())
+        except RuntimeError as error:
             raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
 
     def free(self, port: int, *, finished: int, failed: int) -> None:
@@ -63,22 +84,33 @@ class ServerConnection:
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
+    def ask_to_keep(self, port: int, *, finished: int, failed: int) -> Answer:
+        """Have tasks of the lease counted; how many clients wait."""
+        return Answer(self._keep_worker(port, finished, failed))
+
     def recycle(self, port: int, reason: str) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
         try:
-            return Ending.from_json(self._recycle_worker(port, reason))
+            return Ending.from_json(self.ask_to_recycle(port, reason).value)
         except (EOFError, OSError) as error:
-            raise ServerUnavailable(
-                f"the server at {self._address} has ended, and its workers with it ({error})"
-            ) from None
+            raise self.ended(error) from None
+
+    def ask_to_recycle(self, port: int, reason: str) -> Answer:
+        """End the lease and have the worker replaced; as JSON, how its process ended."""
+        return Answer(self._recycle_worker(port, reason))
+
+    def status(self) -> dict[str, Any]:
+        """The pool's state."""
+        status: dict[str, Any] = json.loads(self.link.root.status())
+        return status
 
     def is_open(self) -> bool:
         """Whether the connection has not ended, as far as known."""
-        return not self._link.closed
+        return not self.link.closed
 
     def close(self) -> None:
         """End the connection. The server then replaces the workers that it held."""
-        self._link.close()
+        self.link.close()
 
     def unavailable(self, error: BaseException) -> ServerUnavailable:
         """What to tell the user when the server does not answer."""
@@ -87,30 +119,113 @@ class ServerConnection:
             f'or say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER'
         )
 
+    def ended(self, error: BaseException) -> ServerUnavailable:
+        """What to tell the user when the server ends while a function runs."""
+        return ServerUnavailable(
+            f"the server at {self._address} has ended, and its workers with it ({error})"
+        )
+
 
 class WorkerConnection:
     """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
 
     def __init__(self, address: Address) -> None:
-        self._link = Link(address)
+        self.address = address
+        self.prepared: set[bytes] = set()  # the executors whose initializer has run there
+        self._lock = threading.Lock()  # guards `_reader`, which a thread sets
+        self._reader: OutputReader | None = None
+        self._is_opening = False
+        self._sent: set[str] = set()  # digests of the modules that have gone there
+        self.link = Link(address)
         try:
-            self._run_code = rpyc.async_(self._link.root.run_code)  # So that it may take any time.
-            self._link.trust()
+            self._run_code = rpyc.async_(self.link.root.run_code)  # So that it may take any time.
+            self.link.trust()
         except BaseException:
-            self._link.close()
+            self.link.close()
             raise
 
-    def run_code(self, source: str, call: bytes) -> bytes:
-        """The outcome of a function. Raises RuntimeError if the worker runs another, EOFError if it died."""
-        return bytes(self._run_code(source, call).value)
+    def start(self, parcel: Parcel) -> Answer:
+        """Send a call; the outcome, as bytes, is to come.
+
+        That is a RuntimeError if the worker runs a function for another connection. EOFError if it died.
+        """
+        return Answer(self._run_code(parcel.source, parcel.pack(self._sent)))
+
+    def show_output(self, call_id: bytes, printer: Printer) -> None:
+        """Print what the running call has printed, as far as it is here, and ask for more. Does not wait."""
+        if self._reader is None:
+            if not self._is_opening:
+                self._is_opening = True
+                threading.Thread(target=self._open_reader, name="output reader", daemon=True).start()
+            return
+        try:
+            printer.write(*self._reader.take())
+            self._reader.ask(printer.seen, call_id)
+        except EOFError as error:  # The worker has died: the call itself will tell.
+            log.debug("no more output: %s", error)
 
     def is_idle(self) -> bool:
         """Whether the connection is open and nothing is under way on it."""
-        return self._link.is_quiet()
+        return self.link.is_quiet()
 
     def close(self) -> None:
         """End the connection, also while the worker is busy."""
-        self._link.close()
+        self.link.close()
+        self.close_reader()
+
+    def close_reader(self) -> None:
+        """End the second connection, if there is one."""
+        with self._lock:
+            reader, self._reader = self._reader, None
+            self._is_opening = False
+        if reader is not None:
+            reader.close()
+
+    def _open_reader(self) -> None:
+        # In a thread of its own: a function that holds the interpreter's lock lets nobody connect.
+        try:
+            reader = OutputReader(self.address)
+        except (EOFError, OSError) as error:
+            log.debug("cannot read the output of the worker at %s yet: %s", self.address, error)
+            self._is_opening = False
+            return
+        with self._lock:
+            if not self.link.closed:
+                self._reader = reader
+                return
+        reader.close()
+
+
+class OutputReader:
+    """A second connection to a worker, for what the function that runs there prints."""
+
+    def __init__(self, address: Address) -> None:
+        self.link = Link(address)
+        try:
+            self._read_output = rpyc.async_(self.link.root.read_output)
+            self.link.trust()
+        except BaseException:
+            self.link.close()
+            raise
+        self._answer: Answer | None = None
+
+    def ask(self, seen: int, call_id: bytes) -> None:
+        """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
+        if self._answer is None:
+            self._answer = Answer(self._read_output(seen, call_id))
+
+    def take(self) -> tuple[int, tuple[Piece, ...]]:
+        """What has arrived: its first byte's number, and the pieces."""
+        self.link.serve_arrived()
+        if self._answer is None or not self._answer.is_here:
+            return 0, ()
+        answer, self._answer = self._answer, None
+        offset, pieces = answer.value
+        return offset, pieces
+
+    def close(self) -> None:
+        """End the connection."""
+        self.link.close()
 
 
 class Connections:
@@ -118,16 +233,42 @@ class Connections:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
+        self._facts: tuple[str, int] | None = None
+
+    def facts(self) -> tuple[str, int]:
+        """The workers' Python version, as `3.12`, and how many there are. Raises ServerUnavailable."""
+        if self._facts is None:
+            server, _ = self.take_server()
+            try:
+                status = server.status()
+            except (EOFError, OSError) as error:
+                server.close()
+                raise server.unavailable(error) from None
+            except BaseException:
+                server.close()
+                raise
+            self._facts = ".".join(status["python"].split(".")[:2]), len(status["workers"])
+            self.put_server(server)
+        return self._facts
+
+    def take_idle_server(self) -> ServerConnection | None:
+        """A server connection that was used before, and may have ended since."""
+        with self._lock:
+            return self._servers.pop() if self._servers else None
 
     def take_server(self) -> tuple[ServerConnection, bool]:
         """A server connection for one call, and whether it is a new one."""
-        with self._lock:
-            if self._servers:
-                return self._servers.pop(), False
-        return ServerConnection(self.address), True
+        server = self.take_idle_server()
+        if server is not None:
+            return server, False
+        return self.new_server(), True
+
+    def new_server(self) -> ServerConnection:
+        """A new server connection. Raises ServerUnavailable."""
+        return ServerConnection(self.address)
 
     def put_server(self, server: ServerConnection) -> None:
         """Keep a server connection for another call."""
@@ -137,15 +278,18 @@ class Connections:
                 return
         server.close()
 
-    def take_worker(self, port: int) -> WorkerConnection:
-        """A connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
+    def take_idle_worker(self, port: int) -> WorkerConnection | None:
+        """The connection to the worker leased on `port` that was used before, if it is still good."""
         with self._lock:
             worker = self._workers.pop(port, None)
-        if worker is not None:
-            if worker.is_idle():
-                return worker
-            worker.close()  # Its process has been replaced since.
-        return WorkerConnection(self.worker_address(port))
+        if worker is None or worker.is_idle():
+            return worker
+        worker.close()  # Its process has been replaced since.
+        return None
+
+    def take_worker(self, port: int) -> WorkerConnection:
+        """A connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
+        return self.take_idle_worker(port) or WorkerConnection(self.worker_address(port))
 
     def worker_address(self, port: int) -> Address:
         """Where the worker with a port listens: beside its server."""
@@ -153,6 +297,7 @@ class Connections:
 
     def put_worker(self, port: int, worker: WorkerConnection) -> None:
         """Keep a worker connection for another call, in place of the one that has been idle longest."""
+        worker.close_reader()
         surplus = []
         with self._lock:
             surplus.append(self._workers.pop(port, None))

@@ -1,4 +1,4 @@
-"""From an address to the pool that is there. It chooses, no more."""
+"""From an address to an executor there. It chooses, no more."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import atexit
 import os
 
 from distribute_challenge.address import Address
-from distribute_challenge.client.connections import Connections
+from distribute_challenge.client.pool import PoolExecutor
 
 # Connections belong to a process: a forked child makes its own.
-_pools: dict[tuple[Address, int], Connections] = {}
+_pools: dict[tuple[str, int], PoolExecutor] = {}
 
 
-def connections_to(address: Address) -> Connections:
-    """This process's connections to the pool at `address`, closed when the program ends."""
-    key = (address, os.getpid())
+def executor_at(server: str | None) -> PoolExecutor:
+    """This process's executor on the pool at an address, closed when the program ends."""
+    key = (str(Address.choose(server)), os.getpid())
     pool = _pools.get(key)
     if pool is None:
-        mine = Connections(address)
+        mine = PoolExecutor(key[0])
         pool = _pools.setdefault(key, mine)  # In one step: another thread may have been faster.
         if pool is mine:
             atexit.register(_close, key)
     return pool
 
 
-def _close(key: tuple[Address, int]) -> None:
+def _close(key: tuple[str, int]) -> None:
     if key[1] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
-        _pools[key].close()
+        _pools[key].shutdown()

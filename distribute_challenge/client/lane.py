@@ -1,118 +1,319 @@
-"""One lease in use: acquire a worker, run a function on it, give it back.
+"""One lease in use: a place in the line, then a worker, then one task after another on it.
 
-An exception may arrive between any two steps here: Ctrl-C does. Whatever happens once a connection may hold
-a lease, the connection is either settled (the lease has ended, by our own word) or closed, upon which the
-server replaces the workers that it held. There is no third way, and so no lease that is forgotten.
+A lane belongs to a driver, whose thread is the only one to touch it, and which never waits for one lane
+while another has something to do: all calls are sent, and their answers taken in when they arrive. The next
+tasks are sent before the last one has answered, but only as far ahead as about 20 ms of work.
+
+The lease ends by our own word (`free`, `recycle`) or the server connection is closed.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
-from typing import Any
+import math
+import time
+from collections import deque
 
-from distribute_challenge.client.connections import Connections
-from distribute_challenge.errors import PoolError, WorkerLost
+from distribute_challenge.client.connections import Connections, ServerConnection, WorkerConnection
+from distribute_challenge.client.losses import Broken, Unusable
+from distribute_challenge.client.printing import Printer
+from distribute_challenge.client.tasks import Task
+from distribute_challenge.errors import ServerUnavailable
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.ending import Ending
+from distribute_challenge.wire.payload import Outcome
+from distribute_challenge.wire.transport import KIBI, Answer
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 10
+AHEAD_S = 0.02  # of work that may have been sent and not begun
+AHEAD_BYTES = 64 * KIBI  # No more than a socket takes without its reader.
+TICK_S = 0.1  # How often it shows output, has tasks counted, and learns who waits.
 
 
-def run(connections: Connections, name: str, source: str, call: bytes) -> Any:
-    """Run one function on the pool; return its value, or raise its exception.
+class State(enum.Enum):
+    """What a lane is about."""
 
-    `name` is the function's, for messages. Raises ServerUnavailable; WorkerLost if the worker died under the
-    function; PoolError if workers cannot be reached.
-    """
-    for _ in range(MAX_ATTEMPTS):
+    WAITING = "in line for a worker"
+    CONNECTING = "making a connection to it"
+    WORKING = "running tasks"
+    ENDING = "having a worker that broke replaced"
+    CLOSED = "over"
+
+
+class Lane:
+    """One lease. `sent` are the tasks on the worker, in the order in which they run there."""
+
+    def __init__(self, connections: Connections, server: ServerConnection, *, is_new: bool) -> None:
+        self.state = State.WAITING
+        self.server = server
+        self.worker: WorkerConnection | None = None
+        self.port = -1
+        self.is_connecting = False
+        self.sent: deque[tuple[Task, Answer]] = deque()
+        self.returned: list[Task] = []  # to be run elsewhere
+        self.error: Exception | None = None  # why this lane could do nothing, if that concerns all tasks
+        self._connections = connections
+        self._is_new = is_new
+        self._acquiring: Answer | None = None
+        self._keeping: Answer | None = None
+        self._recycling: Answer | None = None
+        self._broken = Broken("", has_run=False)
+        self._lost: Task | None = None
+        self._finished = self._failed = 0
+        self._bytes_ahead = 0
+        self._ahead_s = 0.0
+        self._printer = Printer()
+        self.has_to_yield = False
+        self._began_at = self._kept_at = self._answered_at = time.monotonic()
+        server.link.never_wait()
         try:
-            outcome = _run_once(connections, name, source, call)
-        except _Unusable as reason:
-            log.info("%s", reason)
-        else:
-            return payload.load_outcome(outcome)
-    raise PoolError(f"{MAX_ATTEMPTS} workers one after another did not take {name}: see the server's log")
-
-
-def _run_once(connections: Connections, name: str, source: str, call: bytes) -> bytes:
-    """The outcome of one function, on the first worker to be had."""
-    server, is_new = connections.take_server()
-    is_settled = False
-    try:
-        try:
-            port = server.acquire()
+            self._acquiring = server.ask_for_worker()
         except EOFError as error:
-            if is_new:
-                raise server.unavailable(error) from None
-            # It had been idle, and the server was restarted meanwhile: nothing is lost.
-            raise _Unusable(f"an idle connection to the server had ended ({error})") from None
+            self._lose_server(error)
+
+    # What is to be watched
+
+    def links(self) -> list[tuple[int, bool]]:
+        """The descriptors that it waits for, and whether it also waits to write there."""
+        links = [self.server.link]
+        if self.worker is not None:
+            links.append(self.worker.link)
+        return [(link.fileno(), link.has_unsent) for link in links if not link.closed]
+
+    @property
+    def wants_ticks(self) -> bool:
+        """Whether it has something to do now and then, whatever arrives."""
+        return bool(self.sent) or self.state is State.WAITING
+
+    def has_waited(self, now: float) -> bool:
+        """Whether it is really in line, and not just about to be answered."""
+        return self.state is State.WAITING and now - self._began_at > 2 * TICK_S
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its worker had to be replaced before it could run anything."""
+        return self._recycling is not None and self._lost is None
+
+    # Tasks
+
+    def can_take(self, task: Task) -> bool:
+        """Whether a task may be sent now, perhaps ahead of its turn."""
+        if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
+            return False
+        if not self.sent:
+            return time.monotonic() - self._kept_at < TICK_S or not self._ask_to_keep()
+        if self._bytes_ahead + task.parcel.size > AHEAD_BYTES:
+            return False
+        return self._ahead_s + _expected_s(task) <= AHEAD_S
+
+    def take(self, task: Task) -> None:
+        """Send a task to the worker."""
+        assert self.worker is not None
+        if not self.sent:
+            self._printer = Printer()
         try:
-            outcome = _run_on(connections, port, name, source, call)
-        except _Unreachable:
-            server.free(port, finished=0, failed=0)
-            is_settled = True
-            raise
-        except _Broken as broken:
-            ending = server.recycle(port, str(broken))
-            is_settled = True
-            raise broken.error(name, ending) from None
-        is_value = payload.is_value(outcome)
-        server.free(port, finished=int(is_value), failed=int(not is_value))
-        is_settled = True
-        return outcome
-    finally:
-        if is_settled:
-            connections.put_server(server)
+            answer = self.worker.start(task.parcel)
+        except EOFError:
+            self.returned.append(task)
+            self._break(Broken("it has died", has_run=False))
+            return
+        self.sent.append((task, answer))
+        self._measure_ahead()
+
+    def got_worker(self, worker: WorkerConnection) -> None:
+        """The connection is made."""
+        if self.state is not State.CONNECTING:  # The server has gone meanwhile.
+            worker.close()
+            return
+        self.worker = worker
+        worker.link.never_wait()
+        self.state = State.WORKING
+        self._kept_at = self._answered_at = time.monotonic()
+
+    def got_no_worker(self, problem: Exception) -> None:
+        """The connection cannot be made."""
+        if self.state is not State.CONNECTING:
+            return
+        if isinstance(problem, Broken):
+            self._break(problem)
         else:
-            server.close()
+            self.error = problem
+            self.free()
+
+    # What happens
+
+    def serve(self) -> None:
+        """Take in what has arrived."""
+        try:
+            self.server.link.flush()
+            self.server.link.serve_arrived()
+        except EOFError as error:
+            self._lose_server(error)
+            return
+        if self.state is State.WAITING:
+            self._take_port()
+        elif self.state is State.ENDING:
+            self._take_ending()
+        elif self.state is State.WORKING:
+            self._serve_worker()
+            if self._keeping is not None and self._keeping.is_here:
+                answer, self._keeping = self._keeping, None
+                self.has_to_yield = int(answer.value) > 0
+
+    def tick(self, now: float) -> None:
+        """Do what is due at this time."""
+        if self.state is not State.WORKING or not self.sent:
+            return
+        assert self.worker is not None
+        task, _ = self.sent[0]
+        if task.parcel.prints and now - max(task.sent_at, self._answered_at) > TICK_S:
+            self.worker.show_output(task.parcel.id, self._printer)
+        if self._finished + self._failed and now - self._kept_at > TICK_S:
+            self._ask_to_keep()
+
+    def free(self) -> None:
+        """Give the worker back."""
+        self.server.free(self.port, finished=self._finished, failed=self._failed)
+        self.state = State.CLOSED
+        if self.worker is not None:
+            self.worker.link.wait_again()
+            self._connections.put_worker(self.port, self.worker)
+            self.worker = None
+        self._put_server()
+
+    def leave(self) -> None:
+        """Give up a place in the line, by ending the connection. (A worker handed over meanwhile is lost.)"""
+        self.state = State.CLOSED
+        self.server.close()
+
+    def kill(self, reason: str) -> None:
+        """Have the worker replaced, and what runs there lost."""
+        self._break(Broken(reason, has_run=bool(self.sent)))
+
+    # Its steps
+
+    def _take_port(self) -> None:
+        if self._acquiring is None or not self._acquiring.is_here:
+            return
+        try:
+            self.port = self.server.port_in(self._acquiring)
+        except ServerUnavailable as error:
+            self.error = error
+            self.state = State.CLOSED
+            self._put_server()
+            return
+        self.state = State.CONNECTING
+
+    def _serve_worker(self) -> None:
+        assert self.worker is not None
+        is_dead = False
+        try:
+            self.worker.link.flush()
+            self.worker.link.serve_arrived()
+        except EOFError:
+            is_dead = True
+        while self.sent and self.sent[0][1].is_here:
+            task, answer = self.sent.popleft()
+            try:
+                data = answer.value
+            except Exception as error:
+                self.sent.appendleft((task, answer))
+                if payload.is_busy(error):
+                    reason = "it still runs the function of a client that gave up"
+                    self._break(Broken(reason, has_run=False))
+                else:
+                    self._break(Broken(f"it answers with {error!r}", has_run=True))
+                return
+            self._take_outcome(task, Outcome.unpack(data))
+        if is_dead:
+            name = self.sent[0][0].name if self.sent else "a function"
+            self._break(Broken(f"it died under {name}", has_run=bool(self.sent)))
+
+    def _take_outcome(self, task: Task, outcome: Outcome) -> None:
+        now = time.monotonic()
+        task.pace.note((now - max(task.sent_at, self._answered_at)) / task.count)
+        self._answered_at = now
+        self._measure_ahead()
+        self._printer.write(outcome.offset, outcome.output)
+        self._printer.finish()
+        self._printer = Printer()
+        finished, failed = outcome.counts(task.count)
+        self._finished += finished
+        self._failed += failed
+        task.complete(outcome)
+
+    def _measure_ahead(self) -> None:
+        self._bytes_ahead = sum(task.parcel.size for task, _ in self.sent)
+        self._ahead_s = sum(_expected_s(task) for task, _ in self.sent)
+
+    def _ask_to_keep(self) -> bool:
+        """Have the tasks so far counted, and learn who waits. Whether the question could be asked."""
+        try:
+            self._keeping = self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
+        except EOFError as error:
+            self._lose_server(error)
+            return True
+        self._finished = self._failed = 0
+        self._kept_at = time.monotonic()
+        return True
+
+    def _break(self, broken: Broken) -> None:
+        """Give up the worker: what ran there is lost, what was sent ahead is not."""
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None
+        tasks = [task for task, _ in self.sent]
+        self.sent.clear()
+        if broken.has_run and tasks:
+            self._lost = tasks.pop(0)
+        self.returned = tasks + self.returned
+        self._broken = broken
+        try:
+            if self._finished + self._failed:
+                self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
+            self._recycling = self.server.ask_to_recycle(self.port, str(broken))
+            self.state = State.ENDING
+        except EOFError as error:
+            self._lose_server(error)
+
+    def _take_ending(self) -> None:
+        if self._recycling is None or not self._recycling.is_here:
+            return
+        ending = Ending.from_json(self._recycling.value)
+        name = self._lost.name if self._lost is not None else "nothing"
+        error = self._broken.error(name, ending)
+        if self._lost is not None:
+            self._lost.fail(error)
+        elif isinstance(error, Unusable):
+            log.info("%s", error)
+        self.state = State.CLOSED
+        self._put_server()
+
+    def _lose_server(self, error: EOFError) -> None:
+        self.server.close()
+        if self.worker is not None:
+            self.worker.close()
+        if self.state is State.WAITING and not self._is_new:
+            log.info("an idle connection to the server had ended (%s)", error)
+        else:
+            self.error = self.server.ended(error)
+        self.state = State.CLOSED
+        for task in [task for task, _ in self.sent] + [self._lost]:
+            if task is not None:
+                task.fail(self.server.ended(error))
+        self.sent.clear()
+
+    def _put_server(self) -> None:
+        try:
+            self.server.link.wait_again()
+        except EOFError as error:
+            log.debug("a connection to the server has ended: %s", error)
+            self.server.close()
+            return
+        self._connections.put_server(self.server)
 
 
-def _run_on(connections: Connections, port: int, name: str, source: str, call: bytes) -> bytes:
-    """The outcome of one function on a leased worker. Raises _Broken or _Unreachable if there is none."""
-    try:
-        worker = connections.take_worker(port)
-    except (EOFError, ConnectionResetError, TimeoutError) as error:  # It died, or it is stuck.
-        raise _Broken(f"it does not answer its client ({error})", has_run=False) from None
-    except OSError as error:
-        # The server listens for its workers even while they are replaced: this is on our side of it.
-        raise _Unreachable(
-            f"cannot reach the worker at {connections.worker_address(port)} that the server handed out "
-            f"({error}): clients need the ports of all workers, also through a tunnel"
-        ) from None
-    try:
-        outcome = worker.run_code(source, call)
-    except BaseException as error:
-        worker.close()
-        if isinstance(error, EOFError):
-            raise _Broken(f"it died under {name}", has_run=True) from None
-        if payload.is_busy(error):
-            raise _Broken("it still runs the function of a client that gave up", has_run=False) from None
-        raise
-    connections.put_worker(port, worker)
-    return outcome
-
-
-class _Unusable(Exception):
-    """The worker that was handed out did not take the function. Another one may."""
-
-
-class _Unreachable(PoolError):
-    """There is nothing wrong with the worker, but this program cannot connect to it."""
-
-
-class _Broken(Exception):
-    """The worker must be replaced."""
-
-    def __init__(self, reason: str, *, has_run: bool) -> None:
-        super().__init__(reason)
-        self.has_run = has_run
-
-    def error(self, name: str, ending: Ending) -> Exception:
-        """What that means for the function: it was lost, or another worker may take it."""
-        if not self.has_run:
-            return _Unusable(f"{ending.worker} was replaced: {self}")
-        message = f"{ending.worker} died while it ran {name}: {ending.how}"
-        lines = "".join(f"\n    {line}" for line in ending.last_lines)
-        return WorkerLost(f"{message}. The last it printed:{lines}" if lines else message)
+def _expected_s(task: Task) -> float:
+    return math.inf if task.expected_s is None else task.expected_s

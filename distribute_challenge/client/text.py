@@ -9,15 +9,16 @@ import __future__
 
 import ast
 import builtins
+import functools
 import inspect
 import io
+import symtable
 import tokenize
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from distribute_challenge.wire.definition import FunctionNode, compile_function, parse
-from distribute_challenge.wire.payload import Definition
+from distribute_challenge.wire.definition import Definition, FunctionNode, compile_function, parse
 
 _FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[2:])
 _CODE_ATTRIBUTES = (
@@ -31,7 +32,7 @@ class Text(NamedTuple):
 
     source: str
     definition: Definition
-    inner: types.FunctionType
+    inner: Any  # types.FunctionType
 
     def decorator_names(self) -> Iterator[str]:
         """The names that the decorators in the text mention."""
@@ -64,7 +65,6 @@ def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bo
         return None  # The wrapper was made somewhere else: the text is only that of what is inside it.
     definition = Definition(
         name=node.name,
-        module=inner.__module__ or "__main__",
         filename=code.co_filename,
         line=max(first_line, 1) + skipped,
         free=code.co_freevars,
@@ -73,15 +73,37 @@ def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bo
     )
     source = "".join(source.splitlines(keepends=True)[skipped:])
     try:
-        made = compile_function(source, definition).body
+        if not _makes(source, definition, code):
+            return None
     except SyntaxError:  # A nonlocal name without its enclosing function, for instance.
-        return None
-    if not any(_is_same_code(candidate, code) for candidate in _code_inside(made)):
         return None
     text = Text(source, definition, inner)
     known = inner.__globals__.keys() | vars(builtins).keys()
     # A decorator that is known only inside an enclosing function cannot be found again.
     return text if known.issuperset(text.decorator_names()) else None
+
+
+def _makes(source: str, definition: Definition, code: types.CodeType) -> bool:
+    """Whether the text makes a function with this very code. Raises SyntaxError if it makes none."""
+    if _is_same_code(compile_function(source, definition).code, code):
+        return True
+    imported = _imported_names("".join(inspect.findsource(code)[0])).intersection(_names_in(code))
+    made = compile_function(source, definition, tuple(sorted(imported)))
+    return bool(imported) and _is_same_code(made.code, code)
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
+
+
+@functools.lru_cache(maxsize=64)
+def _imported_names(module: str) -> frozenset[str]:
+    """The names that the text of a module binds by importing."""
+    table = symtable.symtable(module, "<module>", "exec")
+    return frozenset(symbol.get_name() for symbol in table.get_symbols() if symbol.is_imported())
 
 
 def dedent(source: str) -> str:
@@ -145,13 +167,6 @@ def _is_closure_complete(function: types.FunctionType) -> bool:
         except ValueError:
             return False
     return True
-
-
-def _code_inside(code: types.CodeType) -> Iterator[types.CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield constant
-            yield from _code_inside(constant)
 
 
 def _is_same_code(one: types.CodeType, other: types.CodeType) -> bool:

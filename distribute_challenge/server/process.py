@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from distribute_challenge.address import SERVER_VARIABLE, Address
+from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.wire.ending import Ending
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, SERVER_VARIABLE: str(server)},
+                env={**os.environ, SERVER_VARIABLE: str(server), INSIDE_VARIABLE: str(server)},
             )
         except BaseException:
             os.close(self._owner)

@@ -2,7 +2,9 @@
 
 Only the function itself is compiled from the text. What Python works out when it meets a `def` (default
 values, annotations) has happened at the client already: the values come with the call. Decorators
-that are kept are applied here, to the finished function.
+that are kept are applied at the end, to the finished function.
+
+A function is made in two steps, `bare` and `fill`, since it may be among the values that it uses.
 """
 
 from __future__ import annotations
@@ -15,16 +17,36 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from distribute_challenge.wire.payload import Call, Definition
-
 _FACTORY = "__with_closure__"
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class CompiledFunction(NamedTuple):
-    """The code that binds the function, and that of its decorators, outermost first."""
+class Definition(NamedTuple):
+    """How to make a function out of its text."""
 
-    body: types.CodeType
+    name: str
+    filename: str
+    line: int  # of the file, where the text begins
+    free: tuple[str, ...]  # names of the enclosing function that it uses
+    flags: int  # of `compile`: the module's `from __future__` imports
+    decorated: bool  # whether the decorators in the text are applied
+
+
+class Values(NamedTuple):
+    """The values that a function uses."""
+
+    globals: dict[str, Any]
+    closure: dict[str, Any]
+    defaults: tuple[Any, ...] | None
+    keyword_defaults: dict[str, Any] | None
+    attributes: dict[str, Any]
+    submodules: tuple[types.ModuleType, ...]  # of packages among the globals: loading them imports them
+
+
+class CompiledFunction(NamedTuple):
+    """The code of the plain function, and that of its decorators, outermost first."""
+
+    code: types.CodeType
     decorators: tuple[types.CodeType, ...]
 
 
@@ -38,8 +60,12 @@ def parse(source: str, flags: int = 0) -> FunctionNode:
 
 
 @functools.lru_cache(maxsize=512)
-def compile_function(source: str, definition: Definition) -> CompiledFunction:
-    """Compile a function's text. Remembered."""
+def compile_function(source: str, definition: Definition, imported: tuple[str, ...] = ()) -> CompiledFunction:
+    """Compile a function's text. Remembered.
+
+    `imported` are names that the module around it imports: that has no influence on what the function does,
+    but on the code that Python makes of it.
+    """
     node = parse(source, definition.flags)
     ast.increment_lineno(node, definition.line - 1)
     decorators = node.decorator_list if definition.decorated else []
@@ -72,39 +98,69 @@ def compile_function(source: str, definition: Definition) -> CompiledFunction:
         if sys.version_info >= (3, 12):
             bound.type_params = []
         ast.copy_location(bound, node)
-    module = ast.fix_missing_locations(ast.Module([bound], []))
+    imports = [ast.copy_location(ast.Import([ast.alias(name)]), node) for name in imported]
+    module = ast.fix_missing_locations(ast.Module([*imports, bound], []))
 
     def code(tree: Any, mode: str) -> types.CodeType:
         return compile(tree, definition.filename, mode, definition.flags, dont_inherit=True)  # type: ignore[no-any-return]
 
-    return CompiledFunction(
-        code(module, "exec"), tuple(code(ast.Expression(decorator), "eval") for decorator in decorators)
-    )
+    plain = _code_called(definition.name, code(module, "exec"))
+    return CompiledFunction(plain, tuple(code(ast.Expression(decorator), "eval") for decorator in decorators))
 
 
-def make_function(source: str, call: Call) -> Callable[..., Any]:
-    """The function of a call, in a namespace of its own."""
-    definition = call.definition
-    if definition is None:
-        return call.function  # type: ignore[no-any-return]
-    compiled = compile_function(source, definition)
-    namespace = {"__name__": definition.module, "__builtins__": builtins, **call.globals}
-    exec(compiled.body, namespace)
-    if definition.free:
-        others = {name: value for name, value in call.closure.items() if name != definition.name}
-        function = namespace.pop(_FACTORY)(**others)
-    else:
-        function = namespace[definition.name]
-    function.__defaults__ = call.defaults
-    function.__kwdefaults__ = call.keyword_defaults
-    plain = function
-    for decorator in reversed([eval(code, namespace) for code in compiled.decorators]):
-        function = decorator(function)
-    # By its own name a recursive function calls itself, decorated as it is; unless that name stands for
-    # something else by now, which then came with the call.
-    own = definition.name
-    namespace[own] = call.globals.get(own, function)
-    for name, cell in zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True):
-        if name == own:
-            cell.cell_contents = call.closure.get(own, function)
-    return function  # type: ignore[no-any-return]
+def _code_called(name: str, code: types.CodeType) -> types.CodeType:
+    """The function's own code: in the module's constants, or in those of what is around the function."""
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            return constant if constant.co_name == name else _code_called(name, constant)
+    raise SyntaxError(f"no function {name} in its own text")
+
+
+def new_namespace(module: str) -> dict[str, Any]:
+    """The global names of the functions of one module, none yet."""
+    return {"__name__": module, "__builtins__": builtins}
+
+
+def bare(source: str, definition: Definition, namespace: dict[str, Any]) -> types.FunctionType:
+    """The plain function, without any of the values that it uses."""
+    code = compile_function(source, definition).code
+    cells = tuple(types.CellType() for _ in code.co_freevars)
+    function = types.FunctionType(code, namespace, definition.name, None, cells)
+    function.__qualname__ = definition.name
+    return function
+
+
+def fill(function: types.FunctionType, values: Values) -> None:
+    """Give a bare function the values that it uses."""
+    function.__globals__.update(values.globals)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name in values.closure:
+            cell.cell_contents = values.closure[name]
+    function.__defaults__ = values.defaults
+    function.__kwdefaults__ = values.keyword_defaults
+    function.__dict__.update(values.attributes)
+
+
+def finish(function: types.FunctionType, source: str, definition: Definition) -> Callable[..., Any]:
+    """Apply the decorators, and give the result its own name.
+
+    By that a recursive function calls itself, decorated as it is; unless the name stands for something else
+    by now, which then came with the values.
+    """
+    namespace = function.__globals__
+    finished: Callable[..., Any] = function
+    for code in reversed(compile_function(source, definition).decorators):
+        finished = eval(code, namespace)(finished)
+    namespace.setdefault(definition.name, finished)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name == definition.name and _is_empty(cell):
+            cell.cell_contents = finished
+    return finished
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  To read an empty one is a ValueError.
+    except ValueError:
+        return True
+    return False

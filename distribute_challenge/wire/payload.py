@@ -1,48 +1,116 @@
 """Calls and outcomes as bytes.
 
-    call     cloudpickle, protocol 5, of the fields of `Call` in their order
-    outcome  `+` and the value, pickled; or
-             `-` and the pickled tuple of exception (as pickled bytes, or None), type name, text, traceback
+    call     flags (1 byte), id (8), scope (16), length of the modules (4), length of the function (4), then
+             modules    pickled list of `Module`, empty if there are none
+             function   pickled; if it has a text, that is the `source` beside the call
+             arguments  pickled (args, kwargs); for a chunk a list of args
+    outcome  kind (1 byte), length of the output (4), output, content
+             output     pickled (offset, pieces): what was printed and has not been read before
+             content    `+` the value, pickled
+                        `-` pickled (exception as pickled bytes or None, type name, text, traceback)
+                        `*` a chunk: pickled list of values
+                        `/` a chunk, not all of which returned: pickled list of (kind, content)
 
-The exception is pickled on its own: where it cannot be made again, the texts beside it still arrive.
+An exception is pickled on its own: where it cannot be made again, the texts beside it still arrive.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
+import struct
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 PROTOCOL = 5
-_VALUE, _FAILURE = b"+", b"-"
+VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
+CHUNK, PRINTS, INITIALIZER = 1, 2, 4  # flags of a call
+NO_SCOPE = bytes(16)
+_CALL = struct.Struct("!B8s16sII")
+_OUTCOME = struct.Struct("!cI")
 # What one frame may hold, less what RPyC adds around it.
 MAX_BYTES = (1 << 30) - (1 << 10)
 # Types whose values need no cloudpickle, which takes ten times as long.
-_PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
-
-class Definition(NamedTuple):
-    """How to make a function out of its text (see `wire.definition`)."""
-
-    name: str
-    module: str
-    filename: str
-    line: int  # of the file, where the text begins
-    free: tuple[str, ...]  # names of the enclosing function that it uses
-    flags: int  # of `compile`: the module's `from __future__` imports
-    decorated: bool  # whether the decorators in the text are applied
+Piece = tuple[int, bytes]  # of output: 1 for standard output or 2 for standard error, and what was written
 
 
 class Call(NamedTuple):
-    """One call of one function, and the values that the function uses."""
+    """One call of one function, or of one function for each item of a chunk."""
 
-    definition: Definition | None  # None: the function could not be told from its text
-    function: Any  # in that case, the function by value
-    globals: dict[str, Any]
-    closure: dict[str, Any]
-    defaults: tuple[Any, ...] | None
-    keyword_defaults: dict[str, Any] | None
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    flags: int
+    id: bytes  # by which its output can be asked for
+    scope: bytes  # of the executor that it belongs to, whose initializer has run; or NO_SCOPE
+    modules: bytes
+    function: bytes
+    arguments: bytes
+
+    def pack(self) -> bytes:
+        """As bytes. Raises OverflowError if they are too many."""
+        size = len(self.modules) + len(self.function) + len(self.arguments)
+        check_size(size)
+        head = _CALL.pack(self.flags, self.id, self.scope, len(self.modules), len(self.function))
+        return b"".join((head, self.modules, self.function, self.arguments))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Call:
+        """What `pack` made."""
+        flags, id_, scope, modules, function = _CALL.unpack_from(data)
+        start = _CALL.size + modules
+        end = start + function
+        return cls(flags, id_, scope, data[_CALL.size : start], data[start:end], data[end:])
+
+
+class Module(NamedTuple):
+    """A module of the user's own. Its text is sent once on each connection; None means: as before."""
+
+    name: str
+    path: str  # of its file; of a package without one, its folder
+    folder: str | None  # of a package
+    digest: str
+    text: str | None
+
+
+class Outcome(NamedTuple):
+    """What became of a call."""
+
+    kind: bytes
+    content: bytes
+    offset: int  # of the output's first byte among all the call has printed
+    output: tuple[Piece, ...]
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Outcome:
+        """What `pack_outcome` made."""
+        kind, size = _OUTCOME.unpack_from(data)
+        end = _OUTCOME.size + size
+        offset, output = pickle.loads(data[_OUTCOME.size : end]) if size else (0, ())
+        return cls(kind, data[end:], offset, output)
+
+    def counts(self, chunk: int = 1) -> tuple[int, int]:
+        """How many functions returned, and raised, in a call of `chunk` of them."""
+        if self.kind == MIXED:
+            kinds = [kind for kind, _ in pickle.loads(self.content)]
+            return kinds.count(VALUE), kinds.count(FAILURE)
+        return (0, chunk) if self.kind == FAILURE else (chunk, 0)
+
+    def load(self) -> Any:
+        """Return the value, or raise the exception, with its remote traceback as the cause."""
+        if self.kind != FAILURE:
+            return pickle.loads(self.content)
+        raise load_failure(self.content)
+
+    def load_each(self) -> list[tuple[bool, Any]]:
+        """For a chunk: of each item whether it returned, and the value or exception."""
+        if self.kind == VALUES:
+            return [(True, value) for value in pickle.loads(self.content)]
+        if self.kind == FAILURE:  # Nothing of it ran.
+            raise load_failure(self.content)
+        return [
+            (True, pickle.loads(content)) if kind == VALUE else (False, load_failure(content))
+            for kind, content in pickle.loads(self.content)
+        ]
 
 
 class RemoteTraceback(Exception):
@@ -73,37 +141,27 @@ def check_size(count: int) -> None:
         )
 
 
-def dump(value: Any) -> bytes:
-    """Pickle `value`, whatever cloudpickle can carry."""
-    if type(value) in _PLAIN_TYPES:
+def dump(value: Any, pickler: Callable[[io.BytesIO], Any]) -> bytes:
+    """Pickle `value`: with what `pickler` makes, unless it is plain."""
+    if type(value) in PLAIN_TYPES:
         return pickle.dumps(value, PROTOCOL)
-    import cloudpickle  # Late: a worker whose results are plain never needs its 10 MB.
-
-    data: bytes = cloudpickle.dumps(value, PROTOCOL)
-    return data
-
-
-def dump_call(call: Call) -> bytes:
-    """A call as bytes. Raises whatever pickling raises."""
-    return dump(tuple(call))
+    file = io.BytesIO()
+    pickler(file).dump(value)
+    return file.getvalue()
 
 
-def load_call(data: bytes) -> Call:
-    """The call in `data`."""
-    return Call(*pickle.loads(data))
+def pack_outcome(kind: bytes, content: bytes, offset: int = 0, output: Iterable[Piece] = ()) -> bytes:
+    """An outcome as bytes. Raises OverflowError if they are too many."""
+    pieces = tuple(output)
+    printed = pickle.dumps((offset, pieces), PROTOCOL) if pieces else b""
+    check_size(len(printed) + len(content))
+    return b"".join((_OUTCOME.pack(kind, len(printed)), printed, content))
 
 
-def dump_value(value: Any) -> bytes:
-    """The outcome of a function that returned. Raises whatever pickling raises, and OverflowError."""
-    data = dump(value)
-    check_size(len(data))
-    return _VALUE + data
-
-
-def dump_failure(exception: BaseException, traceback: str) -> bytes:
-    """The outcome of a function that raised. Never raises, whatever the exception's methods do."""
+def dump_failure(exception: BaseException, traceback: str, pickler: Callable[[io.BytesIO], Any]) -> bytes:
+    """The content for a function that raised. Never raises, whatever the exception's methods do."""
     try:
-        pickled = dump(exception)
+        pickled = dump(exception, pickler)
         pickle.loads(pickled)  # An exception with a constructor of its own may pickle, and not come back.
     except BaseException:
         pickled = None
@@ -111,7 +169,7 @@ def dump_failure(exception: BaseException, traceback: str) -> bytes:
     module, name = type.__getattribute__(kind, "__module__"), type.__getattribute__(kind, "__qualname__")
     if module != "builtins":
         name = f"{module}.{name}"
-    return _FAILURE + pickle.dumps((pickled, name, describe(exception), traceback), PROTOCOL)
+    return pickle.dumps((pickled, name, describe(exception), traceback), PROTOCOL)
 
 
 def describe(exception: BaseException) -> str:
@@ -123,18 +181,12 @@ def describe(exception: BaseException) -> str:
         return f"<no text: its __str__ raised {type(error).__name__}>"
 
 
-def is_value(outcome: bytes) -> bool:
-    """Whether the function returned (and did not raise)."""
-    return outcome[:1] == _VALUE
-
-
-def load_outcome(outcome: bytes) -> Any:
-    """Return the value in `outcome`, or raise the exception in it, with its remote traceback as the cause."""
-    content = pickle.loads(memoryview(outcome)[1:])
-    if is_value(outcome):
-        return content
-    pickled, name, text, traceback = content
-    raise _load_exception(pickled, name, text) from RemoteTraceback(traceback)
+def load_failure(content: bytes) -> BaseException:
+    """The exception of a function that raised, with its remote traceback as the cause."""
+    pickled, name, text, traceback = pickle.loads(content)
+    exception = _load_exception(pickled, name, text)
+    exception.__cause__ = RemoteTraceback(traceback)
+    return exception
 
 
 def _load_exception(pickled: bytes | None, name: str, text: str) -> BaseException:

@@ -14,6 +14,7 @@ import os
 import socket
 import weakref
 import zlib
+from collections import deque
 from typing import Any
 
 import rpyc
@@ -23,6 +24,7 @@ from distribute_challenge.address import Address
 
 CONNECT_TIMEOUT_S = 10.0
 KIBI = 1 << 10
+MEBI = 1 << 20
 GIBI = 1 << 30
 
 # Both sides: no attribute but the exposed calls, and nothing unpickled on a peer's word.
@@ -54,7 +56,7 @@ os.register_at_fork(after_in_child=_close_inherited_sockets)
 class SocketStream(rpyc.SocketStream):
     """RPyC's socket stream with buffered reads and whole writes."""
 
-    __slots__ = ("_buffer", "_position")
+    __slots__ = ("_arrived", "_buffer", "_is_patient", "_outbox", "_position")
 
     _READ_AHEAD = 32 * KIBI
     _JOIN_BELOW = 64 * KIBI
@@ -65,6 +67,9 @@ class SocketStream(rpyc.SocketStream):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
         self._position = 0
+        self._arrived: list[bytes] = []  # after the buffer, by `fill`
+        self._is_patient = True
+        self._outbox: deque[memoryview] = deque()
         not_for_children(sock)
 
     def poll(self, timeout: Any) -> bool:
@@ -84,6 +89,11 @@ class SocketStream(rpyc.SocketStream):
             data = self._buffer[self._position : end]
             self._position = end
             return data
+        if self._arrived:  # What `fill` has found comes first.
+            self._buffer = b"".join((self._buffer[self._position :], *self._arrived))
+            self._position = 0
+            self._arrived.clear()
+            return self.read(count)
         data = self._buffer[self._position :]
         missing = count - len(data)
         if missing <= self._READ_AHEAD:
@@ -111,8 +121,67 @@ class SocketStream(rpyc.SocketStream):
             raise EOFError("connection closed by peer")
         return data
 
-    def write(self, data: bytes) -> None:
+    def never_wait(self) -> None:
+        """From now on `write` keeps what the kernel does not take at once, for `flush`."""
+        self._is_patient = False
+
+    def wait_again(self) -> None:
+        """The opposite of `never_wait`. EOFError if something was kept and the peer has gone."""
+        self._is_patient = True
+        while self._outbox:
+            self.write(self._outbox.popleft())
+
+    def fill(self, count: int) -> bool:
+        """Whether `count` bytes can be read without waiting, or the end of the connection."""
+        there = len(self._buffer) - self._position + sum(map(len, self._arrived))
+        while there < count:
+            try:
+                data = self.sock.recv(max(self._READ_AHEAD, min(count - there, MEBI)), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True  # Reading will tell.
+            if not data:
+                return True
+            self._arrived.append(data)
+            there += len(data)
+        if self._arrived:
+            self._buffer = b"".join((self._buffer[self._position :], *self._arrived))
+            self._position = 0
+            self._arrived.clear()
+        return True
+
+    def peek(self, count: int) -> bytes:
+        """The next bytes, at most `count` of those that `fill` has found."""
+        return self._buffer[self._position : self._position + count]
+
+    def flush(self) -> bool:
+        """Send what was kept; whether all of it has gone. EOFError if the peer has gone."""
+        while self._outbox:
+            part = self._outbox[0]
+            try:
+                sent = self.sock.send(part, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                raise EOFError(f"connection lost: {error}") from None
+            if sent < len(part):
+                self._outbox[0] = part[sent:]
+            else:
+                self._outbox.popleft()
+        return True
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for `flush`."""
+        return bool(self._outbox)
+
+    def write(self, data: bytes | memoryview) -> None:
         """All of `data`. EOFError if the peer has gone; what it had sent before can still be read."""
+        if not self._is_patient:
+            self._outbox.append(memoryview(data))
+            self.flush()
+            return
         try:
             self.sock.sendall(data)
         except OSError as error:
@@ -122,6 +191,10 @@ class SocketStream(rpyc.SocketStream):
         """The three parts one after another, without copying a large one."""
         if len(data) < self._JOIN_BELOW:
             self.write(header + data + trailer)
+            return
+        if not self._is_patient:
+            self._outbox.extend(map(memoryview, (header, data, trailer)))
+            self.flush()
             return
         try:
             sent = self.sock.sendmsg((header, data, trailer))
@@ -155,6 +228,19 @@ class FrameChannel(rpyc.Channel):
         data = frame[: -len(self.FLUSHER)]
         return self._decompress(data) if compressed else data
 
+    def has_frame(self) -> bool:
+        """Whether `recv` will not wait: a whole frame is there, or the end of the connection."""
+        size = self.FRAME_HEADER.size
+        if not self.stream.fill(size):
+            return False
+        header = self.stream.peek(size)
+        if len(header) < size:
+            return True
+        length, _ = self.FRAME_HEADER.unpack(header)
+        if length > self.max_frame_bytes:
+            return True
+        return bool(self.stream.fill(size + length + len(self.FLUSHER)))
+
     def _decompress(self, data: bytes) -> bytes:
         unpacker = zlib.decompressobj()
         try:
@@ -168,6 +254,26 @@ class FrameChannel(rpyc.Channel):
     def _refuse(self, what: str) -> None:
         self.close()
         raise EOFError(f"the peer sent {what}")
+
+
+class Answer:
+    """What a call that was sent will give."""
+
+    __slots__ = ("_result", "is_here")
+
+    def __init__(self, result: rpyc.AsyncResult) -> None:
+        self.is_here = False
+        self._result = result
+        result.add_callback(self._arrive)
+
+    @property
+    def value(self) -> Any:
+        """The value, waited for; or what the call raised is raised. EOFError if the connection ends."""
+        return self._result.value
+
+    def _arrive(self, result: rpyc.AsyncResult) -> None:
+        del result
+        self.is_here = True
 
 
 class Link:
@@ -197,6 +303,36 @@ class Link:
     def closed(self) -> bool:
         """Whether the connection is known to have ended."""
         return bool(self._channel.closed)
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to be polled."""
+        return self._socket.fileno()
+
+    def serve(self, timeout_s: float | None) -> bool:
+        """Take in one message; False if none came within `timeout_s` seconds. EOFError at the end."""
+        return bool(self._connection.serve(timeout_s))
+
+    def serve_arrived(self) -> None:
+        """Take in all messages that have arrived whole. EOFError at the end of the connection."""
+        while self._channel.has_frame():
+            self._connection.serve(0)
+
+    def never_wait(self) -> None:
+        """From now on what is sent may be kept here, until `flush`."""
+        self._channel.stream.never_wait()
+
+    def wait_again(self) -> None:
+        """The opposite of `never_wait`."""
+        self._channel.stream.wait_again()
+
+    def flush(self) -> bool:
+        """Send what was kept; whether all of it has gone. EOFError if the peer has gone."""
+        return bool(self._channel.stream.flush())
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for `flush`."""
+        return bool(self._channel.stream.has_unsent)
 
     def is_quiet(self) -> bool:
         """Whether the connection is open and nothing arrived unasked, the end of the connection included."""

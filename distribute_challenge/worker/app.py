@@ -15,7 +15,7 @@ from distribute_challenge import cli
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.transport import GIBI, SERVER_CONFIG
 from distribute_challenge.worker.execution import Execution
-from distribute_challenge.worker.service import WorkerService
+from distribute_challenge.worker.service import Worker, WorkerService
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
     execution = Execution()
+    worker = Worker(execution)
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
     config = {**SERVER_CONFIG, "include_local_traceback": True}
-    Acceptor(listener, lambda: WorkerService(execution), max_frame_bytes=GIBI, config=config).start("accept")
+    Acceptor(listener, lambda: WorkerService(worker), max_frame_bytes=GIBI, config=config).start("accept")
     host, port = listener.getsockname()[:2]
     print(f"ready: {host}:{port}", flush=True)
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import builtins
 import functools
+import pickle
 import sys
 import time
-import traceback
 import types
 from typing import Any
 
@@ -14,39 +14,67 @@ import rpyc
 from rpyc.core import brine
 
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.definition import make_function
+from distribute_challenge.wire.payload import PRINTS, Call, Module, Piece
+from distribute_challenge.wire.running import Runner, failure
 from distribute_challenge.worker.execution import Execution
+from distribute_challenge.worker.modules import ShippedModules
+from distribute_challenge.worker.output import Output
+
+
+class Worker:
+    """What all connections share: the one place where functions run, and what is being printed there."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.output: Output | None = None
+        self._runner = Runner()
+        self._modules = ShippedModules()
+
+    def run(self, source: str, data: bytes) -> bytes:
+        """Run a call, in the main thread; the outcome."""
+        call = Call.unpack(data)
+        if not call.flags & PRINTS:
+            return payload.pack_outcome(*self._run(source, call))
+        output = self.output = Output(call.id)
+        with output.captured():
+            kind, content = self._run(source, call)
+        self.output = None
+        return payload.pack_outcome(kind, content, *output.read(0))
+
+    def _run(self, source: str, call: Call) -> tuple[bytes, bytes]:
+        modules = pickle.loads(call.modules) if call.modules else ()
+        try:
+            self._modules.use(Module(*module) for module in modules)
+        except BaseException as error:
+            return payload.FAILURE, failure(error)
+        return self._runner.run(source, call)
 
 
 class WorkerService(rpyc.Service):
     """What a connection can ask of a worker. One instance per connection."""
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
     def exposed_run_code(self, source: str, call: bytes | None = None) -> Any:
         """Run a function; with `call`, the outcome as bytes, else what `source` bound to `result`."""
         if type(source) is not str or (call is not None and type(call) is not bytes):
             raise TypeError("run_code takes the source as str and, if given, the call as bytes")
         if call is None:
-            return self._execution.run(lambda: run_text(source))
-        return self._execution.run(lambda: run_call(source, call))
+            return self._worker.execution.run(lambda: run_text(source))
+        return self._worker.execution.run(lambda: self._worker.run(source, call))
 
+    def exposed_read_output(self, seen: int, call_id: bytes | None = None) -> tuple[int, tuple[Piece, ...]]:
+        """What the running function has printed after the first `seen` bytes, and where that begins.
 
-def run_call(source: str, data: bytes) -> bytes:
-    """Run the function that `source` and a call describe. Whatever happens is in the outcome."""
-    try:
-        call = payload.load_call(data)
-        value = make_function(source, call)(*call.args, **call.kwargs)
-    except BaseException as error:
-        return payload.dump_failure(error, remote_traceback(error))
-    try:
-        return payload.dump_value(value)
-    except BaseException as problem:
-        name = call.definition.name if call.definition else getattr(call.function, "__name__", "the function")
-        reason = payload.describe(problem)
-        text = f"{name} returned a {type(value).__name__} that does not travel back ({reason})"
-        return payload.dump_failure(TypeError(text), f"TypeError: {text}\n")
+        With `call_id`, only if that is the call that runs. Nothing if none runs.
+        """
+        if type(seen) is not int or (call_id is not None and type(call_id) is not bytes):
+            raise TypeError("read_output takes the number of bytes seen as int and, if given, the call's id")
+        output = self._worker.output
+        if output is None or (call_id is not None and output.call_id != call_id):
+            return seen, ()
+        return output.read(seen)
 
 
 def run_text(source: str) -> Any:
@@ -103,16 +131,3 @@ def as_builtin(error: Exception) -> Exception:
     except Exception as problem:
         return RuntimeError(f"{kind.__qualname__}: {payload.describe(error)} ({payload.describe(problem)})")
     return RuntimeError(f"{kind.__module__}.{kind.__qualname__}: {payload.describe(error)}")
-
-
-def remote_traceback(error: BaseException) -> str:
-    """The traceback of a user's function, without the frames of the worker around it."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
-        "distribute_challenge."
-    ):
-        frame = frame.tb_next
-    try:
-        return "".join(traceback.format_exception(type(error), error, frame))
-    except BaseException as problem:  # An exception may have a __str__, or attributes, that raise.
-        return f"<the traceback cannot be shown: {problem!r}>"

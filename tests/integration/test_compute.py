@@ -27,8 +27,7 @@ from distribute_challenge import (
     compute_this,
 )
 from distribute_challenge import compute_this as on_the_pool
-from distribute_challenge.address import Address
-from distribute_challenge.client.engine import connections_to
+from distribute_challenge.client.engine import executor_at
 from distribute_challenge.wire.payload import RemoteTraceback
 from tests.running import HANG_S, RunningServer, connect, eventually
 
@@ -253,7 +252,7 @@ def test_a_worker_that_cannot_be_reached_is_no_reason_to_replace_it(
         address = f"127.0.0.2:{port}"
         with pytest.raises(PoolError, match="clients need the ports of all workers"):
             compute_this(server=address)(helper)(3).run()
-        connections_to(Address.parse(address)).close()
+        executor_at(address).shutdown()
     server.await_busy([0])
     assert server.worker_pids() == pids
 

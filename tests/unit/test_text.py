@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from distribute_challenge.client.text import dedent, find_text
-from distribute_challenge.wire.definition import make_function
-from distribute_challenge.wire.payload import Call
+from distribute_challenge.client.text import Text, dedent, find_text
+from distribute_challenge.wire.definition import Values, bare, fill, finish, new_namespace
 
 
 def ours(function: Any) -> Any:
@@ -106,8 +105,13 @@ def rebuild(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
     inner = found.inner
     cells = zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True)
     closure = {name: cell.cell_contents for name, cell in cells if name != found.definition.name}
-    call = Call(found.definition, None, names, closure, inner.__defaults__, inner.__kwdefaults__, (), {})
-    return make_function(found.source, call)
+    return make(found, Values(names, closure, inner.__defaults__, inner.__kwdefaults__, {}, ()))
+
+
+def make(text: Text, values: Values) -> Callable[..., Any]:
+    function = bare(text.source, text.definition, new_namespace("__main__"))
+    fill(function, values)
+    return finish(function, text.source, text.definition)
 
 
 def test_a_plain_function_has_its_own_text():
@@ -184,12 +188,10 @@ def test_a_name_that_stands_for_something_else_by_now_keeps_that_meaning():
 
     text = find_text(measure, lambda value: value is ours)
     assert text is not None
-    call = Call(text.definition, None, {}, {"measure": len}, None, None, (), {})
-    assert make_function(text.source, call)("four") == 4
+    assert make(text, Values({}, {"measure": len}, None, None, {}, ()))("four") == 4
     text = find_text(calls_its_name, lambda value: value is ours)
     assert text is not None
-    call = Call(text.definition, None, {"calls_its_name": len}, {}, None, None, (), {})
-    assert make_function(text.source, call)("four") == 4
+    assert make(text, Values({"calls_its_name": len}, {}, None, None, {}, ()))("four") == 4
 
 
 @pytest.mark.parametrize(
@@ -246,3 +248,16 @@ def f():
   x"""
 '''
     assert dedent(source) == expected
+
+
+def waits_and_joins(x):
+    def name():
+        return functools.partial(str, x)
+
+    return functools.reduce(max, [x]), name()()
+
+
+def test_methods_of_imported_names_are_no_obstacle():
+    """Python compiles `module.name()` in one way where the module is imported, and elsewhere in another."""
+    assert text_of(waits_and_joins) is not None
+    assert rebuild(waits_and_joins, functools=functools)(3) == (3, "3")

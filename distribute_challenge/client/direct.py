@@ -1,0 +1,135 @@
+"""One call in the caller's own thread: acquire a worker, run the function there, give the worker back.
+
+An exception may arrive between any two steps here: Ctrl-C does. Whatever happens once a connection may hold
+a lease, the connection is either settled (the lease has ended, by our own word) or closed, upon which the
+server replaces the workers that it held. There is no third way, and so no lease that is forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from distribute_challenge.client.connections import Connections, ServerConnection
+from distribute_challenge.client.losses import Broken, Unreachable, Unusable, why_no_worker
+from distribute_challenge.client.printing import Printer
+from distribute_challenge.client.shipping import Parcel
+from distribute_challenge.errors import PoolError
+from distribute_challenge.wire import payload
+from distribute_challenge.wire.payload import Outcome
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 10
+OUTPUT_EVERY_S = 0.1
+
+
+class Lease:
+    """A server connection that may hold a worker: kept at the end if it is settled, else closed."""
+
+    def __init__(self, connections: Connections, server: ServerConnection) -> None:
+        self.port = -1
+        self.server = server
+        self._connections = connections
+        self._is_settled = False
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_settled:
+            self._connections.put_server(self.server)
+        else:
+            self.server.close()
+
+    def settle(self) -> None:
+        """The connection holds no worker, by our own word."""
+        self._is_settled = True
+
+    def run(self, name: str, parcel: Parcel) -> Outcome:
+        """The outcome of one call on the leased worker, which is given back.
+
+        Raises Unusable if it did not take the call, WorkerLost if it died under it, and Unreachable.
+        """
+        try:
+            outcome = _run_on(self._connections, self.port, name, parcel)
+        except Unreachable:
+            self.server.free(self.port, finished=0, failed=0)
+            self.settle()
+            raise
+        except Broken as broken:
+            ending = self.server.recycle(self.port, str(broken))
+            self.settle()
+            raise broken.error(name, ending) from None
+        finished, failed = outcome.counts()
+        self.server.free(self.port, finished=finished, failed=failed)
+        self.settle()
+        return outcome
+
+
+def run(connections: Connections, name: str, parcel: Parcel) -> Outcome:
+    """The outcome of one call on the first worker to be had.
+
+    `name` is the function's, for messages. Raises ServerUnavailable; WorkerLost if the worker died under the
+    function; PoolError if workers cannot be reached.
+    """
+    for _ in range(MAX_ATTEMPTS):
+        server, is_new = connections.take_server()
+        with Lease(connections, server) as lease:
+            try:
+                lease.port = server.acquire()
+            except EOFError as error:
+                if is_new:
+                    raise server.unavailable(error) from None
+                # It had been idle, and the server was restarted meanwhile: nothing is lost.
+                log.info("an idle connection to the server had ended (%s)", error)
+                continue
+            try:
+                return lease.run(name, parcel)
+            except Unusable as reason:
+                log.info("%s", reason)
+    raise PoolError(f"{MAX_ATTEMPTS} workers one after another did not take {name}: see the server's log")
+
+
+def find_lease(connections: Connections) -> Lease | None:
+    """A worker that is free now; None if there is none."""
+    while True:
+        server, is_new = connections.take_server()
+        try:
+            port = server.find()
+        except (EOFError, OSError) as error:
+            server.close()
+            if is_new:
+                raise server.unavailable(error) from None
+            continue
+        if port == -1:
+            connections.put_server(server)
+            return None
+        lease = Lease(connections, server)
+        lease.port = port
+        return lease
+
+
+def _run_on(connections: Connections, port: int, name: str, parcel: Parcel) -> Outcome:
+    """The outcome of one call on a leased worker. Raises Broken or Unreachable if there is none."""
+    try:
+        worker = connections.take_worker(port)
+    except (EOFError, OSError) as error:
+        raise why_no_worker(error, connections.worker_address(port)) from None
+    printer = Printer()
+    try:
+        answer = worker.start(parcel)
+        while not answer.is_here:
+            if not worker.link.serve(OUTPUT_EVERY_S if parcel.prints else None):
+                worker.show_output(parcel.id, printer)
+        outcome = Outcome.unpack(bytes(answer.value))
+    except BaseException as error:
+        worker.close()
+        if isinstance(error, EOFError):
+            raise Broken(f"it died under {name}", has_run=True) from None
+        if payload.is_busy(error):
+            raise Broken("it still runs the function of a client that gave up", has_run=False) from None
+        raise
+    printer.write(outcome.offset, outcome.output)
+    printer.finish()
+    connections.put_worker(port, worker)
+    return outcome

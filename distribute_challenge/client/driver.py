@@ -1,0 +1,285 @@
+"""The one thread that runs the tasks of an executor: those that wait, and the lanes on which they run.
+
+It is started by the first task, and ends when there has been none for a moment; as it is no daemon, a
+program ends only when its tasks have. Everything but `add`, `close` and `kill` happens in that thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+from distribute_challenge.client.connections import Connections, WorkerConnection
+from distribute_challenge.client.lane import TICK_S, Lane, State
+from distribute_challenge.client.losses import why_no_worker
+from distribute_challenge.client.tasks import Task
+from distribute_challenge.errors import PoolError
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.05  # How long the thread waits for another task before it ends.
+MAX_FAILED_LANES = 10  # in a row, without a task getting done
+
+
+class Driver:
+    """Runs tasks on at most `max_lanes` workers of a pool at once.
+
+    `prepare` makes the task that has to run first on each worker, if there is one, and names its scope.
+    """
+
+    def __init__(
+        self, connections: Connections, max_lanes: int, prepare: Callable[[], Task] | None = None
+    ) -> None:
+        self._connections = connections
+        self._max_lanes = max_lanes
+        self._prepare = prepare
+        self._lock = threading.Lock()  # guards the thread's coming and going, and `_inbox`
+        self._thread: threading.Thread | None = None
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._bell: tuple[int, int] | None = None
+        self._is_rung = False
+        self._is_closing = False
+        # Only for the thread:
+        self._waiting: deque[Task] = deque()
+        self._lanes: list[Lane] = []
+        self._opening = 0  # server connections being made
+        self._failed_lanes = 0
+        self._broken: Exception | None = None
+
+    # From any thread
+
+    def add(self, task: Task) -> None:
+        """Have a task run."""
+        self._post(lambda: self._waiting.append(task))
+
+    def close(self, *, cancel: bool) -> None:
+        """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
+        self._is_closing = True
+        if cancel:
+            self._post(self._cancel_waiting)
+        else:
+            self._post(lambda: None)
+
+    def join(self) -> None:
+        """Wait until all tasks have ended, and the thread has."""
+        while True:
+            with self._lock:
+                thread = self._thread
+            if thread is None or thread is threading.current_thread():
+                return
+            thread.join()
+
+    def _post(self, action: Callable[[], None]) -> None:
+        """Have the thread do something, starting it if there is none."""
+        with self._lock:
+            self._inbox.append(action)
+            if self._thread is None:
+                self._bell = os.pipe()
+                for end in self._bell:
+                    os.set_blocking(end, False)
+                self._is_rung = False
+                self._thread = threading.Thread(target=self._run, name="pool", daemon=False)
+                self._thread.start()
+            elif not self._is_rung and self._bell is not None:
+                self._is_rung = True
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._bell[1], b"!")
+
+    # The thread
+
+    def _run(self) -> None:
+        assert self._bell is not None
+        bell = self._bell[0]
+        idle_since: float | None = None
+        while True:
+            self._do_what_was_posted()
+            self._serve_lanes()
+            self._fill_lanes()
+            self._open_lanes()
+            if self._settle_lanes():
+                continue
+            if self._waiting or self._lanes or self._opening:
+                idle_since = None
+                self._watch(bell, None)
+                continue
+            now = time.monotonic()
+            if idle_since is None:
+                idle_since = now
+            left_s = 0.0 if self._is_closing else idle_since + LINGER_S - now
+            if left_s > 0:
+                self._watch(bell, left_s)
+            elif self._end():
+                return
+
+    def _end(self) -> bool:
+        """End the thread; False if there is something to do after all."""
+        with self._lock:
+            if self._inbox:
+                return False
+            assert self._bell is not None
+            for end in self._bell:
+                os.close(end)
+            self._bell = self._thread = None
+            return True
+
+    def _do_what_was_posted(self) -> None:
+        with self._lock:
+            self._is_rung = False
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _watch(self, bell: int, timeout_s: float | None) -> None:
+        """Wait until something arrives, or is due."""
+        poller = select.poll()
+        poller.register(bell, select.POLLIN)
+        for lane in self._lanes:
+            for descriptor, is_writing in lane.links():
+                poller.register(descriptor, select.POLLIN | (select.POLLOUT if is_writing else 0))
+            if lane.wants_ticks:
+                timeout_s = TICK_S
+        with self._lock:
+            if self._inbox:
+                return
+        for descriptor, _ in poller.poll(None if timeout_s is None else timeout_s * 1000):
+            if descriptor == bell:
+                os.read(bell, 4096)
+
+    def _open_lanes(self) -> None:
+        """Get in line for one more worker if there is work for it: one place at a time, as others do."""
+        if self._opening or not self._waiting or len(self._lanes) >= self._max_lanes:
+            return
+        if any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
+            return
+        server = self._connections.take_idle_server()
+        if server is not None:
+            self._lanes.append(Lane(self._connections, server, is_new=False))
+            return
+        self._opening += 1
+        threading.Thread(target=self._connect_to_server, name="connect", daemon=True).start()
+
+    def _connect_to_server(self) -> None:
+        try:
+            server = self._connections.new_server()
+        except BaseException as error:
+            self._post(lambda error=error: self._fail_waiting(error))  # type: ignore[misc]
+            return
+
+        def opened() -> None:
+            self._opening -= 1
+            self._lanes.append(Lane(self._connections, server, is_new=True))
+
+        self._post(opened)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        self._opening -= 1
+        self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Nothing can be run: all that waits fails."""
+        while self._waiting:
+            self._waiting.popleft().fail(error)
+
+    def _cancel_waiting(self) -> None:
+        while self._waiting:
+            task = self._waiting.popleft()
+            if task.future.cancel():
+                task.future.set_running_or_notify_cancel()
+
+    def _serve_lanes(self) -> None:
+        now = time.monotonic()
+        for lane in self._lanes:
+            lane.serve()
+            lane.tick(now)
+            if lane.state is State.CONNECTING and not lane.is_connecting:
+                self._connect_to_worker(lane)
+
+    def _settle_lanes(self) -> bool:
+        """See to lanes that have nothing more to do, or could not do it; whether that changed anything."""
+        now = time.monotonic()
+        has_changed = False
+        for lane in list(self._lanes):
+            if lane.returned:
+                self._waiting.extendleft(reversed(lane.returned))
+                lane.returned = []
+                has_changed = True
+            if lane.state is State.WORKING and not lane.sent and (lane.has_to_yield or not self._waiting):
+                lane.free()
+            elif not self._waiting and lane.has_waited(now):
+                lane.leave()
+            if lane.state is State.CLOSED:
+                self._lanes.remove(lane)
+                self._look_at_end(lane)
+                has_changed = True
+        return has_changed
+
+    def _look_at_end(self, lane: Lane) -> None:
+        """A lane is over: perhaps that says something for all that waits."""
+        self._failed_lanes = self._failed_lanes + 1 if lane.has_failed else 0
+        if lane.error is not None:
+            self._give_up(lane.error)
+        elif self._failed_lanes >= MAX_FAILED_LANES:
+            self._give_up(
+                PoolError(f"{MAX_FAILED_LANES} workers one after another failed: see the server's log")
+            )
+
+    def _connect_to_worker(self, lane: Lane) -> None:
+        worker = self._connections.take_idle_worker(lane.port)
+        if worker is not None:
+            lane.got_worker(worker)
+            return
+        lane.is_connecting = True
+        address = self._connections.worker_address(lane.port)
+
+        def connect() -> None:
+            try:
+                worker = WorkerConnection(address)
+            except (EOFError, OSError) as error:
+                problem = why_no_worker(error, address)
+                self._post(lambda: lane.got_no_worker(problem))
+            except BaseException as error:
+                self._post(lambda error=error: lane.got_no_worker(error))  # type: ignore[misc]
+            else:
+                self._post(lambda: lane.got_worker(worker))
+
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+
+    def _fill_lanes(self) -> None:
+        """Send tasks, one to each lane in turn, as long as some lane can take one."""
+        has_sent = True
+        while has_sent and self._waiting:
+            has_sent = False
+            for lane in self._lanes:
+                if self._waiting and lane.can_take(self._waiting[0]):
+                    self._send(lane)
+                    has_sent = True
+
+    def _send(self, lane: Lane) -> None:
+        task = self._waiting.popleft()
+        if not task.begin():
+            return
+        scope = task.parcel.scope
+        if self._prepare is not None and lane.worker is not None and scope not in lane.worker.prepared:
+            lane.worker.prepared.add(scope)
+            first = self._prepare()
+            first.begin()
+            first.future.add_done_callback(self._check_prepared)
+            lane.take(first)
+        if self._broken is not None:
+            task.fail(self._broken)
+            return
+        lane.take(task)
+
+    def _check_prepared(self, future: Any) -> None:
+        error = future.exception()
+        if error is not None:
+            self._broken = BrokenExecutor(f"the executor's initializer raised {error!r}: no task can run")
+            self._broken.__cause__ = error
+            self._give_up(self._broken)

@@ -1,0 +1,42 @@
+"""What it means when a worker that was handed out does not do its work."""
+
+from __future__ import annotations
+
+from distribute_challenge.address import Address
+from distribute_challenge.errors import PoolError, WorkerLost
+from distribute_challenge.wire.ending import Ending
+
+
+class Unusable(Exception):
+    """The worker that was handed out did not take the function. Another one may."""
+
+
+class Unreachable(PoolError):
+    """There is nothing wrong with the worker, but this program cannot connect to it."""
+
+
+class Broken(Exception):
+    """The worker must be replaced."""
+
+    def __init__(self, reason: str, *, has_run: bool) -> None:
+        super().__init__(reason)
+        self.has_run = has_run
+
+    def error(self, name: str, ending: Ending) -> Exception:
+        """What that means for the function: it was lost, or another worker may take it."""
+        if not self.has_run:
+            return Unusable(f"{ending.worker} was replaced: {self}")
+        message = f"{ending.worker} died while it ran {name}: {ending.how}"
+        lines = "".join(f"\n    {line}" for line in ending.last_lines)
+        return WorkerLost(f"{message}. The last it printed:{lines}" if lines else message)
+
+
+def why_no_worker(error: Exception, address: Address) -> Broken | Unreachable:
+    """What it means that a worker's client cannot connect to it."""
+    if isinstance(error, EOFError | ConnectionResetError | TimeoutError):  # It died, or it is stuck.
+        return Broken(f"it does not answer its client ({error})", has_run=False)
+    # The server listens for its workers even while they are replaced: this is on our side of it.
+    return Unreachable(
+        f"cannot reach the worker at {address} that the server handed out "
+        f"({error}): clients need the ports of all workers, also through a tunnel"
+    )

@@ -1,0 +1,83 @@
+"""Tasks of tasks: calls that a function makes, on a worker, to the pool which that worker belongs to.
+
+If they waited in line while their caller holds a worker, a pool could be full of callers that wait for each
+other. So they never wait: they take a worker that is free, and if there is none they run in place.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import threading
+
+from distribute_challenge.address import INSIDE_VARIABLE, Address
+from distribute_challenge.client import direct
+from distribute_challenge.client.connections import Connections
+from distribute_challenge.client.losses import Unusable
+from distribute_challenge.client.shipping import Parcel
+from distribute_challenge.client.tasks import Task
+from distribute_challenge.wire.payload import Outcome
+from distribute_challenge.wire.running import Runner
+
+log = logging.getLogger(__name__)
+
+_in_place = Runner()
+
+
+def is_inside(address: Address) -> bool:
+    """Whether this program runs on a worker of the server at `address`, or below one."""
+    inside = os.environ.get(INSIDE_VARIABLE)
+    if not inside:
+        return False
+    own = Address.parse(inside)
+    return own.port == address.port and (own.host == address.host or _is_loopback(own, address))
+
+
+def _is_loopback(*addresses: Address) -> bool:
+    for address in addresses:
+        try:
+            if not (address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback):
+                return False
+        except ValueError:  # The name of another machine.
+            return False
+    return True
+
+
+def run(connections: Connections, name: str, parcel: Parcel) -> Outcome:
+    """The outcome of a call: on a worker that is free, else here."""
+    lease = direct.find_lease(connections)
+    return _run_here(parcel) if lease is None else _run_there(lease, name, parcel)
+
+
+def run_task(connections: Connections, task: Task) -> None:
+    """Run a task: in a thread, on a worker that is free, else here and now."""
+    lease = direct.find_lease(connections)
+    if not task.begin():
+        return
+    if lease is None:
+        task.complete(_run_here(task.parcel))
+        return
+
+    def run() -> None:
+        try:
+            outcome = _run_there(lease, task.name, task.parcel)
+        except BaseException as error:
+            task.fail(error)
+        else:
+            task.complete(outcome)
+
+    threading.Thread(target=run, name=f"nested {task.name}", daemon=True).start()
+
+
+def _run_there(lease: direct.Lease, name: str, parcel: Parcel) -> Outcome:
+    with lease:
+        try:
+            return lease.run(name, parcel)
+        except Unusable as reason:
+            log.info("%s", reason)
+    return _run_here(parcel)
+
+
+def _run_here(parcel: Parcel) -> Outcome:
+    return Outcome(*_in_place.run(parcel.source, parcel.call), 0, ())

@@ -1,0 +1,19 @@
+"""What is known of how long a function takes."""
+
+from __future__ import annotations
+
+
+class Pace:
+    """How long one function takes, as last measured; None before."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def note(self, seconds: float) -> None:
+        """Take a measurement in: a longer one counts at once, shorter ones little by little."""
+        if self.seconds is None or seconds > self.seconds:
+            self.seconds = seconds
+        else:
+            self.seconds += 0.25 * (seconds - self.seconds)

@@ -1,0 +1,210 @@
+"""`PoolExecutor`: a pool of workers as an executor of `concurrent.futures`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from distribute_challenge.address import Address
+from distribute_challenge.client import direct, nesting
+from distribute_challenge.client.connections import Connections
+from distribute_challenge.client.driver import Driver
+from distribute_challenge.client.mapping import Mapping
+from distribute_challenge.client.pace import Pace
+from distribute_challenge.client.shipping import Parcel, Shipment
+from distribute_challenge.client.tasks import Task
+from distribute_challenge.errors import PoolError
+from distribute_challenge.wire.payload import INITIALIZER, NO_SCOPE
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_shipments: weakref.WeakKeyDictionary[Any, Shipment] = weakref.WeakKeyDictionary()
+
+
+def shipment_of(function: Callable[..., Any]) -> Shipment:
+    """How a function travels. Remembered, where that is possible."""
+    own = getattr(function, "shipment", None)
+    if isinstance(own, Shipment):  # It is decorated with `compute_this`.
+        return own
+    try:
+        return _shipments[function]
+    except (KeyError, TypeError):
+        shipment = Shipment(function)
+    try:
+        _shipments[function] = shipment
+    except TypeError:  # It cannot be a key, or not weakly.
+        return shipment
+    return shipment
+
+
+class PoolExecutor(Executor):
+    """Runs functions on a pool of workers: a `concurrent.futures.Executor` in every respect.
+
+    `server` is the pool's address, `HOST:PORT`; by default the environment's COMPUTE_SERVER, else
+    `localhost:18811`. At most `max_workers` of its workers are used at once, by default all. `initializer` is
+    called once in each worker process before the first function of this executor runs there; the global names
+    that it binds are there for those functions. With `prints=False`, what functions print is not shown here.
+
+    Nothing connects before the first call. Raises ValueError if `server` is no address or `max_workers` is
+    not positive, TypeError if `initializer` is not callable.
+
+    >>> with PoolExecutor() as pool:                          # doctest: +SKIP
+    ...     print(pool.submit(pow, 2, 10).result(), list(pool.map(abs, [-1, -2])))
+    1024 [1, 2]
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        max_workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        prints: bool = True,
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._connections = Connections(Address.choose(server))
+        self._max_workers = max_workers
+        self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
+        self._scope = NO_SCOPE if initializer is None else os.urandom(len(NO_SCOPE))
+        self._prints = prints
+        self._lock = threading.Lock()  # guards the two below
+        self._driver: Driver | None = None
+        self._is_shut = False
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Have `fn(*args, **kwargs)` run on a worker; its future.
+
+        Raises RuntimeError after `shutdown`. All else that goes wrong is the future's exception: what the
+        function raised, or a `PoolError`.
+
+        >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP
+        1024
+        """
+        return self.submit_call(shipment_of(fn), args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> Iterator[R]:
+        """The results of `fn` for each set of items, as they come; in the order of the items unless
+        `ordered=False`.
+
+        The iterables are taken lazily, at most `buffersize` items ahead of what was consumed. Items travel in
+        chunks, whose size follows how long the function takes, unless `chunksize` says it. With
+        `return_exceptions=True` an exception is a result like others; else it is raised, and what has not run
+        yet does not. Raises TimeoutError if a result is not there `timeout` seconds after this call.
+        `progress=True` shows a bar.
+
+        >>> list(PoolExecutor().map(abs, [-1, -2]))           # doctest: +SKIP
+        [1, 2]
+        """
+        return iter(
+            Mapping(
+                self,
+                shipment_of(fn),
+                iterables,
+                timeout_s=timeout,
+                chunk_size=chunksize,
+                buffer_size=buffersize,
+                is_ordered=ordered,
+                returns_exceptions=return_exceptions,
+                shows_progress=progress,
+            )
+        )
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; with `wait`, return when all have ended. `cancel_futures` drops who waits."""
+        with self._lock:
+            self._is_shut = True
+            driver = self._driver
+        if driver is not None:
+            driver.close(cancel=cancel_futures)
+            if wait:
+                driver.join()
+        if wait or driver is None:
+            self._connections.close()
+
+    # What `compute_this` and `Mapping` build on
+
+    def run_call(self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a call, in this thread, and return its value."""
+        parcel = self._parcel(shipment, args, kwargs)
+        if nesting.is_inside(self._connections.address):
+            return nesting.run(self._connections, shipment.name, parcel).load()
+        return direct.run(self._connections, shipment.name, parcel).load()
+
+    def submit_call(self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        """Have a call run; its future."""
+        return self._submit(shipment, lambda: self._parcel(shipment, args, kwargs))
+
+    def workers(self) -> int:
+        """How many workers may be used at once. Raises ServerUnavailable."""
+        _, workers = self._connections.facts()
+        return min(workers, self._max_workers or workers)
+
+    @property
+    def python(self) -> str:
+        """The workers' Python version, as `3.12`. Raises ServerUnavailable."""
+        return self._connections.facts()[0]
+
+    def add(self, task: Task) -> None:
+        """Have a task run. Raises RuntimeError after `shutdown`."""
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._driver is None:
+                prepare = None if self._initializer is None else self._make_preparation
+                self._driver = Driver(self._connections, self._max_workers or 1 << 20, prepare)
+        if nesting.is_inside(self._connections.address):
+            nesting.run_task(self._connections, task)
+        else:
+            self._driver.add(task)
+
+    def parcel_chunk(self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any]) -> Parcel:
+        """A call of the function for each of the items."""
+        data, modules = function
+        return shipment.chunk(
+            data, items, modules, prints=self._prints, scope=self._scope, python=self.python
+        )
+
+    def _submit(self, shipment: Shipment, make_parcel: Callable[[], Parcel]) -> Future[Any]:
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+        try:
+            parcel = make_parcel()
+        except PoolError as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
+        task = Task(shipment.name, parcel, shipment.pace)
+        self.add(task)
+        return task.future
+
+    def _parcel(
+        self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], flags: int = 0
+    ) -> Parcel:
+        return shipment.parcel(
+            args, kwargs, prints=self._prints, flags=flags, scope=self._scope, python=self.python
+        )
+
+    def _make_preparation(self) -> Task:
+        assert self._initializer is not None
+        shipment, args = self._initializer
+        return Task(shipment.name, self._parcel(shipment, args, {}, INITIALIZER), Pace())

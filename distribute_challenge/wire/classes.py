@@ -1,0 +1,63 @@
+"""Classes that travel by value, and how each finds back to the class that it was.
+
+A class of the user's own script is sent as a copy, made by cloudpickle. The copy carries a token. When it,
+or an instance of it, comes back to where the class is from, the token is all that travels: the answer holds
+instances of the original class, which is not touched. Tokens are unique across processes.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+Reduced = tuple[Any, ...]
+
+_lock = threading.Lock()  # guards the three below
+_tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+_own: set[str] = set()  # the tokens of classes that were made here, and are not copies
+
+
+def with_token(cls: type, reduced: Reduced) -> Reduced:
+    """What pickle is to write for a class, given what cloudpickle would: the same, and its token."""
+    make, arguments, state, _, _, set_state = reduced
+    with _lock:
+        token = _tokens.get(cls)
+        if token is None:
+            token = _tokens[cls] = uuid.uuid4().hex
+            _classes[token] = cls
+            _own.add(token)
+    return _receive, (token, make, arguments), (token, set_state, state), None, None, _update
+
+
+def by_token(cls: type) -> Reduced | None:
+    """What pickle is to write for a class on its way back; None for one that came from nowhere else."""
+    with _lock:
+        token = _tokens.get(cls)
+    return None if token is None else (_find, (token,))
+
+
+def _receive(token: str, make: Callable[..., type], arguments: Reduced) -> type:
+    with _lock:
+        known = _classes.get(token)
+    if known is not None:
+        return known
+    cls = make(*arguments)
+    with _lock:
+        _tokens[cls] = token
+        _classes[token] = cls
+    return cls
+
+
+def _update(cls: type, state: Reduced) -> None:
+    token, set_state, content = state
+    if token not in _own:
+        set_state(cls, content)
+
+
+def _find(token: str) -> type:
+    with _lock:
+        return _classes[token]

@@ -1,0 +1,87 @@
+"""Functions in pickles: what a sender writes for one that has a text, and how the receiver makes it again.
+
+The function of a call is written without its text, which travels beside it; the functions that it uses are
+written with theirs. All functions of one module share their global names, as they did where they come from.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from distribute_challenge.wire.definition import Definition, Values, bare, fill, finish, new_namespace
+
+Reduced = tuple[Any, ...]
+
+_loading = threading.local()  # `source` and `namespaces` of the call that this thread loads
+
+
+class Namespace:
+    """Stands in a pickle for the global names of a module's functions."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __reduce__(self) -> Reduced:
+        return _load_namespace, (self._module,)
+
+
+def reduce_top(definition: Definition, namespace: Namespace, values: Values) -> Reduced:
+    """What pickle is to write for the function of a call."""
+    return _load_top, (tuple(definition), namespace), tuple(values), None, None, _fill
+
+
+def reduce_helper(source: str, definition: Definition, namespace: Namespace, values: Values) -> Reduced:
+    """What pickle is to write for any other function with a text."""
+    return _load_helper, (source, tuple(definition), namespace), tuple(values), None, None, _fill
+
+
+def reduce_cached(function: Any) -> Reduced:
+    """What pickle is to write for what `functools.lru_cache` makes of a function."""
+    parameters = function.cache_parameters()
+    return _load_cached, (parameters["maxsize"], parameters["typed"]), function.__wrapped__, None, None, _wrap
+
+
+def load_function(source: str, data: bytes) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
+    """The function of a call, and the namespaces that were made for it."""
+    _loading.source, _loading.namespaces = source, []
+    function, definition = pickle.loads(data)
+    namespaces: list[dict[str, Any]] = _loading.namespaces
+    if definition is not None:
+        function = finish(function, source, Definition(*definition))
+    return function, namespaces
+
+
+def _load_namespace(module: str) -> dict[str, Any]:
+    namespace = new_namespace(module)
+    _loading.namespaces.append(namespace)
+    return namespace
+
+
+def _load_top(definition: Reduced, namespace: dict[str, Any]) -> types.FunctionType:
+    return bare(_loading.source, Definition(*definition), namespace)
+
+
+def _load_helper(source: str, definition: Reduced, namespace: dict[str, Any]) -> types.FunctionType:
+    return bare(source, Definition(*definition), namespace)
+
+
+def _fill(function: types.FunctionType, values: Reduced) -> None:
+    fill(function, Values(*values))
+
+
+def _load_cached(maxsize: int | None, typed: bool) -> Any:
+    # It may be among the values that the function inside it uses: so it is made first, around nothing.
+    inside: list[Callable[..., Any]] = []
+    cached = functools.lru_cache(maxsize, typed)(lambda *args, **kwargs: inside[0](*args, **kwargs))
+    cached.__dict__["__inside__"] = inside
+    return cached
+
+
+def _wrap(cached: Any, function: Callable[..., Any]) -> None:
+    cached.__dict__.pop("__inside__").append(function)
+    functools.update_wrapper(cached, function)

@@ -1,0 +1,142 @@
+"""Runs one call where it is: on a worker, or in place. Whatever happens is in the outcome."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any
+
+from distribute_challenge.wire import payload
+from distribute_challenge.wire.functions import load_function
+from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call
+
+MAX_SCOPES = 64  # Executors whose initializer a process remembers.
+
+
+class Runner:
+    """Runs calls, one at a time, and remembers what the initializers of executors have set up."""
+
+    def __init__(self) -> None:
+        # What each executor's initializer has bound: scope -> module -> global name -> value.
+        self._scopes: dict[bytes, dict[str, dict[str, Any]]] = {}
+
+    def run(self, source: str, call: Call) -> tuple[bytes, bytes]:
+        """Kind and content of the outcome."""
+        name = "the function"
+        try:
+            if call.flags & INITIALIZER and call.scope in self._scopes:
+                return VALUE, payload.dump(None, reply_pickler)
+            function, namespaces = load_function(source, call.function)
+            name = getattr(function, "__name__", name)
+            for namespace in namespaces:
+                namespace.update(self._scopes.get(call.scope, {}).get(namespace["__name__"], {}))
+            arguments = pickle.loads(call.arguments)
+            if call.flags & CHUNK:
+                return _run_each(function, name, arguments)
+            before = [dict(namespace) for namespace in namespaces] if call.flags & INITIALIZER else []
+            args, kwargs = arguments
+            value = plain_value(function(*args, **kwargs))
+            if call.flags & INITIALIZER:
+                self._remember(call.scope, namespaces, before)
+                value = None
+        except BaseException as error:
+            return FAILURE, failure(error)
+        return dump_value(name, value)
+
+    def _remember(self, scope: bytes, namespaces: list[dict[str, Any]], before: list[dict[str, Any]]) -> None:
+        if len(self._scopes) >= MAX_SCOPES:
+            del self._scopes[next(iter(self._scopes))]
+        bound = self._scopes[scope] = {}
+        for namespace, old in zip(namespaces, before, strict=True):
+            changed = {
+                name: value for name, value in namespace.items() if name not in old or old[name] is not value
+            }
+            bound.setdefault(namespace["__name__"], {}).update(changed)
+
+
+def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ...]]) -> tuple[bytes, bytes]:
+    values: list[Any] = []
+    failures: dict[int, bytes] = {}
+    for number, args in enumerate(items):
+        try:
+            values.append(plain_value(function(*args)))
+        except BaseException as error:
+            failures[number] = failure(error)
+            values.append(None)
+    if not failures:
+        try:
+            return VALUES, _dump_values(values)
+        except BaseException as problem:
+            del problem  # One of them does not travel back: then each goes for itself.
+    outcomes = [
+        (FAILURE, failures[number]) if number in failures else dump_value(name, value)
+        for number, value in enumerate(values)
+    ]
+    return MIXED, pickle.dumps(outcomes, payload.PROTOCOL)
+
+
+def _dump_values(values: list[Any]) -> bytes:
+    if payload.PLAIN_TYPES.issuperset(map(type, values)):
+        return pickle.dumps(values, payload.PROTOCOL)
+    return payload.dump(values, reply_pickler)
+
+
+def plain_value(value: Any) -> Any:
+    """What a function gives to its caller: of a coroutine its result, of a generator its items, as a list."""
+    if type(value) in payload.PLAIN_TYPES:
+        return value
+    if isinstance(value, types.CoroutineType):
+        import asyncio  # Late: most workers never need its 10 MB.
+
+        return plain_value(asyncio.run(value))
+    if isinstance(value, types.GeneratorType):
+        return list(value)
+    if isinstance(value, types.AsyncGeneratorType):
+        import asyncio
+
+        return asyncio.run(_all_of(value))
+    return value
+
+
+async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:
+    return [item async for item in items]
+
+
+def dump_value(name: str, value: Any) -> tuple[bytes, bytes]:
+    """Kind and content for what a function returned, which may turn out not to travel."""
+    try:
+        content = payload.dump(value, reply_pickler)
+        payload.check_size(len(content))
+    except BaseException as problem:
+        reason = payload.describe(problem)
+        text = f"{name} returned a {type(value).__name__} that does not travel back ({reason})"
+        return FAILURE, payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler)
+    return VALUE, content
+
+
+def failure(error: BaseException) -> bytes:
+    """The content for what a function raised."""
+    return payload.dump_failure(error, remote_traceback(error), reply_pickler)
+
+
+def reply_pickler(file: io.BytesIO) -> Any:
+    """A pickler for what goes back to a caller."""
+    from distribute_challenge.wire.replying import ReplyPickler  # Late: plain results never need its 10 MB.
+
+    return ReplyPickler(file, payload.PROTOCOL)
+
+
+def remote_traceback(error: BaseException) -> str:
+    """The traceback of a user's function, without the frames of the worker around it."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
+        "distribute_challenge."
+    ):
+        frame = frame.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, frame))
+    except BaseException as problem:  # An exception may have a __str__, or attributes, that raise.
+        return f"<the traceback cannot be shown: {problem!r}>"

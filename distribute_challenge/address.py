@@ -55,7 +55,12 @@ class Address(NamedTuple):
     @classmethod
     def choose(cls, text: str | None = None) -> Address:
         """The address given, else the environment's COMPUTE_SERVER, else the default one."""
-        return cls.parse(text or os.environ.get(SERVER_VARIABLE) or str(cls.default()))
+        return cls.parse(chosen(text))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def chosen(text: str | None = None) -> str:
+    """The text of the address given, else the environment's COMPUTE_SERVER, else the default one."""
+    return text or os.environ.get(SERVER_VARIABLE) or str(Address.default())

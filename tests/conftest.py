@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +16,10 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     """Start servers: `start_server(2, "--grace", "1")`."""
     servers: list[RunningServer] = []
 
-    def start(workers: int, *options: str, folder: Path = tmp_path) -> RunningServer:
-        server = RunningServer(workers, *options, folder=folder)
+    def start(
+        workers: int, *options: str, folder: Path = tmp_path, python: str = sys.executable
+    ) -> RunningServer:
+        server = RunningServer(workers, *options, folder=folder, python=python)
         servers.append(server)
         return server
 

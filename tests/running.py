@@ -47,14 +47,14 @@ def script(name: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
 class RunningServer:
     """`python3 server.py N --port 0`, ready."""
 
-    def __init__(self, workers: int, *options: str, folder: Path) -> None:
+    def __init__(self, workers: int, *options: str, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
         self.workers = workers
         self.log = (folder / f"server-{time.monotonic_ns()}.log").open("w+")
         if "--port" not in options:
             options = ("--port", "0", *options)
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "server.py"), str(workers), *options],
+            [python, str(ROOT / "server.py"), str(workers), *options],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=self.log,

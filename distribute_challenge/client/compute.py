@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
-from distribute_challenge.address import Address
-from distribute_challenge.client.engine import executor_at
+from distribute_challenge.client.engine import check_address, executor_at
+from distribute_challenge.client.options import Options
 from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.client.shipping import Shipment
+from distribute_challenge.client.tasks import TaskFuture
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,28 +27,33 @@ class Call(Generic[R]):
         self._args = args
         self._kwargs = kwargs
 
-    def run(self) -> R:
+    def run(self, timeout: float | None = None) -> R:
         """Run the call on the pool and return its value.
 
-        Blocks until a worker is free and the function has ended, however long that takes.
+        Blocks until a worker is free and the function has ended, however long that takes. With `timeout`, the
+        function is killed if it has not ended that many seconds after the worker started it.
 
         Raises what the function raised, with its remote traceback as the cause; TaskNotSendable if the
         function or a value it uses cannot travel; ServerUnavailable if nothing answers; WorkerLost if the
-        worker died.
+        worker died; TaskTimeout.
 
         >>> func(3).run()                                     # doctest: +SKIP
         9
         """
-        value: R = self._function.executor().run_call(self._function.shipment, self._args, self._kwargs)
+        function = self._function
+        options = function.options.with_timeout(timeout)
+        value: R = function.executor().run_call(function.shipment, self._args, self._kwargs, options)
         return value
 
-    def submit(self) -> Future[R]:
+    def submit(self, timeout: float | None = None) -> TaskFuture[R]:
         """Have the call run on the pool; its future. What `run` raises is the future's exception.
 
         >>> func(3).submit().result()                         # doctest: +SKIP
         9
         """
-        return self._function.executor().submit_call(self._function.shipment, self._args, self._kwargs)
+        function = self._function
+        options = function.options.with_timeout(timeout)
+        return function.executor().submit_call(function.shipment, self._args, self._kwargs, options)
 
     def __await__(self) -> Generator[Any, None, R]:
         """In asyncio, `await func(3)` is the value."""
@@ -71,11 +76,14 @@ class ComputeFunction(Generic[P, R]):
     __name__: str
     __wrapped__: Callable[P, R]
 
-    def __init__(self, function: Callable[P, R], *, server: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[P, R], *, server: str | None = None, options: Options | None = None
+    ) -> None:
         if not callable(function):
             raise TypeError(f"compute_this decorates a function, not {function!r}")
         functools.update_wrapper(self, function)
         self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.options = options or Options()
         self._server = server
         self._here = threading.local()
 
@@ -109,9 +117,10 @@ class ComputeFunction(Generic[P, R]):
         >>> list(func.map(range(3)))                          # doctest: +SKIP
         [0, 1, 4]
         """
-        return self.executor().map(
-            cast("Callable[..., R]", self),
-            *iterables,
+        return self.executor().map_calls(
+            self.shipment,
+            iterables,
+            self.options,
             timeout=timeout,
             chunksize=chunksize,
             buffersize=buffersize,
@@ -136,11 +145,11 @@ class ComputeFunction(Generic[P, R]):
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
-        return _blank, (), (self.__wrapped__, self._server)
+        return _blank, (), (self.__wrapped__, self._server, self.options)
 
-    def __setstate__(self, state: tuple[Callable[P, R], str | None]) -> None:
-        function, server = state
-        self.__init__(function, server=server)  # type: ignore[misc]
+    def __setstate__(self, state: tuple[Callable[P, R], str | None, Options]) -> None:
+        function, server, options = state
+        self.__init__(function, server=server, options=options)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"<{self.__name__} on the pool: {self.__name__}(...).run()>"
@@ -150,14 +159,32 @@ class ComputeFunction(Generic[P, R]):
 def compute_this(function: Callable[P, R], /) -> ComputeFunction[P, R]: ...
 @overload
 def compute_this(
-    function: None = None, /, *, server: str | None = None
+    function: None = None,
+    /,
+    *,
+    server: str | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    prints: bool = True,
 ) -> Callable[[Callable[P, R]], ComputeFunction[P, R]]: ...
-def compute_this(function: Callable[P, R] | None = None, /, *, server: str | None = None) -> Any:
+def compute_this(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    server: str | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    prints: bool = True,
+) -> Any:
     """Let a function run on the pool. With and without parentheses.
 
-    `server` is the pool's `HOST:PORT`; by default the environment's COMPUTE_SERVER, else `localhost:18811`.
-    Nothing connects before the first call. Raises ValueError if `server` is no address, TypeError if
-    `function` is not callable.
+    `server` is the pool's `HOST:PORT`, or `local://N` for a private one of N workers; by default the
+    environment's COMPUTE_SERVER, else `localhost:18811`. With `timeout`, a call is killed that many seconds
+    after its worker started it. A call is run again `retries` times if its worker was lost, and never because
+    the function raised. With `prints=False`, what it prints is not shown here.
+
+    Nothing connects before the first call. Raises ValueError if `server` is no address or another argument
+    makes no sense, TypeError if `function` is not callable.
 
     >>> @compute_this
     ... def func(x):
@@ -168,10 +195,11 @@ def compute_this(function: Callable[P, R] | None = None, /, *, server: str | Non
     9
     """
     if server is not None:
-        Address.parse(server)
+        check_address(server)
+    options = Options(timeout, retries, prints)
     if function is None:
-        return functools.partial(ComputeFunction, server=server)
-    return ComputeFunction(function, server=server)
+        return functools.partial(ComputeFunction, server=server, options=options)
+    return ComputeFunction(function, server=server, options=options)
 
 
 def is_decorator_of_ours(value: Any) -> bool:

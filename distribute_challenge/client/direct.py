@@ -8,12 +8,14 @@ server replaces the workers that it held. There is no third way, and so no lease
 from __future__ import annotations
 
 import logging
+import time
 
 from distribute_challenge.client.connections import Connections, ServerConnection
-from distribute_challenge.client.losses import Broken, Unreachable, Unusable, why_no_worker
+from distribute_challenge.client.losses import Broken, Overdue, Unreachable, Unusable, why_no_worker
+from distribute_challenge.client.options import Options
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
-from distribute_challenge.errors import PoolError
+from distribute_challenge.errors import PoolError, WorkerLost
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.payload import Outcome
 
@@ -45,13 +47,13 @@ class Lease:
         """The connection holds no worker, by our own word."""
         self._is_settled = True
 
-    def run(self, name: str, parcel: Parcel) -> Outcome:
+    def run(self, name: str, parcel: Parcel, timeout_s: float | None) -> Outcome:
         """The outcome of one call on the leased worker, which is given back.
 
-        Raises Unusable if it did not take the call, WorkerLost if it died under it, and Unreachable.
+        Raises Unusable if it did not take the call, WorkerLost if it died under it, TaskTimeout, Unreachable.
         """
         try:
-            outcome = _run_on(self._connections, self.port, name, parcel)
+            outcome = _run_on(self._connections, self.port, name, parcel, timeout_s)
         except Unreachable:
             self.server.free(self.port, finished=0, failed=0)
             self.settle()
@@ -66,13 +68,14 @@ class Lease:
         return outcome
 
 
-def run(connections: Connections, name: str, parcel: Parcel) -> Outcome:
+def run(connections: Connections, name: str, parcel: Parcel, options: Options) -> Outcome:
     """The outcome of one call on the first worker to be had.
 
     `name` is the function's, for messages. Raises ServerUnavailable; WorkerLost if the worker died under the
-    function; PoolError if workers cannot be reached.
+    function; TaskTimeout; PoolError if workers cannot be reached.
     """
-    for _ in range(MAX_ATTEMPTS):
+    retries = options.retries
+    for _ in range(MAX_ATTEMPTS + retries):
         server, is_new = connections.take_server()
         with Lease(connections, server) as lease:
             try:
@@ -84,9 +87,14 @@ def run(connections: Connections, name: str, parcel: Parcel) -> Outcome:
                 log.info("an idle connection to the server had ended (%s)", error)
                 continue
             try:
-                return lease.run(name, parcel)
+                return lease.run(name, parcel, options.timeout_s)
             except Unusable as reason:
                 log.info("%s", reason)
+            except WorkerLost as loss:
+                if not retries:
+                    raise
+                retries -= 1
+                log.info("%s; it is run again", loss)
     raise PoolError(f"{MAX_ATTEMPTS} workers one after another did not take {name}: see the server's log")
 
 
@@ -109,7 +117,9 @@ def find_lease(connections: Connections) -> Lease | None:
         return lease
 
 
-def _run_on(connections: Connections, port: int, name: str, parcel: Parcel) -> Outcome:
+def _run_on(
+    connections: Connections, port: int, name: str, parcel: Parcel, timeout_s: float | None
+) -> Outcome:
     """The outcome of one call on a leased worker. Raises Broken or Unreachable if there is none."""
     try:
         worker = connections.take_worker(port)
@@ -118,8 +128,15 @@ def _run_on(connections: Connections, port: int, name: str, parcel: Parcel) -> O
     printer = Printer()
     try:
         answer = worker.start(parcel)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not answer.is_here:
-            if not worker.link.serve(OUTPUT_EVERY_S if parcel.prints else None):
+            left_s = None if deadline is None else max(deadline - time.monotonic(), 0)
+            wait_s = OUTPUT_EVERY_S if parcel.prints else left_s
+            if worker.link.serve(wait_s if left_s is None or wait_s is None else min(wait_s, left_s)):
+                continue
+            if timeout_s is not None and left_s == 0:
+                raise Overdue(timeout_s)
+            if parcel.prints:
                 worker.show_output(parcel.id, printer)
         outcome = Outcome.unpack(bytes(answer.value))
     except BaseException as error:

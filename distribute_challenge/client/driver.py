@@ -58,7 +58,22 @@ class Driver:
 
     def add(self, task: Task) -> None:
         """Have a task run."""
-        self._post(lambda: self._waiting.append(task))
+
+        def wait() -> None:
+            if self._broken is None:
+                self._waiting.append(task)
+            else:
+                task.fail(self._broken)
+
+        self._post(wait)
+
+    def kill(self, task: Task) -> None:
+        """Stop a task that runs, as soon as no other one would be stopped with it."""
+
+        def mark() -> None:
+            task.is_unwanted = True
+
+        self._post(mark)
 
     def close(self, *, cancel: bool) -> None:
         """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
@@ -253,18 +268,22 @@ class Driver:
 
     def _fill_lanes(self) -> None:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""
+        now = time.monotonic()
+        # As long as another worker may be had at once, nothing is sent ahead of its turn.
+        may_send_ahead = len(self._lanes) >= self._max_lanes or any(
+            lane.has_waited(now) for lane in self._lanes
+        )
         has_sent = True
         while has_sent and self._waiting:
             has_sent = False
             for lane in self._lanes:
-                if self._waiting and lane.can_take(self._waiting[0]):
+                if self._waiting and (may_send_ahead or not lane.sent) and lane.can_take(self._waiting[0]):
                     self._send(lane)
                     has_sent = True
 
     def _send(self, lane: Lane) -> None:
-        task = self._waiting.popleft()
-        if not task.begin():
-            return
+        """Send the first task that waits, or what has to run on that worker before it."""
+        task = self._waiting[0]
         scope = task.parcel.scope
         if self._prepare is not None and lane.worker is not None and scope not in lane.worker.prepared:
             lane.worker.prepared.add(scope)
@@ -272,10 +291,10 @@ class Driver:
             first.begin()
             first.future.add_done_callback(self._check_prepared)
             lane.take(first)
-        if self._broken is not None:
-            task.fail(self._broken)
             return
-        lane.take(task)
+        self._waiting.popleft()
+        if task.begin():
+            lane.take(task)
 
     def _check_prepared(self, future: Any) -> None:
         error = future.exception()

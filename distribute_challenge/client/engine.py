@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 
-from distribute_challenge.address import Address
+from distribute_challenge.address import Address, chosen
+from distribute_challenge.client import private
 from distribute_challenge.client.pool import PoolExecutor
 
 # Connections belong to a process: a forked child makes its own.
@@ -14,7 +15,7 @@ _pools: dict[tuple[str, int], PoolExecutor] = {}
 
 def executor_at(server: str | None) -> PoolExecutor:
     """This process's executor on the pool at an address, closed when the program ends."""
-    key = (str(Address.choose(server)), os.getpid())
+    key = (chosen(server), os.getpid())
     pool = _pools.get(key)
     if pool is None:
         mine = PoolExecutor(key[0])
@@ -27,3 +28,9 @@ def executor_at(server: str | None) -> PoolExecutor:
 def _close(key: tuple[str, int]) -> None:
     if key[1] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
         _pools[key].shutdown()
+
+
+def check_address(server: str) -> None:
+    """Raise ValueError or TypeError if that is no address."""
+    if not isinstance(server, str) or private.worker_count(server) is None:
+        Address.parse(server)

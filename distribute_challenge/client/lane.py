@@ -16,10 +16,10 @@ import time
 from collections import deque
 
 from distribute_challenge.client.connections import Connections, ServerConnection, WorkerConnection
-from distribute_challenge.client.losses import Broken, Unusable
+from distribute_challenge.client.losses import Broken, Killed, Overdue, Unusable
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.tasks import Task
-from distribute_challenge.errors import ServerUnavailable
+from distribute_challenge.errors import ServerUnavailable, WorkerLost
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.payload import Outcome
@@ -102,6 +102,8 @@ class Lane:
         """Whether a task may be sent now, perhaps ahead of its turn."""
         if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
             return False
+        if task.options.timeout_s is not None and self.sent:
+            return False  # Its time begins when it is sent.
         if not self.sent:
             return time.monotonic() - self._kept_at < TICK_S or not self._ask_to_keep()
         if self._bytes_ahead + task.parcel.size > AHEAD_BYTES:
@@ -168,6 +170,13 @@ class Lane:
             return
         assert self.worker is not None
         task, _ = self.sent[0]
+        timeout_s = task.options.timeout_s
+        if task.is_unwanted:
+            self._break(Killed())
+            return
+        if timeout_s is not None and now - task.sent_at > timeout_s:
+            self._break(Overdue(timeout_s))
+            return
         if task.parcel.prints and now - max(task.sent_at, self._answered_at) > TICK_S:
             self.worker.show_output(task.parcel.id, self._printer)
         if self._finished + self._failed and now - self._kept_at > TICK_S:
@@ -187,10 +196,6 @@ class Lane:
         """Give up a place in the line, by ending the connection. (A worker handed over meanwhile is lost.)"""
         self.state = State.CLOSED
         self.server.close()
-
-    def kill(self, reason: str) -> None:
-        """Have the worker replaced, and what runs there lost."""
-        self._break(Broken(reason, has_run=bool(self.sent)))
 
     # Its steps
 
@@ -284,7 +289,11 @@ class Lane:
         ending = Ending.from_json(self._recycling.value)
         name = self._lost.name if self._lost is not None else "nothing"
         error = self._broken.error(name, ending)
-        if self._lost is not None:
+        if self._lost is not None and isinstance(error, WorkerLost) and self._lost.retries:
+            log.info("%s; it is run again", error)
+            self._lost.retries -= 1
+            self.returned.insert(0, self._lost)
+        elif self._lost is not None:
             self._lost.fail(error)
         elif isinstance(error, Unusable):
             log.info("%s", error)

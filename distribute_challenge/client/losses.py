@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
+
 from distribute_challenge.address import Address
-from distribute_challenge.errors import PoolError, WorkerLost
+from distribute_challenge.errors import PoolError, TaskTimeout, WorkerLost
 from distribute_challenge.wire.ending import Ending
 
 
@@ -29,6 +31,29 @@ class Broken(Exception):
         message = f"{ending.worker} died while it ran {name}: {ending.how}"
         lines = "".join(f"\n    {line}" for line in ending.last_lines)
         return WorkerLost(f"{message}. The last it printed:{lines}" if lines else message)
+
+
+class Overdue(Broken):
+    """The function has not ended in its time: the worker is replaced for that."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"its function did not end within {timeout_s:g} s", has_run=True)
+        self._timeout_s = timeout_s
+
+    def error(self, name: str, ending: Ending) -> Exception:
+        return TaskTimeout(
+            f"{name} did not end within {self._timeout_s:g} s: it was killed, and {ending.worker} replaced"
+        )
+
+
+class Killed(Broken):
+    """The caller does not want the function to go on."""
+
+    def __init__(self) -> None:
+        super().__init__("its caller has had its function killed", has_run=True)
+
+    def error(self, name: str, ending: Ending) -> Exception:
+        return CancelledError(f"{name} was killed, as its caller wished, and {ending.worker} replaced")
 
 
 def why_no_worker(error: Exception, address: Address) -> Broken | Unreachable:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from distribute_challenge.client.options import Options
 from distribute_challenge.client.shipping import Shipment
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.wire.transport import MEBI
@@ -38,25 +39,27 @@ class Mapping:
         pool: PoolExecutor,
         shipment: Shipment,
         iterables: tuple[Iterable[Any], ...],
+        options: Options,
         *,
-        timeout_s: float | None,
-        chunk_size: int | None,
-        buffer_size: int | None,
-        is_ordered: bool,
-        returns_exceptions: bool,
-        shows_progress: bool,
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+        return_exceptions: bool,
+        progress: bool,
     ) -> None:
-        for name, size in (("chunksize", chunk_size), ("buffersize", buffer_size)):
+        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
             if size is not None and operator.index(size) < 1:
                 raise ValueError(f"{name} must be 1 or more")
-        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._deadline = None if timeout is None else time.monotonic() + timeout
         self._pool = pool
         self._shipment = shipment
-        self._chunk_size = chunk_size
-        self._buffer_size = buffer_size or max(BUFFER_SIZE, 2 * (chunk_size or 1))
-        self._is_ordered = is_ordered
-        self._returns_exceptions = returns_exceptions
-        self._shows_progress = shows_progress
+        self._options = options
+        self._chunk_size = chunksize
+        self._buffer_size = buffersize or max(BUFFER_SIZE, 2 * (chunksize or 1))
+        self._is_ordered = ordered
+        self._returns_exceptions = return_exceptions
+        self._shows_progress = progress
         self._total = _length(iterables)
         self._items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905  As `map` has it.
         self._taken = 0
@@ -67,6 +70,7 @@ class Mapping:
         self._running = 0
         self._ended: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._is_exhausted = False
+        self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
         self._workers = pool.workers()
         self._function = shipment.dump_function(pool.python)
         self._fill()
@@ -89,6 +93,8 @@ class Mapping:
                 for number, (has_returned, value) in enumerate(pairs):
                     pairs[number] = None
                     self._buffered -= 1
+                    if self._is_full and 2 * self._buffered <= self._buffer_size:
+                        self._fill()
                     if not has_returned and not self._returns_exceptions:
                         raise value
                     yield value
@@ -121,7 +127,8 @@ class Mapping:
                 self._running -= 1
         while not self._is_exhausted and self._running < 2 * self._workers + 2:
             size = self._next_size()
-            if self._chunks and self._buffered + size > self._buffer_size:
+            self._is_full = self._buffered > 0 and self._buffered + size > self._buffer_size
+            if self._is_full:
                 return
             items = list(itertools.islice(self._items, size))
             self._is_exhausted = len(items) < size
@@ -129,13 +136,13 @@ class Mapping:
                 self._start(items)
 
     def _start(self, items: list[tuple[Any, ...]]) -> None:
-        parcel = self._pool.parcel_chunk(self._shipment, self._function, items)
+        parcel = self._pool.parcel_chunk(self._shipment, self._function, items, self._options.prints)
         self._bytes_per_item = len(parcel.call.arguments) / len(items)
         self._last_size = len(items)
         self._taken += len(items)
         self._buffered += len(items)
         self._running += 1
-        task = Task(self._shipment.name, parcel, self._shipment.pace, len(items))
+        task = Task(self._shipment.name, parcel, self._shipment.pace, self._options, len(items))
         self._chunks.append(task)
         ended = self._ended
 
@@ -157,7 +164,7 @@ class Mapping:
             size = min(size, int(MEBI / self._bytes_per_item))
         if self._total is not None:  # Near the end, all workers shall end together.
             size = min(size, (self._total - self._taken) // (2 * self._workers))
-        return max(min(size, self._buffer_size), 1)
+        return max(min(size, self._buffer_size // 4), 1)
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

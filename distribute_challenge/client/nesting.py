@@ -15,6 +15,7 @@ from distribute_challenge.address import INSIDE_VARIABLE, Address
 from distribute_challenge.client import direct
 from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.losses import Unusable
+from distribute_challenge.client.options import Options
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.wire.payload import Outcome
@@ -44,10 +45,10 @@ def _is_loopback(*addresses: Address) -> bool:
     return True
 
 
-def run(connections: Connections, name: str, parcel: Parcel) -> Outcome:
+def run(connections: Connections, name: str, parcel: Parcel, options: Options) -> Outcome:
     """The outcome of a call: on a worker that is free, else here."""
     lease = direct.find_lease(connections)
-    return _run_here(parcel) if lease is None else _run_there(lease, name, parcel)
+    return _run_here(parcel) if lease is None else _run_there(lease, name, parcel, options)
 
 
 def run_task(connections: Connections, task: Task) -> None:
@@ -61,7 +62,7 @@ def run_task(connections: Connections, task: Task) -> None:
 
     def run() -> None:
         try:
-            outcome = _run_there(lease, task.name, task.parcel)
+            outcome = _run_there(lease, task.name, task.parcel, task.options)
         except BaseException as error:
             task.fail(error)
         else:
@@ -70,10 +71,10 @@ def run_task(connections: Connections, task: Task) -> None:
     threading.Thread(target=run, name=f"nested {task.name}", daemon=True).start()
 
 
-def _run_there(lease: direct.Lease, name: str, parcel: Parcel) -> Outcome:
+def _run_there(lease: direct.Lease, name: str, parcel: Parcel, options: Options) -> Outcome:
     with lease:
         try:
-            return lease.run(name, parcel)
+            return lease.run(name, parcel, options.timeout_s)
         except Unusable as reason:
             log.info("%s", reason)
     return _run_here(parcel)

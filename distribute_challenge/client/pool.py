@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
@@ -9,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from distribute_challenge.address import Address
-from distribute_challenge.client import direct, nesting
+from distribute_challenge.address import Address, chosen
+from distribute_challenge.client import direct, nesting, private
 from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.driver import Driver
 from distribute_challenge.client.mapping import Mapping
+from distribute_challenge.client.options import Options
 from distribute_challenge.client.pace import Pace
 from distribute_challenge.client.shipping import Parcel, Shipment
-from distribute_challenge.client.tasks import Task
+from distribute_challenge.client.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
 from distribute_challenge.wire.payload import INITIALIZER, NO_SCOPE
 
@@ -46,7 +48,8 @@ class PoolExecutor(Executor):
     """Runs functions on a pool of workers: a `concurrent.futures.Executor` in every respect.
 
     `server` is the pool's address, `HOST:PORT`; by default the environment's COMPUTE_SERVER, else
-    `localhost:18811`. At most `max_workers` of its workers are used at once, by default all. `initializer` is
+    `localhost:18811`. `local://4` starts a private pool of four workers, which ends with the executor, or the
+    program. At most `max_workers` of its workers are used at once, by default all. `initializer` is
     called once in each worker process before the first function of this executor runs there; the global names
     that it binds are there for those functions. With `prints=False`, what functions print is not shown here.
 
@@ -71,12 +74,16 @@ class PoolExecutor(Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._connections = Connections(Address.choose(server))
+        address = chosen(server)
+        workers = private.worker_count(address)
+        self._private = None if workers is None else private.PrivateServer(workers)
+        self._address = Address.parse(address) if workers is None else None
         self._max_workers = max_workers
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
         self._scope = NO_SCOPE if initializer is None else os.urandom(len(NO_SCOPE))
-        self._prints = prints
-        self._lock = threading.Lock()  # guards the two below
+        self._options = Options(prints=prints)
+        self._lock = threading.Lock()  # guards all that follows
+        self._known_connections: Connections | None = None
         self._driver: Driver | None = None
         self._is_shut = False
 
@@ -89,7 +96,7 @@ class PoolExecutor(Executor):
         >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP
         1024
         """
-        return self.submit_call(shipment_of(fn), args, kwargs)
+        return self.submit_call(shipment_of(fn), args, kwargs, self._options)
 
     def map(
         self,
@@ -114,19 +121,23 @@ class PoolExecutor(Executor):
         >>> list(PoolExecutor().map(abs, [-1, -2]))           # doctest: +SKIP
         [1, 2]
         """
-        return iter(
-            Mapping(
-                self,
-                shipment_of(fn),
-                iterables,
-                timeout_s=timeout,
-                chunk_size=chunksize,
-                buffer_size=buffersize,
-                is_ordered=ordered,
-                returns_exceptions=return_exceptions,
-                shows_progress=progress,
-            )
+        return self.map_calls(
+            shipment_of(fn),
+            iterables,
+            self._options,
+            timeout=timeout,
+            chunksize=chunksize,
+            buffersize=buffersize,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
         )
+
+    def kill(self, future: Future[Any]) -> bool:
+        """Stop the function of a future of this executor, also while it runs: `TaskFuture.kill`."""
+        if not isinstance(future, TaskFuture):
+            raise TypeError(f"kill takes a future that this executor gave, not {future!r}")
+        return future.kill()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all have ended. `cancel_futures` drops who waits."""
@@ -137,21 +148,52 @@ class PoolExecutor(Executor):
             driver.close(cancel=cancel_futures)
             if wait:
                 driver.join()
-        if wait or driver is None:
-            self._connections.close()
+        if (wait or driver is None) and self._known_connections is not None:
+            self._known_connections.close()
+        if self._private is not None and (wait or driver is None):
+            self._private.close()
 
     # What `compute_this` and `Mapping` build on
 
-    def run_call(self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_call(
+        self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> Any:
         """Run a call, in this thread, and return its value."""
-        parcel = self._parcel(shipment, args, kwargs)
-        if nesting.is_inside(self._connections.address):
-            return nesting.run(self._connections, shipment.name, parcel).load()
-        return direct.run(self._connections, shipment.name, parcel).load()
+        parcel = self._parcel(shipment, args, kwargs, options.prints)
+        run = nesting.run if nesting.is_inside(self._connections.address) else direct.run
+        return run(self._connections, shipment.name, parcel, options).load()
 
-    def submit_call(self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+    def submit_call(
+        self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+    ) -> TaskFuture[Any]:
         """Have a call run; its future."""
-        return self._submit(shipment, lambda: self._parcel(shipment, args, kwargs))
+        with self._lock:
+            self._check_open()
+        try:
+            parcel = self._parcel(shipment, args, kwargs, options.prints)
+        except PoolError as error:
+            failed: TaskFuture[Any] = TaskFuture()
+            failed.set_exception(error)
+            return failed
+        task = Task(shipment.name, parcel, shipment.pace, options)
+        self.add(task)
+        return task.future
+
+    def map_calls(
+        self, shipment: Shipment, iterables: tuple[Iterable[Any], ...], options: Options, **how: Any
+    ) -> Iterator[Any]:
+        """The results of the function for each set of items: what `map` does."""
+        return iter(Mapping(self, shipment, iterables, options, **how))
+
+    @property
+    def _connections(self) -> Connections:
+        """The connections to the pool, whose server is started now if it is a private one."""
+        with self._lock:
+            if self._known_connections is None:
+                address = self._private.address() if self._private is not None else self._address
+                assert address is not None
+                self._known_connections = Connections(address)
+            return self._known_connections
 
     def workers(self) -> int:
         """How many workers may be used at once. Raises ServerUnavailable."""
@@ -165,46 +207,41 @@ class PoolExecutor(Executor):
 
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""
+        connections = self._connections
+        workers = self.workers()
         with self._lock:
-            if self._is_shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._check_open()
             if self._driver is None:
                 prepare = None if self._initializer is None else self._make_preparation
-                self._driver = Driver(self._connections, self._max_workers or 1 << 20, prepare)
-        if nesting.is_inside(self._connections.address):
-            nesting.run_task(self._connections, task)
+                self._driver = Driver(connections, workers, prepare)
+            driver = self._driver
+        if nesting.is_inside(connections.address):
+            nesting.run_task(connections, task)
         else:
-            self._driver.add(task)
+            task.future.on_kill(functools.partial(driver.kill, task))
+            driver.add(task)
 
-    def parcel_chunk(self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any]) -> Parcel:
+    def parcel_chunk(
+        self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any], prints: bool
+    ) -> Parcel:
         """A call of the function for each of the items."""
         data, modules = function
-        return shipment.chunk(
-            data, items, modules, prints=self._prints, scope=self._scope, python=self.python
-        )
+        return shipment.chunk(data, items, modules, prints=prints, scope=self._scope, python=self.python)
 
-    def _submit(self, shipment: Shipment, make_parcel: Callable[[], Parcel]) -> Future[Any]:
-        with self._lock:
-            if self._is_shut:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-        try:
-            parcel = make_parcel()
-        except PoolError as error:
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            return failed
-        task = Task(shipment.name, parcel, shipment.pace)
-        self.add(task)
-        return task.future
+    def _check_open(self) -> None:
+        if self._is_shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _parcel(
-        self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], flags: int = 0
+        self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], prints: bool, flags: int = 0
     ) -> Parcel:
         return shipment.parcel(
-            args, kwargs, prints=self._prints, flags=flags, scope=self._scope, python=self.python
+            args, kwargs, prints=prints, flags=flags, scope=self._scope, python=self.python
         )
 
     def _make_preparation(self) -> Task:
         assert self._initializer is not None
         shipment, args = self._initializer
-        return Task(shipment.name, self._parcel(shipment, args, {}, INITIALIZER), Pace())
+        return Task(
+            shipment.name, self._parcel(shipment, args, {}, self._options.prints, INITIALIZER), Pace()
+        )

@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
+from distribute_challenge.client.options import Options
 from distribute_challenge.client.pace import Pace
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.wire.payload import Outcome
+
+_PLAIN = Options()
+T = TypeVar("T")
+
+
+class TaskFuture(Future[T]):
+    """A future of `concurrent.futures` whose function can be stopped also while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kill: Callable[[], None] | None = None
+
+    def kill(self) -> bool:
+        """Stop the function: its worker is killed and replaced, and the result is a CancelledError.
+
+        One that waits is cancelled. False if it has ended, or cannot be stopped: a task of a task.
+
+        >>> func(3).submit().kill()                           # doctest: +SKIP
+        True
+        """
+        if self.cancel():
+            return True
+        kill = self._kill
+        if self.done() or kill is None:
+            return False
+        kill()
+        return True
+
+    def on_kill(self, kill: Callable[[], None]) -> None:
+        """Say how it is killed while it runs."""
+        self._kill = kill
 
 
 class Task:
@@ -17,14 +50,22 @@ class Task:
     The result of a chunk's future is a list: for each item whether it returned, and the value or exception.
     """
 
-    __slots__ = ("count", "future", "has_begun", "name", "pace", "parcel", "sent_at")
+    __slots__ = (
+        *("count", "future", "has_begun", "is_unwanted", "name"),
+        *("options", "pace", "parcel", "retries", "sent_at"),
+    )
 
-    def __init__(self, name: str, parcel: Parcel, pace: Pace, count: int = 1) -> None:
+    def __init__(
+        self, name: str, parcel: Parcel, pace: Pace, options: Options = _PLAIN, count: int = 1
+    ) -> None:
         self.name = name
         self.parcel = parcel
         self.pace = pace
         self.count = count  # how many functions it runs
-        self.future: Future[Any] = Future()
+        self.options = options
+        self.retries = options.retries  # that are left
+        self.future: TaskFuture[Any] = TaskFuture()
+        self.is_unwanted = False  # Its caller has had it killed.
         self.has_begun = False
         self.sent_at = 0.0
 

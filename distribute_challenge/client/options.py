@@ -1,0 +1,27 @@
+"""What a user may ask for beside the call itself."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a call is run. Raises ValueError or TypeError for what makes no sense."""
+
+    timeout_s: float | None = None  # from when the worker starts the function
+    retries: int = 0  # how often it is run again if its worker is lost
+    prints: bool = True  # whether its output is shown here
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not (
+            isinstance(self.timeout_s, int | float) and self.timeout_s > 0
+        ):
+            raise ValueError(f"timeout is a number of seconds, more than 0, or None, not {self.timeout_s!r}")
+        if operator.index(self.retries) < 0:
+            raise ValueError(f"retries is how often to run again, 0 or more, not {self.retries!r}")
+
+    def with_timeout(self, timeout_s: float | None) -> Options:
+        """The same with another time limit, if one is given."""
+        return self if timeout_s is None else replace(self, timeout_s=timeout_s)

@@ -1,0 +1,104 @@
+"""`local://N`: a server of N workers that belongs to this program, and ends with it, kill -9 included."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+from distribute_challenge.address import Address
+from distribute_challenge.errors import ServerUnavailable
+
+SCHEME = "local://"
+STOP_S = 30.0
+_MAIN = str(Path(__file__).parents[1] / "server" / "__main__.py")
+
+_running: weakref.WeakSet[PrivateServer] = weakref.WeakSet()
+
+
+def worker_count(server: str) -> int | None:
+    """N of `local://N`; None for another address. Raises ValueError."""
+    if not server.startswith(SCHEME):
+        return None
+    text = server.removeprefix(SCHEME)
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if count < 1:
+        raise ValueError(f"{server!r} is not an address: local:// takes a number of workers, as in local://4")
+    return count
+
+
+class PrivateServer:
+    """The server's process. It ends when the pipe that we hold does."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._lock = threading.Lock()  # guards all that follows
+        self._process: subprocess.Popen[str] | None = None
+        self._address: Address | None = None
+        self._owner: int | None = None
+
+    def address(self) -> Address:
+        """Where it listens; starts it at the first call. Raises ServerUnavailable."""
+        with self._lock:
+            if self._address is None:
+                self._address = self._start()
+            return self._address
+
+    def close(self) -> None:
+        """End it, and its workers, and wait for that. Harmless to repeat."""
+        with self._lock:
+            self.let_go()
+            process, self._process = self._process, None
+            self._address = None
+        if process is not None:
+            with process:
+                try:
+                    process.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+    def let_go(self) -> None:
+        """Close our end of the pipe. In a forked child that is all there is to do: the server is not its."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            with contextlib.suppress(OSError):
+                os.close(owner)
+
+    def _start(self) -> Address:
+        owned, self._owner = os.pipe()
+        _running.add(self)
+        command = [sys.executable, _MAIN, str(self._workers), "--port", "0", "--profile", "none"]
+        try:
+            self._process = subprocess.Popen(
+                [*command, "--owner", str(owned)],
+                pass_fds=(owned,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for this program.
+            )
+        except OSError as error:
+            self.let_go()
+            raise ServerUnavailable(f"cannot start a private server ({error})") from None
+        finally:
+            os.close(owned)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.startswith("ready: "):
+            self.let_go()
+            raise ServerUnavailable(
+                f"the private server ended with exit code {self._process.wait(STOP_S)}: what it said is above"
+            )
+        return Address.parse(line.split()[1].rstrip(","))
+
+
+def _let_go_in_child() -> None:
+    for server in list(_running):
+        server.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

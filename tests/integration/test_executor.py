@@ -1,0 +1,368 @@
+"""`PoolExecutor` beside `concurrent.futures.ProcessPoolExecutor`: the same tests hold for both."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import itertools
+import multiprocessing
+import operator
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.optimize
+
+from distribute_challenge import PoolExecutor, ServerUnavailable
+from tests.running import HANG_S, ROOT, RunningServer, eventually
+
+MakeExecutor = Callable[..., Executor]
+prepared = "nothing"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = RunningServer(2, folder=tmp_path_factory.mktemp("server"))
+    yield server.address
+    server.close()
+
+
+@pytest.fixture(params=["ours", "processes"])
+def make(request: pytest.FixtureRequest, address: str) -> MakeExecutor:
+    """Makes executors of two workers."""
+    if request.param == "ours":
+        return lambda **options: PoolExecutor(address, **{"max_workers": 2, **options})
+    context = multiprocessing.get_context("spawn")
+    return lambda **options: concurrent.futures.ProcessPoolExecutor(
+        **{"max_workers": 2, "mp_context": context, **options}
+    )
+
+
+def square(x):
+    return x * x
+
+
+def add(a, b, *, c=0):
+    return a + b + c
+
+
+def raises(kind, *args):
+    raise kind(*args)
+
+
+def sleeps(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def waits_for(path):
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path):  # noqa: PTH110  It is to be quick.
+        if time.monotonic() > deadline:
+            raise TimeoutError(path)
+        time.sleep(0.005)
+    return path
+
+
+def prepare(value):
+    global prepared
+    prepared = value
+
+
+def fails_to_prepare():
+    raise ValueError("not today")
+
+
+def what_is_prepared(_):
+    return prepared
+
+
+class Thing:
+    """Something that can be watched."""
+
+
+def forget(thing):
+    return type(thing).__name__
+
+
+def test_submit_with_arguments_of_every_kind(make: MakeExecutor):
+    with make() as executor:
+        assert executor.submit(square, 5).result(HANG_S) == 25
+        assert executor.submit(add, 1, b=2, c=3).result(HANG_S) == 6
+        assert executor.submit(pow, 2, 5).result(HANG_S) == 32
+
+
+def test_an_exception_is_the_futures(make: MakeExecutor):
+    with make() as executor:
+        future = executor.submit(raises, KeyError, "k")
+        error = future.exception(HANG_S)
+        assert type(error) is KeyError
+        assert error.args == ("k",)
+        assert "raise kind(*args)" in str(error.__cause__)
+        with pytest.raises(KeyError):
+            future.result()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_is_no_exception_is_the_futures_too(make: MakeExecutor, kind: type[BaseException]):
+    with make() as executor:
+        assert type(executor.submit(raises, kind).exception(HANG_S)) is kind
+        assert executor.submit(square, 2).result(HANG_S) == 4
+
+
+def test_what_cannot_be_pickled_is_the_futures_error(make: MakeExecutor):
+    with make() as executor:
+        assert isinstance(executor.submit(square, threading.Lock()).exception(HANG_S), TypeError)
+        assert executor.submit(square, 2).result(HANG_S) == 4
+
+
+def test_map_keeps_the_order_and_stops_at_the_shortest(make: MakeExecutor):
+    with make() as executor:
+        assert list(executor.map(square, range(50))) == [x * x for x in range(50)]
+        assert list(executor.map(pow, [2, 3, 4], [1, 2])) == [2, 9]
+        assert list(executor.map(square, range(50), chunksize=7)) == [x * x for x in range(50)]
+        assert list(executor.map(square, [])) == []
+
+
+def test_map_raises_at_the_place_of_the_item(make: MakeExecutor):
+    with make() as executor:
+        results = executor.map(operator.truediv, [4, 4, 4], [1, 2, 0])
+        assert [next(results), next(results)] == [4, 2]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_map_has_a_time_limit(make: MakeExecutor, tmp_path: Path):
+    gate = tmp_path / "gate"
+    with make() as executor:
+        executor.submit(square, 1).result(HANG_S)
+        results = executor.map(waits_for, [str(gate)], timeout=0.2)
+        with pytest.raises(TimeoutError):
+            next(results)
+        gate.touch()
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_sizes_are_checked(make: MakeExecutor, size: int):
+    with pytest.raises(ValueError, match="max_workers must be greater than 0"):
+        make(max_workers=size)
+    with make() as executor, pytest.raises(ValueError, match="chunksize"):
+        executor.map(square, [1], chunksize=size)
+
+
+def test_wait_and_as_completed(make: MakeExecutor, tmp_path: Path):
+    gate = tmp_path / "gate"
+    with make() as executor:
+        slow, quick = executor.submit(waits_for, str(gate)), executor.submit(square, 3)
+        done, waiting = concurrent.futures.wait([slow, quick], HANG_S, FIRST_COMPLETED)
+        assert (done, waiting) == ({quick}, {slow})
+        assert not slow.done()
+        gate.touch()
+        assert list(concurrent.futures.as_completed([slow, quick], HANG_S))[-1] is slow
+        assert concurrent.futures.wait([slow, quick], HANG_S, ALL_COMPLETED).not_done == set()
+
+
+def test_callbacks_are_called_with_the_future(make: MakeExecutor):
+    called: list[Any] = []
+    with make() as executor:
+        future = executor.submit(square, 3)
+        future.add_done_callback(called.append)
+    assert called == [future]
+
+
+def test_who_waits_can_be_cancelled(make: MakeExecutor, tmp_path: Path):
+    gate = tmp_path / "gate"
+    with make() as executor:
+        futures = [executor.submit(waits_for, str(gate)) for _ in range(20)]
+        eventually(lambda: futures[0].running(), "the first runs")
+        assert not futures[0].cancel()
+        assert futures[-1].cancel()
+        gate.touch()
+        with pytest.raises(CancelledError):
+            futures[-1].result(HANG_S)
+        assert {future.result(HANG_S) for future in futures[:-1]} == {str(gate)}
+
+
+def test_shutdown_waits_and_then_takes_no_more(make: MakeExecutor):
+    executor = make()
+    futures = [executor.submit(sleeps, 0.05) for _ in range(6)]
+    executor.shutdown()
+    assert all(future.done() for future in futures)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(square, 1)
+    executor.shutdown()
+
+
+def test_shutdown_can_go_on_in_the_background_and_drop_who_waits(make: MakeExecutor, tmp_path: Path):
+    gate = tmp_path / "gate"
+    executor = make()
+    futures = [executor.submit(waits_for, str(gate)) for _ in range(20)]
+    eventually(lambda: futures[0].running(), "the first runs")
+    executor.shutdown(wait=False, cancel_futures=True)
+    eventually(lambda: futures[-1].cancelled(), "the last is cancelled")
+    gate.touch()
+    assert futures[0].result(HANG_S) == str(gate)
+    executor.shutdown()
+
+
+def test_an_initializer_runs_first_on_every_worker(make: MakeExecutor):
+    with make(initializer=prepare, initargs=("ready",)) as executor:
+        assert set(executor.map(what_is_prepared, range(20))) == {"ready"}
+
+
+def test_an_initializer_that_fails_breaks_the_executor(make: MakeExecutor):
+    with make(initializer=fails_to_prepare) as executor:
+        with pytest.raises(BrokenExecutor):
+            executor.submit(square, 1).result(HANG_S)
+        with pytest.raises(BrokenExecutor):
+            executor.submit(square, 1).result(HANG_S)
+
+
+def test_it_can_be_awaited(make: MakeExecutor):
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(executor, square, n) for n in range(10)))
+
+    with make() as executor:
+        assert asyncio.run(main()) == [n * n for n in range(10)]
+
+
+def test_nothing_is_kept_of_a_task_that_is_done(make: MakeExecutor):
+    with make() as executor:
+        thing = Thing()
+        watched = weakref.ref(thing)
+        assert executor.submit(forget, thing).result(HANG_S) == "Thing"
+        del thing
+        executor.submit(square, 1).result(HANG_S)
+        eventually(lambda: gc.collect() >= 0 and watched() is None, "the argument is gone")
+
+
+def test_optimizing_with_scipy_gives_the_same_answer(make: MakeExecutor):
+    with make() as executor:
+        options: dict[str, Any] = {"seed": 1, "maxiter": 8, "popsize": 5, "polish": False}
+        found = scipy.optimize.differential_evolution(
+            rosenbrock, [(0, 2)] * 2, workers=executor.map, updating="deferred", **options
+        )
+    alone = scipy.optimize.differential_evolution(rosenbrock, [(0, 2)] * 2, updating="deferred", **options)
+    assert (found.x == alone.x).all()
+    assert found.fun == alone.fun
+
+
+def rosenbrock(x):
+    return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+
+
+def test_a_program_ends_when_its_tasks_have(make: MakeExecutor, address: str, tmp_path: Path):
+    kind = "PoolExecutor" if isinstance(make(), PoolExecutor) else "ProcessPoolExecutor"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from distribute_challenge import PoolExecutor\n"
+        "def work(x):\n    time.sleep(0.3)\n    open(str(x), 'w').close()\n"
+        f"if __name__ == '__main__':\n    executor = {kind}()\n    executor.submit(work, 1)\n"
+        "    executor.submit(work, 2)\n    print('end of the program')\n"
+    )
+    environment = {**os.environ, "COMPUTE_SERVER": address, "PYTHONPATH": str(ROOT)}
+    if kind == "PoolExecutor":  # Its workers are in the server's directory.
+        script.write_text(script.read_text().replace("str(x)", f"{str(tmp_path)!r} + '/' + str(x)"))
+    result = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    assert (result.stdout, result.stderr, result.returncode) == ("end of the program\n", "", 0)
+    assert (tmp_path / "1").exists()
+    assert (tmp_path / "2").exists()
+
+
+# What only ours has
+
+
+def test_map_takes_its_items_lazily_and_keeps_few(address: str):
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield number
+
+    with PoolExecutor(address) as pool:
+        results = pool.map(square, items(), buffersize=100)
+        for number in range(1000):
+            assert next(results) == number * number
+            assert taken <= number + 101
+        results.close()  # type: ignore[attr-defined]
+
+
+def test_map_over_a_million_items(address: str):
+    with PoolExecutor(address) as pool:
+        assert sum(pool.map(square, range(1_000_000))) == 333332833333500000
+
+
+def test_map_can_give_results_as_they_come(address: str, tmp_path: Path):
+    gate = tmp_path / "gate"
+    with PoolExecutor(address) as pool:
+        results = pool.map(waits_for, [str(gate), str(tmp_path)], ordered=False, chunksize=1)
+        assert next(results) == str(tmp_path)
+        gate.touch()
+        assert next(results) == str(gate)
+
+
+def test_map_shows_a_bar(address: str, capsys: pytest.CaptureFixture[str]):
+    with PoolExecutor(address) as pool:
+        assert list(pool.map(square, range(10), progress=True)) == [x * x for x in range(10)]
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_without_a_server_every_future_says_so(tmp_path: Path):
+    with PoolExecutor("localhost:1") as pool:
+        assert isinstance(pool.submit(square, 1).exception(HANG_S), ServerUnavailable)
+        with pytest.raises(ServerUnavailable):
+            list(pool.map(square, [1]))
+
+
+def test_a_private_pool_ends_with_its_program(tmp_path: Path):
+    """Also when that is killed."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, time\nfrom distribute_challenge import compute_this\n"
+        "@compute_this(server='local://2')\ndef pids():\n    return os.getpid(), os.getppid()\n"
+        "print(*pids().run(), flush=True)\nsys.stdin.readline()\n"
+    )
+    for is_killed in (False, True):
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        if is_killed:
+            process.kill()
+        process.communicate("\n", timeout=HANG_S)
+        eventually(lambda pids=pids: not any(map(exists, pids)), "its server and workers have ended")
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from distribute_challenge.profile.plots import LINES, WIDTH_IN, plural, tidy
+from distribute_challenge.profile.plots import LINES, WIDTH_IN, tidy
+from distribute_challenge.profile.words import plural
 
 
 def benchmark(cells: pd.DataFrame, tasks: int, seconds: float) -> Figure:

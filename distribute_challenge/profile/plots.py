@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from distribute_challenge.profile.reading import Profile
+from distribute_challenge.profile.words import plural, short_time, significant
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 LINES = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#000000", "#B8A800")
@@ -45,7 +46,7 @@ def busy(profile: Profile, server_port: int | None) -> Figure:
         shares = _busy_share_per_bin(profile, BINS)
         extent = (0.0, end, workers - 0.5, -0.5)
         axes.imshow(shares, aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=1, interpolation="none")
-        shade = f"; the darker, the more of each {_seconds(end / BINS)}"
+        shade = f"; the darker, the more of each {short_time(end / BINS)}"
     for border in range(workers + 1):
         axes.axhline(border - 0.5, color="#DDDDDD", linewidth=0.5, zorder=0)
     _mark_losses(profile, axes)
@@ -82,13 +83,13 @@ def throughput(profile: Profile) -> Figure:
     # Before a whole window has passed, there is less time to divide by.
     rates = (counted - counted_before) / np.clip(grid, window / 4, window)
     axes.fill_between(grid, rates, color=BLUE, alpha=0.2, linewidth=0)
-    axes.plot(grid, rates, color=BLUE, linewidth=1.4, label=f"over the last {_seconds(window)}")
+    axes.plot(grid, rates, color=BLUE, linewidth=1.4, label=f"over the last {short_time(window)}")
     overall = profile.throughput
     axes.axhline(
         overall, color=ORANGE, linewidth=1.6, linestyle="--", label=f"overall: {significant(overall)}"
     )
     axes.set_ylim(0, max(float(rates.max()), overall, 1e-3) * 1.25)
-    axes.set_ylabel(f"tasks per second\n(sliding window of {_seconds(window)})")
+    axes.set_ylabel(f"tasks per second\n(sliding window of {short_time(window)})")
     axes.legend(loc="upper right", ncols=2, frameon=False)
     axes.set_title(f"Throughput: {significant(overall)} tasks per second", loc="left", fontsize=11)
     if float(profile.finished[-1]) == 0:
@@ -146,15 +147,6 @@ def resources(profile: Profile) -> Figure | None:
     panels[1].set_xlabel("time (s)")
     panels[0].set_title("What each worker took, its child processes included", loc="left", fontsize=11)
     return figure
-
-
-def significant(value: float) -> str:
-    """A number with at least four significant digits.
-
-    >>> significant(1.23456), significant(123456.7), significant(0)
-    ('1.235', '123456.7', '0.000')
-    """
-    return f"{value:.1f}" if value >= 1000 else f"{value:#.4g}"
 
 
 def _share(profile: Profile) -> NDArray[np.float64]:
@@ -227,15 +219,6 @@ def _nice(seconds: float) -> float:
     """The next of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(max(seconds, 1e-6)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= seconds * 0.999)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
-
-
-def plural(number: int, noun: str) -> str:
-    """A number and what it counts."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def tidy(*panels: Axes) -> None:

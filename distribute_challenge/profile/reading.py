@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from distribute_challenge.errors import ProfileFormatError
-from distribute_challenge.profile import faults
+from distribute_challenge.profile import cells, faults
 
 REQUIRED = ("Timestamp", "Busy", "Finished")
 # Few texts, each many times, are a category; those of samples are all different.
@@ -29,7 +28,6 @@ TYPES = {
     **dict.fromkeys(("CPU", "Memory"), "object"),
 }
 NO_ROW = "{}, line 2: there is no row: the server recorded nothing"
-SWEEP_COLUMNS = ("Workers", "Functions", "Throughput")
 
 
 @dataclass(frozen=True)
@@ -107,25 +105,8 @@ def read_sweep(path: Path) -> pd.DataFrame:
 
     Raises ProfileFormatError, and OSError if there is no such file.
     """
-    cells: dict[tuple[int, int], float] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        try:
-            if any(name not in (reader.fieldnames or ()) for name in SWEEP_COLUMNS):
-                raise ValueError("not a sweep: it should begin with " + ",".join(SWEEP_COLUMNS))
-            for row in reader:
-                workers, clients, throughput = (faults.number(row[name]) for name in SWEEP_COLUMNS)
-                if not all(count >= 1 and count.is_integer() for count in (workers, clients)):
-                    raise ValueError("Workers and Functions should be whole numbers from 1")
-                if not 0 < throughput < math.inf:
-                    raise ValueError(f"{faults.quoted(row['Throughput'])} is not a throughput")
-                cells[int(workers), int(clients)] = throughput
-        except (csv.Error, ValueError) as error:
-            raise ProfileFormatError(f"{path}, line {max(reader.line_num, 1)}: {error}") from None
-    if not cells:
-        raise ProfileFormatError(f"{path}, line 2: there is no row: nothing was measured")
-    rows = [(*cell, throughput) for cell, throughput in cells.items()]
-    table: pd.DataFrame = pd.DataFrame(rows, columns=list(SWEEP_COLUMNS))
+    rows = [(*cell, throughput) for cell, throughput in cells.read_cells(path).items()]
+    table: pd.DataFrame = pd.DataFrame(rows, columns=list(cells.COLUMNS))
     return table
 
 

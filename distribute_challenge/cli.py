@@ -74,6 +74,14 @@ def duration(text: str) -> int | float:
     return seconds
 
 
+def positive_duration(text: str) -> int | float:
+    """An argument that is a duration, and not zero."""
+    seconds = duration(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} is too short: give more than 0 seconds")
+    return seconds
+
+
 def listen(host: str, port: int, other: str = "another --port") -> socket.socket:
     """A listening socket on a loopback address.
 

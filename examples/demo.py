@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 WORKERS = 2
 SHELLS = 4
+PROFILE = Path("profiling") / "results_demo.csv"  # A name of its own: it takes the place of no other.
 WORDS = {
     "start": "both workers are free",
     "acquire": "a client gets the first free worker",
@@ -22,44 +25,54 @@ WORDS = {
 
 def main() -> int:
     """Run the demonstration; the exit code."""
-    print(f"$ python3 server.py {WORKERS}", flush=True)
-    server = subprocess.Popen(
-        [sys.executable, str(ROOT / "server.py"), str(WORKERS), "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with contextlib.suppress(OSError):  # Then the server says that it cannot write there.
+        PROFILE.parent.mkdir(exist_ok=True)
+    command = ["server.py", str(WORKERS), "--port", "0", "--profile", str(PROFILE)]
+    show(command)
+    server = subprocess.Popen(python(command), stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     try:
         ready = server.stdout.readline()
         if not ready.startswith("ready: "):
             return server.wait()
-        print(ready, end="")
-        address = ready.split()[1].rstrip(",")
-
-        print(f"\n$ python3 challenge.py     # in {SHELLS} shells at once: with {WORKERS} workers, two wait")
-        command = [sys.executable, str(ROOT / "challenge.py"), "--server", address]
-        codes = [shell.wait() for shell in [subprocess.Popen(command) for _ in range(SHELLS)]]
+        print(ready)
+        command = ["challenge.py", "--server", ready.split()[1].rstrip(",")]
+        show(command, f"     # in {SHELLS} shells at once: with {WORKERS} workers, two wait")
+        codes = [shell.wait() for shell in [subprocess.Popen(python(command)) for _ in range(SHELLS)]]
     finally:
         server.terminate()
         server.wait()
 
-    profile = Path("profiling") / f"results_{WORKERS}.csv"
+    lines = tell(PROFILE) if PROFILE.exists() else []
+    if not lines:
+        print(f"\nThe server left no profile in {PROFILE}", flush=True)
+        return 1
     print("\nThe busy list (1: that worker is busy), change by change:")
-    for line in tell(profile):
+    for line in lines:
         print(f"  {line}")
-    print(f"\nThe profile is {profile}")
+    print(f"\nThe profile is {PROFILE}\n")
 
-    print(f"\n$ python3 grapher.py {profile.name}", flush=True)
-    grapher = [sys.executable, str(ROOT / "grapher.py"), str(profile), "--port", "0"]
-    codes.append(subprocess.run(grapher, check=False).returncode)
-    return max(codes)
+    command = ["grapher.py", PROFILE.name, "--out", "plots/demo", "--port", "0"]
+    show(command)
+    codes.append(subprocess.run(python(command), check=False).returncode)
+    return int(any(codes))
+
+
+def show(command: list[str], remark: str = "") -> None:
+    """Print a command as one would type it."""
+    print(f"$ python3 {shlex.join(command)}{remark}", flush=True)
+
+
+def python(command: list[str]) -> list[str]:
+    """The command with this interpreter, wherever the current directory is."""
+    return [sys.executable, str(ROOT / command[0]), *command[1:]]
 
 
 def tell(profile: Path) -> list[str]:
-    """The profile in words."""
+    """The profile in words; the samples and a row that was cut short are left out."""
     with profile.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["Event"] != "sample"]
-    began = float(rows[0]["Timestamp"])
+        rows = [row for row in csv.DictReader(file) if row["Event"] in WORDS]
+    began = float(rows[0]["Timestamp"]) if rows else 0.0
     lines = []
     before = None
     for row in rows:

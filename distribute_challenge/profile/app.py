@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distribute_challenge import cli
 from distribute_challenge.errors import ProfileFormatError
+from distribute_challenge.profile.cells import FOLDER, SWEEP, read_settings
+from distribute_challenge.profile.words import significant
 
-FOLDER = Path("profiling")
-SWEEP = FOLDER / "benchmarks.csv"
 # So that the same profile gives the same file.
 DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -31,36 +32,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = find(options.file)
 
     # Late: they take a second, and a mistake takes none.
-    from distribute_challenge.profile import efficiency, plots, reading
+    from distribute_challenge.profile import plots, reading
 
     try:
         profile = reading.read_profile(path)
-        cells = reading.read_sweep(SWEEP) if SWEEP.exists() else None
-    except (ProfileFormatError, OSError) as error:
+    except ProfileFormatError as error:
         cli.fail(str(error))
+    except OSError as error:
+        cli.fail(f"cannot read the profile {path} ({error.strerror})")
     if profile.is_cut_short:
         print(f"the last row of {path} was cut short, and is left out")
-    print(f"Throughput = {plots.significant(profile.throughput)} tasks per second")
+    print(f"Throughput = {significant(profile.throughput)} tasks per second")
     if not profile.finished[-1]:
         print("no task finished in this profile")
     figures: dict[str, Any] = {
         "busy": plots.busy(profile, options.port or None),
         "throughput": plots.throughput(profile),
         "resources": plots.resources(profile),
-        "benchmark": None if cells is None else efficiency.benchmark(cells, tasks=5, seconds=3),
+        "benchmark": benchmark(),
     }
     save(figures, Path(options.out), options.format)
     return 0
 
 
+def benchmark() -> Any:
+    """The figure of the sweep; None if there is no sweep, or, which is said, if it cannot be read."""
+    from distribute_challenge.profile import efficiency, reading
+
+    try:
+        if not SWEEP.exists():
+            return None
+        return efficiency.benchmark(reading.read_sweep(SWEEP), *read_settings())
+    except ProfileFormatError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"cannot read {error.filename} ({error.strerror})"
+    sys.stderr.write(f"grapher.py: the sweep is not drawn: {problem}\n")
+    return None
+
+
 def find(name: str) -> Path:
     """The profile of that path, or of that name in `profiling/`. Ends the script if there is none."""
-    path = Path(name) if Path(name).is_file() else FOLDER / name
-    if not path.is_file():
+    places = (Path(name), FOLDER / name)
+    try:
+        found = next((path for path in places if path.is_file()), None)
+        folder = next((path for path in places if path.is_dir()), None)
+    except OSError as error:
+        cli.fail(f"cannot read {name} ({error.strerror})")
+    if found is None:
+        if folder is not None:
+            cli.fail(f"{folder} is a folder: name a profile in it")
         there = sorted(path.name for path in FOLDER.glob("*.csv") if path != SWEEP)
         known = f"there are {', '.join(there)}" if there else "there are none: start a server first"
         cli.fail(f"no profile {name}, here or in {FOLDER}/: {known}")
-    return path
+    return found
 
 
 def save(figures: dict[str, Any], folder: Path, suffix: str) -> None:

@@ -3,57 +3,87 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from distribute_challenge.profile.plots import LINES, WIDTH_IN, plural, tidy
+from distribute_challenge.profile.plots import LINES, WIDTH_IN, tidy
+from distribute_challenge.profile.words import plural
+
+Cells = NDArray[np.float64]  # (workers, clients)
+FEW = 8  # Up to so many, each line has a colour of the common list, and each cell a number in it.
+MOST_TICKS = 16
+MANY = colormaps["viridis"]
 
 
 def benchmark(cells: pd.DataFrame, tasks: int, seconds: float) -> Figure:
     """The sweep: throughput for each number of workers and clients beside the ideal, and efficiency."""
-    figure = Figure(figsize=(WIDTH_IN + 1, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
     workers = sorted(set(cells["Workers"]))
     clients = sorted(set(cells["Functions"]))
-    table = cells.pivot(index="Workers", columns="Functions", values="Throughput").reindex(
-        workers, columns=clients
-    )
+    table = cells.pivot(index="Workers", columns="Functions", values="Throughput")
+    measured = table.reindex(workers, columns=clients).to_numpy(float)
     perfect = np.array([[ideal(w, c, tasks, seconds) for c in clients] for w in workers])
-    for row, count in enumerate(workers):
-        # Lines that lie on each other are all seen: the one with fewer workers is thinner, and above.
-        style = {"color": LINES[row % len(LINES)], "marker": "o", "zorder": 3 - row / len(workers)}
-        width = 1.6 + min(1.4 * row, 8)
-        measured = table.loc[count].to_numpy(float)
-        left.plot(clients, measured, linewidth=width, label=plural(count, "worker"), **style)
-        left.plot(clients, perfect[row], color="black", linestyle="none", marker="_", ms=14, zorder=4)
-    left.plot([], [], color="black", linestyle="none", marker="_", ms=14, label="ideal")
-    left.set_xlabel("clients, each running one function after another")
-    left.set_ylabel("throughput (tasks per second)")
-    left.set_ylim(0, max(float(np.nanmax(perfect)), float(np.nanmax(table.to_numpy(float)))) * 1.3)
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(loc="upper left", frameon=False, fontsize=8, ncols=2)
-    left.set_title("Throughput, beside the ideal", loc="left", fontsize=11)
-    tidy(left)
-    efficiency = table.to_numpy(float) / perfect
-    image = right.imshow(
-        efficiency, cmap="cividis", vmin=min(0.9, float(np.nanmin(efficiency))), vmax=1, aspect="auto"
-    )
-    middle = sum(image.get_clim()) / 2
-    size = 9 if efficiency.size <= 64 else 6
-    for (row, column), value in np.ndenumerate(efficiency):
-        if np.isfinite(value):
-            color = "black" if value > middle else "white"
-            right.text(column, row, f"{value:.1%}", ha="center", va="center", color=color, fontsize=size)
-    right.set_xticks(range(len(clients)), [str(count) for count in clients])
-    right.set_yticks(range(len(workers)), [str(count) for count in workers])
-    right.set_xlabel("clients")
-    right.set_ylabel("workers")
-    right.set_title("Efficiency: measured / ideal", loc="left", fontsize=11)
-    figure.colorbar(image, ax=right, format="{x:.0%}")
+    larger = max(len(workers), len(clients)) > FEW
+    figure = Figure(figsize=(WIDTH_IN + 1, 6.2 if larger else 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    _show_throughput(left, workers, clients, measured, perfect)
+    _show_efficiency(right, workers, clients, measured / perfect)
     return figure
+
+
+def _show_throughput(
+    axes: Axes, workers: list[int], clients: list[int], measured: Cells, perfect: Cells
+) -> None:
+    """A line for each number of workers, and dashes where the ideal is.
+
+    Lines that lie on each other are all seen: the one with fewer workers is thinner, and above.
+    """
+    are_few = len(workers) <= FEW
+    thickest, dash = (min(1.4 * (len(workers) - 1), 6), 14) if are_few else (3.5, 8)
+    for row, count in enumerate(workers):
+        share = row / len(workers)
+        color = LINES[row] if are_few else MANY(share)
+        style: dict[str, Any] = {"color": color, "lw": 1.6 + thickest * share, "zorder": 3 - share}
+        axes.plot(clients, measured[row], "o-", label=plural(count, "worker"), **style)
+        axes.plot(clients, perfect[row], "_", color="black", ms=dash, zorder=4)
+    axes.plot([], [], "_", color="black", ms=14, label="ideal")
+    columns = 2 if are_few else 3
+    # The legend is above the lines. Its rows take a share of the height: of larger axes, a smaller one.
+    rows = math.ceil((len(workers) + 1) / columns)
+    room = max(0.95 - rows / (16 if are_few else 24), 0.4)
+    axes.set_ylim(0, max(float(np.nanmax(perfect)), float(np.nanmax(measured))) / room)
+    axes.legend(loc="upper left", frameon=False, fontsize=8, ncols=columns)
+    margin = (clients[-1] - clients[0]) / 20 or 0.5
+    axes.set_xlim(clients[0] - margin, clients[-1] + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("clients, each running one function after another")
+    axes.set_ylabel("throughput (tasks per second)")
+    axes.set_title("Throughput, beside the ideal", loc="left", fontsize=11)
+    tidy(axes)
+
+
+def _show_efficiency(axes: Axes, workers: list[int], clients: list[int], efficiency: Cells) -> None:
+    """A map, with numbers in it as long as they fit."""
+    lowest = min(0.9, float(np.nanmin(efficiency)))
+    image = axes.imshow(efficiency, cmap="cividis", vmin=lowest, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(efficiency):
+        if np.isfinite(value) and len(clients) <= FEW and len(workers) <= MOST_TICKS:
+            color = "black" if value > (lowest + 1) / 2 else "white"
+            size = 9 if len(clients) <= 4 else 6.5
+            axes.text(column, row, f"{value:.1%}", ha="center", va="center", color=color, fontsize=size)
+    for axis, counts in ((axes.xaxis, clients), (axes.yaxis, workers)):
+        step = math.ceil(len(counts) / MOST_TICKS)
+        axis.set_ticks(range(0, len(counts), step), [str(count) for count in counts[::step]])
+    axes.set_xlabel("clients")
+    axes.set_ylabel("workers")
+    axes.set_title("Efficiency: measured / ideal", loc="left", fontsize=11)
+    axes.figure.colorbar(image, ax=axes, format="{x:.0%}")
 
 
 def ideal(workers: int, clients: int, tasks: int, seconds: float) -> float:

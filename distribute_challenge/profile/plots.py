@@ -1,4 +1,4 @@
-"""Figures of a profile. Each function takes arrays and returns a matplotlib figure.
+"""Figures of a profile. Each function takes a `Profile` and returns a matplotlib figure.
 
 Colours are those of Okabe and Ito, and the maps `Blues` and `cividis`: all safe for the colour-blind.
 """
@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, and the maps `Blues` and `cividis`: all safe
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from distribute_challenge.profile import losses
 from distribute_challenge.profile.reading import Profile
+from distribute_challenge.profile.words import plural, short_time, significant
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 LINES = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#000000", "#B8A800")
@@ -22,37 +25,28 @@ WIDTH_IN = 9.0
 MOST_SHAPES = 20_000  # With more intervals than this, lanes are shaded by share of time instead.
 BINS = 1500
 GRID = 1000
+TASKS_IN_WINDOW = 6
+UNKNOWN_LANE_IN = 0.16
 
 
 def busy(profile: Profile, server_port: int | None) -> Figure:
     """One lane for each worker, filled while it is busy; its share of time busy; losses and replacements."""
     workers = profile.workers
     lane_in = 0.42 if workers <= 8 else 0.3 if workers <= 16 else 0.155
-    figure = Figure(figsize=(WIDTH_IN, 1.5 + lane_in * workers), layout="constrained")
+    marks = losses.marks(profile)
+    # Marks of which is not known to which worker they belong have a place above the lanes.
+    top = -0.5 - (UNKNOWN_LANE_IN / lane_in if any(mark.lane is None for mark in marks) else 0)
+    figure = Figure(figsize=(WIDTH_IN, 1.5 + lane_in * (workers - 0.5 - top)), layout="constrained")
     axes = figure.add_subplot()
-    end = max(float(profile.seconds[-1]), 1e-6)
-    changes = np.diff(profile.busy.astype(np.int8), axis=0, prepend=0, append=0)
-    begins, ends = np.nonzero(changes.T > 0), np.nonzero(changes.T < 0)
-    edges = np.append(profile.seconds, profile.seconds[-1])
-    if len(begins[0]) <= MOST_SHAPES:
-        left, right, lane = edges[begins[1]], edges[ends[1]], begins[0]
-        low, high = lane - 0.38, lane + 0.38
-        corners = [(left, low), (right, low), (right, high), (left, high)]
-        shapes = np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
-        axes.add_collection(PolyCollection(list(shapes), facecolors=BLUE, edgecolors="none"))
-        shade = ""
-    else:
-        shares = _busy_share_per_bin(profile, BINS)
-        extent = (0.0, end, workers - 0.5, -0.5)
-        axes.imshow(shares, aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=1, interpolation="none")
-        shade = f"; the darker, the more of each {_seconds(end / BINS)}"
+    end = _end(profile)
+    shade = _show_lanes(profile, axes, end)
     for border in range(workers + 1):
         axes.axhline(border - 0.5, color="#DDDDDD", linewidth=0.5, zorder=0)
-    _mark_losses(profile, axes)
+    _show_losses(axes, marks, above=(top - 0.5) / 2)
     size = 9 if workers <= 16 else 6
     names = [f"worker {n + 1}" + (f"  :{server_port + 1 + n}" if server_port else "") for n in range(workers)]
     axes.set_yticks(range(workers), names, fontsize=size)
-    axes.set_ylim(workers - 0.5, -0.5)
+    axes.set_ylim(workers - 0.5, top)
     axes.set_xlim(0, end)
     axes.set_xlabel("time (s)")
     shares = _share(profile)
@@ -62,7 +56,8 @@ def busy(profile: Profile, server_port: int | None) -> Figure:
     right_axis.set_ylabel("share of time busy")
     for side in (axes, right_axis):
         side.tick_params(axis="y", length=0)
-    axes.set_title(f"What {plural(workers, 'worker')} did: filled while busy{shade}", loc="left", fontsize=11)
+    title = f"What {plural(workers, 'worker')} did: filled while busy{shade}"
+    axes.set_title(title, loc="left", fontsize=11, pad=22 if marks else 6)  # The legend is below it.
     return figure
 
 
@@ -73,8 +68,9 @@ def throughput(profile: Profile) -> Figure:
     ratios = [3, 1] if has_waiting else [1]
     panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     axes: Axes = panels[0]
-    end = max(float(profile.seconds[-1]), 1e-6)
-    window = _nice(end / 20)
+    end = _end(profile)
+    overall = profile.throughput
+    window = window_s(end, overall)
     grid = np.linspace(0, end, GRID)
     done = np.concatenate(([0.0], profile.finished))
     counted = done[np.searchsorted(profile.seconds, grid, side="right")]
@@ -82,32 +78,17 @@ def throughput(profile: Profile) -> Figure:
     # Before a whole window has passed, there is less time to divide by.
     rates = (counted - counted_before) / np.clip(grid, window / 4, window)
     axes.fill_between(grid, rates, color=BLUE, alpha=0.2, linewidth=0)
-    axes.plot(grid, rates, color=BLUE, linewidth=1.4, label=f"over the last {_seconds(window)}")
-    overall = profile.throughput
-    axes.axhline(
-        overall, color=ORANGE, linewidth=1.6, linestyle="--", label=f"overall: {significant(overall)}"
-    )
-    axes.set_ylim(0, max(float(rates.max()), overall, 1e-3) * 1.25)
-    axes.set_ylabel(f"tasks per second\n(sliding window of {_seconds(window)})")
+    axes.plot(grid, rates, color=BLUE, linewidth=1.4, label=f"over the last {short_time(window)}")
+    name = f"overall: {significant(overall)}"
+    axes.plot(profile.span_s, (overall, overall), "--", color=ORANGE, linewidth=1.6, label=name)
+    axes.set_ylim(0, max(float(rates.max()), overall) * 1.25 or 1)
+    axes.set_ylabel(f"tasks per second\n(sliding window of {short_time(window)})")
     axes.legend(loc="upper right", ncols=2, frameon=False)
     axes.set_title(f"Throughput: {significant(overall)} tasks per second", loc="left", fontsize=11)
     if float(profile.finished[-1]) == 0:
         axes.text(0.5, 0.5, "no task finished", transform=axes.transAxes, ha="center", color=GREY)
-    if profile.waiting is not None:
-        lower: Axes = panels[1]
-        position = np.clip(np.searchsorted(profile.seconds, grid, side="right") - 1, 0, None)
-        waiting = (
-            np.maximum.reduceat(profile.waiting, np.unique(position)) if len(profile.seconds) > GRID else None
-        )
-        if waiting is None:
-            lower.fill_between(profile.seconds, profile.waiting, step="post", color=GREY, linewidth=0)
-        else:
-            lower.fill_between(
-                profile.seconds[np.unique(position)], waiting, step="post", color=GREY, linewidth=0
-            )
-        lower.set_ylim(0, max(float(profile.waiting.max()), 1) * 1.4)  # The uppermost number stays inside.
-        lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-        lower.set_ylabel("clients\nwaiting")
+    if has_waiting:
+        _show_waiting(profile, panels[1], grid)
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0, end)
     tidy(*panels)
@@ -121,21 +102,15 @@ def resources(profile: Profile) -> Figure | None:
     few = profile.workers <= len(LINES)
     figure = Figure(figsize=(WIDTH_IN, 5.6 if few else 4 + 0.09 * profile.workers), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
-    mebi = profile.memory_bytes / 2**20
-    parts = ((panels[0], profile.cpu_percent, "CPU (% of one core)"), (panels[1], mebi, "memory (MiB)"))
-    times, (cpu, memory) = _thin(profile.sampled, (profile.cpu_percent, mebi))
-    dots = ".-" if len(times) < 40 else "-"
-    for (axes, _, name), values in zip(parts, (cpu, memory), strict=True):
+    names = ("CPU (% of one core)", "memory (MiB)")
+    times, series = _thin(profile.sampled, (profile.cpu_percent, profile.memory_bytes / 2**20))
+    for axes, values, name in zip(panels, series, names, strict=True):
         if few:
-            for worker in range(profile.workers):
-                axes.plot(times, values[:, worker], dots, color=LINES[worker], label=f"worker {worker + 1}")
+            _show_lines(axes, times, values)
             axes.set_ylabel(name)
-            axes.set_ylim(0, max(float(np.nanmax(values, initial=0)) * 1.1, 1))
-            tidy(axes)
         else:
-            edges = np.append(
-                times, times[-1] + max(times[-1] - times[-2], 1e-6) if len(times) > 1 else times[-1] + 1
-            )
+            # A sample is about the time before it. The only one, at the very start, is about all there is.
+            edges = np.append(0.0, times if times[-1] > 0 else _end(profile))
             lanes = np.arange(profile.workers + 1) + 0.5
             mesh = axes.pcolormesh(edges, lanes, values.T, cmap="cividis", vmin=0, rasterized=True)
             axes.set_ylabel("worker")
@@ -143,18 +118,90 @@ def resources(profile: Profile) -> Figure | None:
             figure.colorbar(mesh, ax=axes, label=name)
     if few:
         panels[0].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    panels[1].set_xlim(0, _end(profile))
     panels[1].set_xlabel("time (s)")
     panels[0].set_title("What each worker took, its child processes included", loc="left", fontsize=11)
     return figure
 
 
-def significant(value: float) -> str:
-    """A number with at least four significant digits.
+def _show_lanes(profile: Profile, axes: Axes, end: float) -> str:
+    """Fill the lanes; what the title says about that, if there is more to it."""
+    changes = np.diff(profile.busy.astype(np.int8), axis=0, prepend=0, append=0)
+    begins, ends = np.nonzero(changes.T > 0), np.nonzero(changes.T < 0)
+    edges = np.append(profile.seconds, profile.seconds[-1])
+    if len(begins[0]) <= MOST_SHAPES:
+        left, right, lane = edges[begins[1]], edges[ends[1]], begins[0]
+        low, high = lane - 0.38, lane + 0.38
+        corners = [(left, low), (right, low), (right, high), (left, high)]
+        shapes = np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
+        axes.add_collection(PolyCollection(list(shapes), facecolors=BLUE, edgecolors="none"))
+        return ""
+    shares = _busy_share_per_bin(profile, BINS)
+    extent = (0.0, end, profile.workers - 0.5, -0.5)
+    axes.imshow(shares, aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=1, interpolation="none")
+    return f"; the darker, the more of each {short_time(end / BINS)}"
 
-    >>> significant(1.23456), significant(123456.7), significant(0)
-    ('1.235', '123456.7', '0.000')
-    """
-    return f"{value:.1f}" if value >= 1000 else f"{value:#.4g}"
+
+def _show_losses(axes: Axes, marks: list[losses.Mark], above: float) -> None:
+    """A cross where a worker was lost, a ring where its successor answered."""
+    styles: dict[str, dict[str, Any]] = {
+        "lost": {"marker": "x", "color": RED, "zorder": 4},
+        "replaced": {
+            "marker": "o",
+            "facecolors": "none",
+            "edgecolors": ORANGE,
+            "linewidths": 1.8,
+            "zorder": 3,
+        },
+    }
+    for event, style in styles.items():
+        shown = [mark for mark in marks if mark.event == event]
+        if shown:
+            unknown = any(mark.lane is None for mark in shown)
+            label = f"{event} ({len(shown)}{'; above: worker unknown' if unknown else ''})"
+            x = [mark.time_s for mark in shown]
+            y = [above if mark.lane is None else mark.lane for mark in shown]
+            axes.scatter(x, y, s=32, label=label, clip_on=False, **style)
+    if marks:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
+
+
+def _show_waiting(profile: Profile, axes: Axes, grid: NDArray[np.float64]) -> None:
+    """The clients in line: of many rows, the most in each step of the grid."""
+    assert profile.waiting is not None
+    times, waiting = profile.seconds, profile.waiting
+    if len(times) > GRID:
+        starts = np.unique(np.clip(np.searchsorted(times, grid, side="right") - 1, 0, None))
+        times, waiting = times[starts], np.maximum.reduceat(waiting, starts)
+    axes.fill_between(times, waiting, step="post", color=GREY, linewidth=0)
+    axes.set_ylim(0, max(float(waiting.max()), 1) * 1.4)  # The uppermost number stays inside.
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    axes.set_ylabel("clients\nwaiting")
+
+
+def _show_lines(axes: Axes, times: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    """A line for each worker. Where they lie on each other all are seen: later ones are thinner, on top."""
+    workers = values.shape[1]
+    dots = ".-" if len(times) < 40 else "-"
+    for worker in range(workers):
+        width = 1.2 + min(1, 5 / workers) * (workers - 1 - worker)
+        style = {"color": LINES[worker], "linewidth": width, "markersize": width + 4}
+        axes.plot(times, values[:, worker], dots, label=f"worker {worker + 1}", **style)
+    axes.set_ylim(0, max(float(np.nanmax(values, initial=0)) * 1.1, 1))
+    tidy(axes)
+
+
+def _end(profile: Profile) -> float:
+    """Where the time axis ends: a second, if no time passes in the profile."""
+    return float(profile.seconds[-1]) or 1.0
+
+
+def window_s(end: float, throughput: float) -> float:
+    """A sliding window: a 20th of the time, or more for several tasks to end in it, but at most half."""
+    window = _nice(max(end / 20, TASKS_IN_WINDOW / throughput if throughput else 0))
+    while window > end / 2:
+        window = _nice(window / 2.5)  # The one before.
+    return window
 
 
 def _share(profile: Profile) -> NDArray[np.float64]:
@@ -178,64 +225,22 @@ def _busy_share_per_bin(profile: Profile, bins: int) -> NDArray[np.float64]:
     return shares
 
 
-def _mark_losses(profile: Profile, axes: Axes) -> None:
-    """A cross where a worker was lost, a ring where its successor answered.
-
-    A row names no worker: the bit that changed tells which it was. A worker that was lost under its lease
-    was busy before and after, and is the one that is replaced next. Where that is open too (it was handed
-    over at once), the mark is at the top.
-    """
-    marks: dict[str, list[tuple[float, float]]] = {"lost": [], "replaced": []}
-    owed: list[float] = []  # when workers were lost of which is not known yet which they are
-    known: set[float] = set()  # lanes whose loss is marked, and whose successor has not answered
-    for row in np.sort(np.concatenate((profile.rows_of("lost"), profile.rows_of("replaced")))):
-        event = str(profile.events[row]) if profile.events is not None else ""
-        changed = np.flatnonzero(profile.busy[row] != profile.busy[row - 1]) if row else np.empty(0, int)
-        lane = float(changed[0]) if changed.size == 1 else None
-        if event == "lost" and lane is None:
-            owed.append(float(profile.seconds[row]))
-            continue
-        if event == "lost" and lane is not None:
-            known.add(lane)
-        elif lane in known:
-            known.discard(lane)
-        elif owed:
-            marks["lost"].append((owed.pop(0), -0.45 if lane is None else lane))
-        marks[event].append((float(profile.seconds[row]), -0.45 if lane is None else lane))
-    marks["lost"] += [(time, -0.45) for time in owed]
-    styles = (("lost", "x", RED), ("replaced", "o", ORANGE))
-    for event, marker, color in styles:
-        if marks[event]:
-            x, y = zip(*marks[event], strict=True)
-            label = f"{event} ({len(x)})"
-            axes.scatter(x, y, marker=marker, color=color, s=28, zorder=3, label=label, clip_on=False)
-    if marks["lost"] or marks["replaced"]:
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
-
-
 def _thin(
     times: NDArray[np.float64], series: tuple[NDArray[np.float64], ...]
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """At most `GRID` samples, each the mean of its neighbours."""
+    """At most `GRID` samples, each the mean of some that follow each other, at the time of the last."""
     step = math.ceil(len(times) / GRID)
     starts = np.arange(0, len(times), step)
     sizes = np.diff(np.append(starts, len(times)))[:, None]
-    return times[starts], [np.add.reduceat(values, starts, axis=0) / sizes for values in series]
+    return times[starts + sizes[:, 0] - 1], [
+        np.add.reduceat(values, starts, axis=0) / sizes for values in series
+    ]
 
 
 def _nice(seconds: float) -> float:
     """The next of 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(max(seconds, 1e-6)))
+    power = 10.0 ** math.floor(math.log10(seconds))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= seconds * 0.999)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
-
-
-def plural(number: int, noun: str) -> str:
-    """A number and what it counts."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def tidy(*panels: Axes) -> None:

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from distribute_challenge.errors import ProfileFormatError
+from distribute_challenge.profile import cells, faults
 
 REQUIRED = ("Timestamp", "Busy", "Finished")
-COUNTS = ("Finished", "Failed", "Waiting")
-TEXTS = ("Busy", "CPU", "Memory", "Event")
+# Few texts, each many times, are a category; those of samples are all different.
+TYPES = {
+    "Timestamp": "float64",
+    **dict.fromkeys(faults.COUNTS, "float64"),
+    **dict.fromkeys(("Busy", "Event"), "category"),
+    **dict.fromkeys(("CPU", "Memory"), "object"),
+}
+NO_ROW = "{}, line 2: there is no row: the server recorded nothing"
 
 
 @dataclass(frozen=True)
@@ -48,20 +54,30 @@ class Profile:
         return int(self.busy.shape[1])
 
     @property
+    def span(self) -> tuple[int, int]:
+        """The rows in which the work began and ended: the first acquire, and the last free after it.
+
+        Without that free it is not over at the last row; without an acquire it is all rows.
+        """
+        first, last = 0, len(self.seconds) - 1
+        acquired, freed = self.rows_of("acquire"), self.rows_of("free")
+        if acquired.size:
+            first = int(acquired[0])
+            if freed.size and freed[-1] > first:
+                last = int(freed[-1])
+        return first, last
+
+    @property
     def span_s(self) -> tuple[float, float]:
-        """When the work began and ended: the first acquire and the last free; without events, all of it."""
-        if self.events is not None:
-            acquired = np.flatnonzero(self.events == "acquire")
-            freed = np.flatnonzero(self.events == "free")
-            if acquired.size and freed.size and freed[-1] > acquired[0]:
-                return float(self.seconds[acquired[0]]), float(self.seconds[freed[-1]])
-        return float(self.seconds[0]), float(self.seconds[-1])
+        """When the work began and ended."""
+        first, last = self.span
+        return float(self.seconds[first]), float(self.seconds[last])
 
     @property
     def throughput(self) -> float:
         """Finished tasks per second, over the span of the work."""
         began, ended = self.span_s
-        return float(self.finished[-1]) / (ended - began) if ended > began else 0.0
+        return float(self.finished[self.span[1]]) / (ended - began) if ended > began else 0.0
 
     def rows_of(self, event: str) -> NDArray[np.intp]:
         """The numbers of the rows that record an event."""
@@ -72,43 +88,16 @@ def read_profile(path: Path) -> Profile:
     """Read a profile. Raises ProfileFormatError, and OSError if there is no such file."""
     columns = _columns(path)
     source, is_cut_short = _whole_lines(path)
-    wanted: dict[str, Any] = {"Timestamp": "float64"}
-    wanted |= {name: "float64" for name in COUNTS if name in columns}
-    wanted |= {name: "category" for name in TEXTS if name in columns}
-    try:
-        table = pd.read_csv(source, usecols=list(wanted), dtype=wanted)
-    except (ValueError, pd.errors.ParserError, UnicodeDecodeError):
-        _find_fault(path)
-    if table.empty:
-        raise ProfileFormatError(f"{path}, line 2: there is no row: the server recorded nothing")
-    times = table["Timestamp"].to_numpy()
-    if not (np.isfinite(times).all() and (np.diff(times) >= 0).all() and table["Finished"].notna().all()):
-        _find_fault(path)
-    busy = _lists(table["Busy"])
-    if busy is None or not np.isin(busy, (0, 1)).all():
-        _find_fault(path)
-    is_sample = np.zeros(len(table), bool)
-    usage: dict[str, NDArray[np.float64] | None] = {"CPU": None, "Memory": None}
-    if "CPU" in columns and "Memory" in columns:
-        is_sample = (table["CPU"].notna() & table["Memory"].notna()).to_numpy()
-        for name in usage:
-            if is_sample.any():
-                usage[name] = part = _lists(table[name][is_sample])
-                if part is None or part.shape[1] != busy.shape[1]:
-                    _find_fault(path)
-    seconds = times - times[0]
-    return Profile(
-        path=path,
-        seconds=seconds,
-        busy=busy.astype(np.uint8),
-        finished=table["Finished"].to_numpy(),
-        waiting=table["Waiting"].fillna(0).to_numpy() if "Waiting" in columns else None,
-        events=table["Event"].astype(object).to_numpy() if "Event" in columns else None,
-        sampled=seconds[is_sample],
-        cpu_percent=usage["CPU"],
-        memory_bytes=usage["Memory"],
-        is_cut_short=is_cut_short,
-    )
+    with source:
+        try:
+            return _profile(path, _table(source, columns), is_cut_short)
+        except ProfileFormatError:
+            raise
+        except ValueError:
+            source.seek(0)
+            lines = io.TextIOWrapper(source, "utf-8", errors="replace", newline="")
+            line, fault = faults.first_fault(lines)
+            raise ProfileFormatError(f"{path}, line {line}: {fault}") from None
 
 
 def read_sweep(path: Path) -> pd.DataFrame:
@@ -116,27 +105,15 @@ def read_sweep(path: Path) -> pd.DataFrame:
 
     Raises ProfileFormatError, and OSError if there is no such file.
     """
-    try:
-        table = pd.read_csv(path)
-        cells = pd.DataFrame(
-            {
-                "Workers": table["Workers"].astype(int),
-                "Functions": table["Functions"].astype(int),
-                "Throughput": table["Throughput"].astype(float),
-            }
-        )
-    except (ValueError, KeyError, pd.errors.ParserError) as error:
-        raise ProfileFormatError(
-            f"{path}, line 1: not a sweep: it should hold Workers,Functions,Throughput ({error})"
-        ) from None
-    last: pd.DataFrame = cells.drop_duplicates(["Workers", "Functions"], keep="last")
-    return last
+    rows = [(*cell, throughput) for cell, throughput in cells.read_cells(path).items()]
+    table: pd.DataFrame = pd.DataFrame(rows, columns=list(cells.COLUMNS))
+    return table
 
 
 def _columns(path: Path) -> list[str]:
     """The names in the first line, which tell a profile from other files."""
     with path.open("rb") as file:
-        first = file.readline(10_000)
+        first = file.readline(1 << 20)
     if not first.strip():
         raise ProfileFormatError(f"{path}, line 1: the file is empty: the server wrote nothing to it")
     try:
@@ -147,80 +124,85 @@ def _columns(path: Path) -> list[str]:
         raise ProfileFormatError(
             f"{path}, line 1: not a profile: it should begin with ,Timestamp,Busy,Finished"
         )
+    twice = [name for name in TYPES if columns.count(name) > 1]
+    if twice:
+        raise ProfileFormatError(f"{path}, line 1: not a profile: it has the column {twice[0]} twice")
+    if not first.endswith(b"\n"):
+        raise ProfileFormatError(NO_ROW.format(path))
     return columns
 
 
-def _whole_lines(path: Path) -> tuple[Path | io.BytesIO, bool]:
-    """The file, without its last line if that has no end."""
-    with path.open("rb") as file:
-        file.seek(-1, io.SEEK_END)
-        if file.read(1) == b"\n":
-            return path, False
-    data = path.read_bytes()
+def _whole_lines(path: Path) -> tuple[BinaryIO, bool]:
+    """The file, without its last line if that has no end; and whether it had none."""
+    file = path.open("rb")
+    file.seek(-1, io.SEEK_END)
+    is_cut_short = file.read(1) != b"\n"
+    file.seek(0)
+    if not is_cut_short:
+        return file, False
+    with file:
+        data = file.read()
     return io.BytesIO(data[: data.rfind(b"\n") + 1]), True
 
 
-def _lists(column: pd.Series[Any]) -> NDArray[np.float64] | None:
-    """JSON lists as a matrix; None if they are no lists of one length. Each text is parsed once."""
-    categories, codes = np.unique(column.cat.codes.to_numpy(), return_inverse=True)
-    if categories.size == 0 or categories[0] < 0:
-        return None
-    try:
-        lists = [json.loads(column.cat.categories[code]) for code in categories]
-        matrix = np.array(lists, dtype=np.float64)
-    except (ValueError, TypeError):
-        return None
-    return matrix[codes] if matrix.ndim == 2 and matrix.shape[1] else None
+def _table(source: BinaryIO, columns: list[str]) -> pd.DataFrame:
+    """The columns that we know. Raises ValueError if a field is of another type."""
+    known = {name: type_ for name, type_ in TYPES.items() if name in columns}
+    # Nothing but an empty field is a missing value: `nan` is none, and wrong.
+    missing: Any = {"keep_default_na": False, "na_values": [""]}
+    # Values beyond the last column are left out.
+    table: pd.DataFrame = pd.read_csv(
+        source, usecols=list(known), dtype=known, index_col=False, encoding_errors="replace", **missing
+    )
+    return table
 
 
-def _find_fault(path: Path) -> NoReturn:
-    """Raise for the first line that is wrong."""
-    before, length = float("-inf"), None
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.DictReader(file)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                raise ProfileFormatError(f"{path}: not a profile that can be read") from None
-            except csv.Error as error:
-                raise ProfileFormatError(f"{path}, line {reader.line_num}: {error}") from None
-            problem = _problem(row, before, length)
-            if problem:
-                raise ProfileFormatError(f"{path}, line {reader.line_num}: {problem}")
-            before, length = float(row["Timestamp"]), len(json.loads(row["Busy"]))
+def _profile(path: Path, table: pd.DataFrame, is_cut_short: bool) -> Profile:
+    """The profile of a table. Raises ValueError if a row is wrong; `faults.first_fault` finds which."""
+    if table.empty:
+        raise ProfileFormatError(NO_ROW.format(path))
+    times, finished = table["Timestamp"].to_numpy(), table["Finished"].to_numpy()
+    counts = {name: table[name].to_numpy() for name in faults.COUNTS if name in table}
+    others = [values[~np.isnan(values)] for name, values in counts.items() if name != "Finished"]
+    if not (np.isfinite(times).all() and _is_rising(times) and _is_rising(finished)):
+        raise ValueError
+    if not all(((values >= 0) & (values < np.inf)).all() for values in (finished, *others)):
+        raise ValueError
+    busy = _busy(table["Busy"])
+    is_sample = np.zeros(len(table), bool)
+    if "CPU" in table and "Memory" in table:
+        is_sample = (table["CPU"].notna() & table["Memory"].notna()).to_numpy()
+    has_samples = bool(is_sample.any())
+    seconds = times - times[0]
+    return Profile(
+        path=path,
+        seconds=seconds,
+        busy=busy,
+        finished=finished,
+        waiting=np.nan_to_num(counts["Waiting"]) if "Waiting" in table else None,
+        events=table["Event"].astype(object).to_numpy() if "Event" in table else None,
+        sampled=seconds[is_sample],
+        cpu_percent=_usage(table["CPU"][is_sample], busy.shape[1]) if has_samples else None,
+        memory_bytes=_usage(table["Memory"][is_sample], busy.shape[1]) if has_samples else None,
+        is_cut_short=is_cut_short,
+    )
 
 
-def _problem(row: dict[str, Any], before: float, length: int | None) -> str | None:
-    """What is wrong with a row, after one with this time and this many workers."""
-    try:
-        time = float(row["Timestamp"])
-    except (TypeError, ValueError):
-        return f"{row['Timestamp']!r} is not a time"
-    if not np.isfinite(time):
-        return f"{row['Timestamp']!r} is not a time"
-    if time < before:
-        return f"the time goes back, from {before} to {time}"
-    try:
-        busy = json.loads(row["Busy"])
-    except (TypeError, ValueError):
-        busy = None
-    if not isinstance(busy, list) or not busy or any(bit not in (0, 1) for bit in busy):
-        return f"{row['Busy']!r} is not a busy list of 0 and 1"
-    if length is not None and len(busy) != length:
-        return f"the busy list has {len(busy)} workers, and {length} before"
-    for name in COUNTS:
-        try:
-            if row.get(name) not in (None, "") or name == "Finished":
-                float(row[name])
-        except (TypeError, ValueError):
-            return f"{row[name]!r} is not a number ({name})"
-    for name in ("CPU", "Memory"):
-        if row.get(name):
-            try:
-                values = json.loads(row[name])
-            except ValueError:
-                values = None
-            if not isinstance(values, list) or len(values) != len(busy):
-                return f"{row[name]!r} is not a list of one value for each worker ({name})"
-    return None
+def _is_rising(values: NDArray[np.float64]) -> bool:
+    return bool((np.diff(values) >= 0).all())
+
+
+def _busy(column: pd.Series[Any]) -> NDArray[np.uint8]:
+    """The busy lists. Each text is parsed once."""
+    states = faults.matrix(list(column.cat.categories))
+    if states is None or not faults.are_bits(states) or column.isna().any():
+        raise ValueError
+    busy: NDArray[np.uint8] = states.astype(np.uint8)[column.cat.codes]
+    return busy
+
+
+def _usage(column: pd.Series[Any], workers: int) -> NDArray[np.float64]:
+    values = faults.matrix(list(column))
+    if values is None or values.shape[1] != workers:
+        raise ValueError
+    return values

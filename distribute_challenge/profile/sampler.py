@@ -6,6 +6,7 @@ at each interval a sample of what the workers' processes take, their child proce
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
@@ -40,23 +41,26 @@ class Meter:
     def measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:
         """The usage of each process since the last measurement, or since it began if that was later.
 
-        The process table is passed over once, and not at all if nobody can have children.
+        The process table is passed over once, and not at all if nobody can have children. Raises OSError
+        and psutil.Error, and then has measured nothing: the next measurement covers this time too.
         """
         children: dict[int, list[psutil.Process]] = {}
         if may_have_children or self._has_children:
             for process in psutil.process_iter(["ppid"]):
                 children.setdefault(process.info["ppid"], []).append(process)
         now = time.monotonic()
-        elapsed_s, self._measured_at = max(now - self._measured_at, 1e-3), now
-        before, self._before = self._before, {}
+        elapsed_s = max(now - self._measured_at, 1e-3)
+        after: dict[psutil.Process, float] = {}
+        usages = [UNKNOWN if pid is None else self._usage(pid, children, after, elapsed_s) for pid in pids]
+        self._measured_at, self._before = now, after
         self._has_children = any(children.get(pid) for pid in pids if pid is not None)
-        return [UNKNOWN if pid is None else self._usage(pid, children, before, elapsed_s) for pid in pids]
+        return usages
 
     def _usage(
         self,
         pid: int,
         children: dict[int, list[psutil.Process]],
-        before: dict[psutil.Process, float],
+        after: dict[psutil.Process, float],
         elapsed_s: float,
     ) -> Usage:
         try:
@@ -76,9 +80,9 @@ class Meter:
             except psutil.NoSuchProcess:
                 continue
             cpu_s += times.user + times.system + times.children_user + times.children_system
-        self._before[worker] = cpu_s
+        after[worker] = cpu_s
         # What an orphan took leaves the sum with it, which then is not less than nothing.
-        used_s = max(cpu_s - before.get(worker, 0.0), 0.0)
+        used_s = max(cpu_s - self._before.get(worker, 0.0), 0.0)
         return Usage(100 * used_s / elapsed_s, memory_bytes)
 
 
@@ -86,7 +90,8 @@ class Sampler:
     """Writes a profile, and measures, in a thread of its own.
 
     `path` is None where nothing is to be written. `pids` gives the workers' processes. Opening the file
-    raises OSError; a failure later, a full disk say, is logged once, and the record ends there.
+    raises OSError; a failure later, a full disk say, is logged once, and the record ends there. What cannot
+    be measured is logged once too, and unknown in the samples.
     """
 
     def __init__(
@@ -102,6 +107,8 @@ class Sampler:
         self._wake = threading.Event()
         self._is_closing = threading.Event()
         self._file: FileIO | None = None if path is None else open_profile(path)
+        self._meter = Meter()
+        self._has_failed_to_measure = False
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
@@ -125,7 +132,7 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        meter = Meter()
+        self._measure(may_have_children=False)  # What starting the workers took belongs to no sample.
         due = time.monotonic() + self._interval_s
         has_changed = False
         while not self._is_closing.is_set():
@@ -136,12 +143,11 @@ class Sampler:
             self._write_changes()
             if time.monotonic() >= due:
                 # Only a function starts processes: an idle pool is spared the look at all of them.
-                self._sample(meter, may_have_children=has_changed or self._rows.is_anyone_busy)
+                self._sample(may_have_children=has_changed or self._rows.is_anyone_busy)
                 has_changed = False
                 due = max(due + self._interval_s, time.monotonic())
         self._write_changes()
-        if self._file is not None:
-            self._file.close()
+        self._end_record()
 
     def _write_changes(self) -> None:
         text = []
@@ -149,10 +155,21 @@ class Sampler:
             text.append(self._rows.change(self._changes.popleft()))
         self._write("".join(text))
 
-    def _sample(self, meter: Meter, *, may_have_children: bool) -> None:
+    def _sample(self, *, may_have_children: bool) -> None:
         timestamp = self._clock.now()
-        self.latest = meter.measure(self._pids(), may_have_children=may_have_children)
+        self.latest = self._measure(may_have_children=may_have_children)
         self._write(self._rows.sample(timestamp, self.latest))
+
+    def _measure(self, *, may_have_children: bool) -> list[Usage]:
+        """What the workers take: unknown where the system does not tell, being out of descriptors say."""
+        pids = self._pids()
+        try:
+            return self._meter.measure(pids, may_have_children=may_have_children)
+        except (OSError, psutil.Error) as error:
+            if not self._has_failed_to_measure:
+                self._has_failed_to_measure = True
+                log.error("cannot measure the workers (%s): samples without values are recorded", error)
+            return [UNKNOWN] * len(pids)
 
     def _write(self, text: str) -> None:
         if self._file is None or not text:
@@ -163,5 +180,10 @@ class Sampler:
                 raise OSError(errno.ENOSPC, "no space left for the rest of a row")
         except OSError as error:
             log.error("the profile %s ends here (%s); the pool works on", self.path, error.strerror)
-            self._file.close()
-            self._file = None
+            self._end_record()
+
+    def _end_record(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # A remote file system tells only now; it was said before.
+                file.close()

@@ -83,7 +83,13 @@ class SchedulerService(rpyc.Service):
             raise ValueError("the reason must be a str")
         process = self._dispatcher.recycle(self._caller, self._pool.worker(port))
         ending = process.ending(ENDING_TIMEOUT_S)
-        log.warning("%s has had %s replaced: %.500s", self._caller, ending, reason)
+        log.warning(
+            "%s has had %s replaced (%s); its reason: %.500s",
+            self._caller,
+            ending.worker,
+            ending.how,
+            reason,
+        )
         return ending.to_json()
 
     def exposed_status(self) -> str:

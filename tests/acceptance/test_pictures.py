@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -56,10 +57,35 @@ def test_the_grapher_says_what_is_wrong(tmp_path: Path):
         script("grapher.py", "back.csv", cwd=tmp_path), "back.csv, line 4: the time goes back"
     )
     (tmp_path / "good.csv").write_text(PROFILE)
+    folder = script("grapher.py", "profiling", cwd=tmp_path)
+    assert_is_one_helpful_line(folder, "profiling is a folder: name a profile in it")
+    long_name = script("grapher.py", "x" * 300, cwd=tmp_path)
+    assert_is_one_helpful_line(long_name, "x (File name too long)")
     (tmp_path / "plots").write_text("a file where the folder should be")
     blocked = script("grapher.py", "good.csv", cwd=tmp_path)
     assert blocked.returncode == 2
     assert "cannot write the figures to plots" in blocked.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("benchmarks.csv", "1,2\n", "profiling/benchmarks.csv, line 1: not a sweep"),
+        ("benchmarks.json", '{"tasks": 0}', "profiling/benchmarks.json, line 1: it should say how"),
+    ],
+)
+def test_a_broken_sweep_does_not_keep_a_good_profile_from_being_drawn(
+    tmp_path: Path, name: str, content: str, message: str
+):
+    (tmp_path / "p.csv").write_text(PROFILE)
+    (tmp_path / "profiling").mkdir()
+    (tmp_path / "profiling" / "benchmarks.csv").write_text(SWEEP)
+    (tmp_path / "profiling" / name).write_text(content)
+    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr.startswith(f"grapher.py: the sweep is not drawn: {message}")
+    assert result.stderr.count("\n") == 1
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["busy.pdf", "throughput.pdf"]
 
 
 @pytest.mark.parametrize("moment", range(3))
@@ -88,15 +114,46 @@ def test_the_benchmark_measures_draws_and_resumes(tmp_path: Path):
     assert two <= 4 / 0.4
     assert re.search(r"^ +1 +2 +\d\.\d{4} +5\.0000 +\d+\.\d%$", result.stdout, re.MULTILINE)
     names = sorted(path.name for path in (tmp_path / "profiling").iterdir())
-    assert names == ["benchmarks.csv", "results_1_2.csv", "results_2_2.csv"]
+    assert names == ["benchmarks.csv", "benchmarks.json", "results_1_2.csv", "results_2_2.csv"]
+    settings = json.loads((tmp_path / "profiling" / "benchmarks.json").read_text())
+    assert settings == {"tasks": 2, "seconds": 0.2}
     before = (tmp_path / "profiling" / "results_1_2.csv").stat().st_mtime_ns
     again = script("benchmark.py", *arguments, cwd=tmp_path)
-    assert again.stdout == result.stdout
+    known = "2 of 2 cells were measured before (profiling/benchmarks.csv): remove that file to measure anew\n"
+    assert again.stdout == known + result.stdout
     assert (tmp_path / "profiling" / "results_1_2.csv").stat().st_mtime_ns == before
     assert processes_in(tmp_path) == []
 
 
+def test_a_sweep_is_not_mixed_with_one_of_other_settings(tmp_path: Path):
+    (tmp_path / "profiling").mkdir()
+    sweep = tmp_path / "profiling" / "benchmarks.csv"
+    sweep.write_text(SWEEP)
+    result = script("benchmark.py", "--workers=1", "--clients=2", "--tasks=1", cwd=tmp_path)
+    assert_is_one_helpful_line(
+        result,
+        "profiling/benchmarks.csv was measured with --tasks 5 --seconds 3: use those, or remove it",
+    )
+    settings = sweep.with_suffix(".json")
+    settings.write_text('{"tasks": 1, "seconds": 0.5}')
+    result = script("benchmark.py", cwd=tmp_path)
+    assert_is_one_helpful_line(result, "was measured with --tasks 1 --seconds 0.5")
+    arguments = ["--workers=1", "--clients=1", "--tasks=1", "--seconds=0.2"]
+    for other in ("[1, 2]", '{"tasks": true, "seconds": 3}', '{"tasks": 5, "seconds": NaN}', "\0"):
+        settings.write_text(other)
+        result = script("benchmark.py", *arguments, cwd=tmp_path)
+        assert_is_one_helpful_line(
+            result, "benchmarks.json, line 1: it should say", '{"tasks": 5, "seconds": 3}'
+        )
+    sweep.unlink()  # Then the settings are of nothing, whatever they are.
+    result = script("benchmark.py", *arguments, cwd=tmp_path)
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert "measured before" not in result.stdout
+    assert json.loads(settings.read_text()) == {"tasks": 1, "seconds": 0.2}
+
+
 SWEEP = "Workers,Functions,Throughput\n1,1,0.001667\n"
+SETTINGS = '{"tasks": 1, "seconds": 600}\n'
 
 
 def start_long_benchmark(folder: Path) -> subprocess.Popen[str]:
@@ -104,6 +161,7 @@ def start_long_benchmark(folder: Path) -> subprocess.Popen[str]:
     sweep = folder / "profiling" / "benchmarks.csv"
     sweep.parent.mkdir()
     sweep.write_text(SWEEP)
+    sweep.with_suffix(".json").write_text(SETTINGS)
     command = [sys.executable, str(ROOT / "benchmark.py"), "--workers", "1", "--clients", "1-2"]
     command += ["--tasks", "1", "--seconds", "600"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
@@ -121,7 +179,8 @@ def test_an_interrupted_benchmark_leaves_nothing_running_and_no_broken_file(tmp_
     assert process.returncode == 130
     assert stderr.splitlines()[-1].startswith("benchmark.py: stopped; what was measured is kept")
     assert processes_in(tmp_path) == []
-    assert [path.name for path in (tmp_path / "profiling").iterdir()] == ["benchmarks.csv"]
+    names = sorted(path.name for path in (tmp_path / "profiling").iterdir())
+    assert names == ["benchmarks.csv", "benchmarks.json"]
     assert (tmp_path / "profiling" / "benchmarks.csv").read_text() == SWEEP
 
 
@@ -137,6 +196,13 @@ def test_the_benchmark_says_what_is_wrong(tmp_path: Path):
     for wrong in ("0", "4-1", "a-b", "1-", "-"):
         result = script("benchmark.py", f"--workers={wrong}", cwd=tmp_path)
         assert_is_one_helpful_line(result, f"{wrong!r} is not a range: give it like 1-4")
+    result = script("benchmark.py", "--seconds=0", cwd=tmp_path)
+    assert_is_one_helpful_line(result, "'0' is too short: give more than 0 seconds")
+    (tmp_path / "profiling").write_text("a file where the folder should be")
+    assert_is_one_helpful_line(
+        script("benchmark.py", cwd=tmp_path), "cannot write to profiling/ (File exists)"
+    )
+    (tmp_path / "profiling").unlink()
     (tmp_path / "profiling").mkdir()
     (tmp_path / "profiling" / "benchmarks.csv").write_text("something else")
     result = script("benchmark.py", cwd=tmp_path)
@@ -146,6 +212,7 @@ def test_the_benchmark_says_what_is_wrong(tmp_path: Path):
 def test_a_cell_above_the_ideal_is_not_believed(tmp_path: Path):
     (tmp_path / "profiling").mkdir()
     (tmp_path / "profiling" / "benchmarks.csv").write_text(SWEEP)
+    (tmp_path / "profiling" / "benchmarks.json").write_text('{"tasks": 1, "seconds": 700}')
     result = script("benchmark.py", "--workers=1", "--clients=1", "--tasks=1", "--seconds=700", cwd=tmp_path)
     assert result.returncode == 1
     assert "the cell 1 x 1 is above the ideal, as no pool can be" in result.stderr

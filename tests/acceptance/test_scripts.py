@@ -258,9 +258,14 @@ def test_the_demo_shows_the_main_job(tmp_path: Path):
     result = script("examples/demo.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("func(3) = 9") == 4
-    assert "profiling/results_2.csv" in result.stdout
+    commands = [line.partition(" #")[0].split() for line in result.stdout.splitlines() if line[:1] == "$"]
+    assert [" ".join(command[2:]) for command in commands if command[2] != "challenge.py"] == [
+        "server.py 2 --port 0 --profile profiling/results_demo.csv",
+        "grapher.py results_demo.csv --out plots/demo --port 0",
+    ]
     assert "Throughput = 0.6" in result.stdout
     for name in ("busy", "throughput", "resources"):
-        assert f"plots/{name}.pdf\n" in result.stdout
-        assert (tmp_path / "plots" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert f"plots/demo/{name}.pdf\n" in result.stdout
+        assert (tmp_path / "plots" / "demo" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert [path.name for path in (tmp_path / "profiling").iterdir()] == ["results_demo.csv"]
     assert processes_in(tmp_path) == []

@@ -12,11 +12,13 @@ from unittest import mock
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from distribute_challenge.profile import plots
 from distribute_challenge.profile.efficiency import benchmark, ideal
+from distribute_challenge.profile.losses import marks
 from distribute_challenge.profile.reading import Profile, read_profile
 
 HEADER = ",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event\n"
@@ -120,12 +122,121 @@ def test_the_share_of_time_busy_is_that_of_the_time(tmp_path: Path):
     assert [label.get_text() for label in lanes.get_yticklabels()] == ["worker 1  :18812", "worker 2  :18813"]
 
 
-@pytest.mark.parametrize("size", [1, 4, 8])
+def test_without_time_the_axis_is_a_second_long(tmp_path: Path):
+    path = tmp_path / "profile.csv"
+    path.write_text(HEADER + '0,1.5,"[0, 1]",0,0,0,"[0, 0]","[1, 2]",sample\n')
+    profile = read_profile(path)
+    for figure in (plots.busy(profile, None), plots.throughput(profile), plots.resources(profile)):
+        assert figure is not None
+        assert all(axes.get_xlim() == (0, 1) for axes in figure.axes)
+
+
+@pytest.mark.parametrize("workers", [2, 16])
+def test_all_figures_of_a_profile_have_the_same_time_axis(tmp_path: Path, workers: int):
+    profile = make_profile(tmp_path, workers, 200)
+    figures = plots.busy(profile, None), plots.throughput(profile), plots.resources(profile)
+    for figure in figures:
+        assert figure is not None
+        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+        assert {axes.get_xlim() for axes in panels} == {(0, profile.seconds[-1])}
+
+
+def test_a_sample_covers_the_time_before_it(tmp_path: Path):
+    lists = f'"{[1] * 9}"'
+    rows = [f'{n},{time},"{[0] * 9}",0,0,0,{lists},{lists},sample\n' for n, time in enumerate((10, 12, 13))]
+    path = tmp_path / "profile.csv"
+    path.write_text(HEADER + f'0,8,"{[0] * 9}",0,0,0,,,start\n' + "".join(rows))
+    figure = plots.resources(read_profile(path))
+    assert figure is not None
+    (mesh,) = (part for part in figure.axes[0].collections if isinstance(part, QuadMesh))
+    assert mesh.get_coordinates()[0, :, 0].tolist() == [0, 2, 4, 5]
+
+
+def test_the_overall_throughput_is_drawn_where_there_was_work(tmp_path: Path):
+    rows = ((0, "start"), (5, "acquire"), (9, "free"), (20, "stop"))
+    text = "".join(
+        f'{n},{time},"[0]",{int(time > 5)},0,0,,,{event}\n' for n, (time, event) in enumerate(rows)
+    )
+    path = tmp_path / "profile.csv"
+    path.write_text(HEADER + text)
+    _, overall = plots.throughput(read_profile(path)).axes[0].get_lines()
+    assert list(overall.get_xdata()) == [5, 9]
+    assert list(overall.get_ydata()) == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("end", "throughput", "window"),
+    [
+        (100, 1, 10),
+        (100, 100, 5),
+        (15, 0.33, 5),
+        (25, 0.95, 10),
+        (1e-6, 1e6, 5e-7),
+        (10, 0, 0.5),
+        (3, 0.3, 1),
+    ],
+)
+def test_several_tasks_finish_in_the_sliding_window(end: float, throughput: float, window: float):
+    assert plots.window_s(end, throughput) == pytest.approx(window)
+
+
+START, LEASED = '0,1,"[0, 0]",0,0,0,,,start\n', '1,2,"[1, 0]",0,0,0,,,acquire\n'
+LOST_LEASED = START + LEASED + '2,3,"[1, 0]",0,0,0,,,lost\n'
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (LOST_LEASED, [("lost", 2, None)]),
+        (LOST_LEASED + '3,5,"[0, 0]",0,0,0,,,replaced\n', [("lost", 2, 0), ("replaced", 4, 0)]),
+        (LOST_LEASED + '3,5,"[1, 0]",0,0,0,,,replaced\n', [("lost", 2, None), ("replaced", 4, None)]),
+        (
+            START + '1,3,"[0, 1]",0,0,0,,,lost\n2,5,"[0, 0]",0,0,0,,,replaced\n',
+            [("lost", 2, 1), ("replaced", 4, 1)],
+        ),
+        (
+            LOST_LEASED.replace("[0, 0]", "[0]").replace("[1, 0]", "[1]"),
+            [("lost", 2, 0)],
+        ),
+    ],
+    ids=["never replaced", "free after it", "handed over at once", "lost while free", "the only one"],
+)
+def test_which_worker_was_lost_is_told_from_the_rows(
+    tmp_path: Path, rows: str, expected: list[tuple[str, float, int | None]]
+):
+    path = tmp_path / "profile.csv"
+    path.write_text(HEADER + rows)
+    profile = read_profile(path)
+    assert marks(profile) == expected
+    figure = plots.busy(profile, 18811)
+    assert overlapping(figure) == []
+    lanes = figure.axes[0]
+    legend = lanes.get_legend()
+    assert legend is not None
+    is_unknown = any(lane is None for _, _, lane in expected)
+    assert any("above: worker unknown" in text.get_text() for text in legend.get_texts()) == is_unknown
+    assert (lanes.get_ylim()[1] < -0.5) == is_unknown
+
+
+@pytest.mark.parametrize("size", [1, 4, 8, 9, 16, 40])
 def test_a_sweep_of_any_size_is_drawn(size: int):
+    counts = range(1, size + 1)
     cells = pd.DataFrame(
-        [(w, c, 0.99 * ideal(w, c, 5, 3)) for w in range(1, size + 1) for c in range(1, size + 1)],
+        [(w, c, 0.99 * ideal(w, c, 5, 3)) for w in counts for c in counts],
+        columns=["Workers", "Functions", "Throughput"],
+    )
+    figure = benchmark(cells, 5, 3)
+    assert overlapping(figure) == []
+    colors = {line.get_color() for line in figure.axes[0].get_lines() if line.get_marker() == "o"}
+    assert len(colors) == size
+    if size > 1:
+        assert overlapping(benchmark(cells.drop(index=1), 5, 3)) == []
+
+
+@pytest.mark.parametrize(("workers", "clients"), [(16, 2), (2, 16), (4, 1), (40, 4)])
+def test_a_sweep_of_any_shape_is_drawn(workers: int, clients: int):
+    cells = pd.DataFrame(
+        [(w, c, 0.99 * ideal(w, c, 5, 3)) for w in range(1, workers + 1) for c in range(1, clients + 1)],
         columns=["Workers", "Functions", "Throughput"],
     )
     assert overlapping(benchmark(cells, 5, 3)) == []
-    if size > 1:
-        assert overlapping(benchmark(cells.drop(index=1), 5, 3)) == []

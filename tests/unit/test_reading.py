@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distribute_challenge.errors import ProfileFormatError
+from distribute_challenge.profile import faults
 from distribute_challenge.profile.reading import read_profile, read_sweep
 
 HEADER = ",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event\n"
+SWEEP = "Workers,Functions,Throughput\n"
 ROWS = (
     '0,100.0,"[0, 0]",0,0,0,,,start\n'
     '1,101.0,"[1, 0]",0,0,2,,,acquire\n'
@@ -41,6 +48,11 @@ def test_a_profile_is_read_as_it_was_written(tmp_path: Path):
     assert not profile.is_cut_short
 
 
+def test_values_beyond_the_last_column_are_left_out(tmp_path: Path):
+    profile = read_profile(write(tmp_path, HEADER + ROWS + '5,110,"[1, 1]",1,0,0,,,acquire,more\n'))
+    assert profile.busy.tolist()[-1] == [1, 1]
+
+
 def test_files_with_the_first_four_columns_are_read_odd_ones_included(tmp_path: Path):
     """Counts as floats, lists without spaces, and a free of a worker that was free."""
     old = ',Timestamp,Busy,Finished\n0,10.5,"[0,1]",0.0\n1,11.5,"[0,0]",1.0\n2,12.5,"[0, 0]",5.0\n'
@@ -63,6 +75,9 @@ def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path, cut: int):
         ("", "line 1: the file is empty"),
         ("\n\n", "line 1: the file is empty"),
         (HEADER, "line 2: there is no row"),
+        (HEADER[:-1], "line 2: there is no row"),
+        (HEADER + ROWS[:10], "line 2: there is no row"),
+        (HEADER.replace("Waiting", "Busy"), "line 1: not a profile: it has the column Busy twice"),
         ("a,b\n1,2\n", "line 1: not a profile: it should begin with ,Timestamp,Busy,Finished"),
         (bytes(range(256)) * 100, "line 1: not a profile"),
         (HEADER.encode() + bytes(range(128, 256)) * 100 + b"\n", "line 2: "),
@@ -79,9 +94,24 @@ def test_a_row_that_was_cut_short_is_left_out(tmp_path: Path, cut: int):
             HEADER + ROWS + '5,110,"[0, 0]",1,0,0,"[1]","[1]",sample\n',
             "line 7: '[1]' is not a list of one value",
         ),
+        (
+            HEADER + ROWS + '5,110,"[0, 0]",1,0,0,"[""a"", 1]","[1, 1]",sample\n',
+            """line 7: '["a", 1]' is not a list of one value""",
+        ),
+        (HEADER + ROWS + '5,110,"[0, 0]",1,0,0,"[1, 1e999]","[1, 1]",sample\n', "line 7: '[1, 1e999]' is"),
+        (HEADER + ROWS + '5,110,"[0, 0]",1,0,0,"[1, NaN]","[1, 1]",sample\n', "line 7: '[1, NaN]' is"),
         (HEADER + ROWS + "5,110\n", "line 7: "),
+        (HEADER + ROWS + '5,110,"[0, 0]",nan,0,0,,,free\n', "line 7: 'nan' is not a number (Finished)"),
+        (HEADER + ROWS + '5,110,"[0, 0]",1_0,0,0,,,free\n', "line 7: '1_0' is not a number (Finished)"),
+        (HEADER + ROWS + '5,110,"[0, 0]",inf,0,0,,,free\n', "line 7: 'inf' is not a number (Finished)"),
+        (HEADER + ROWS + '5,110,"[0, 0]",1e999,0,0,,,free\n', "line 7: '1e999' is not a count (Finished)"),
+        (HEADER + ROWS + '5,110,"[0, 0]",0,0,0,,,free\n', "line 7: Finished falls, from 1 to 0"),
+        (HEADER + ROWS + '5,110,"[0, 0]",1,-1,0,,,free\n', "line 7: '-1' is not a count (Failed)"),
+        (HEADER + ROWS + '5,110,"[0, 0]",1,0,nan,,,free\n', "line 7: 'nan' is not a number (Waiting)"),
+        (HEADER + ROWS + '5,110,"[0, 0]",1,0,0,,,"free\n', "line 7: the file ends within quotes"),
+        (HEADER + ROWS + f'5,{"1" * 500}x,"[0, 0]",1,0,0,,,free\n', f"line 7: '{'1' * 80}...' is not a time"),
     ],
-    ids=range(17),
+    ids=range(32),
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, content: str | bytes, message: str):
     path = write(tmp_path, content)
@@ -91,10 +121,93 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, content: str |
     assert "\n" not in str(caught.value)
 
 
-def test_a_sweep_that_is_none_is_told(tmp_path: Path):
-    with pytest.raises(ProfileFormatError, match="not a sweep"):
-        read_sweep(write(tmp_path, "a,b\n1,2\n"))
-    with pytest.raises(ProfileFormatError, match="not a sweep"):
-        read_sweep(write(tmp_path, ""))
-    cells = read_sweep(write(tmp_path, "Workers,Functions,Throughput\n1,1,0.33\n1,1,0.3\n"))
+@given(st.data())
+def test_a_row_broken_anywhere_is_said_with_its_line(data: st.DataObject):
+    """Whatever takes the place of a field: it is read, or the line of that field is named."""
+    lines = (HEADER + ROWS).splitlines()
+    line = data.draw(st.integers(1, len(lines) - 1))
+    fields = next(csv.reader([lines[line]]))
+    text = st.one_of(st.text("0123456789.,-+eE[]{} nulatrif_\t\"'", max_size=9), st.text(max_size=4))
+    fields[data.draw(st.integers(1, len(fields) - 2))] = data.draw(text)
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(fields)
+    lines[line] = row.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), "".join(f"{line}\n" for line in lines))
+        fault = what_is_wrong(path)
+    # A time that leaps ahead, say, is wrong only beside the next row.
+    end = line + 1 + row.getvalue().count("\n")
+    assert fault is None or fault.startswith((f"{path}, line {end}: ", f"{path}, line {end + 1}: "))
+
+
+def what_is_wrong(path: Path) -> str | None:
+    try:
+        profile = read_profile(path)
+    except ProfileFormatError as error:
+        return str(error)
+    assert np.isfinite(profile.finished).all()
+    assert profile.throughput >= 0
+    return None
+
+
+def test_lists_that_are_only_well_formed_together_are_none():
+    assert faults.matrix(["[1", "2],[3]"]) is None
+    assert faults.matrix(["[1],[2]", "[3]"]) is None
+    assert faults.matrix(['["]', '["]']) is None
+
+
+def test_lists_are_parsed_in_blocks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(faults, "BLOCK", 2)
+    values = faults.matrix(["[1, 2]", "[3, 4]", "[5, null]"])
+    assert values is not None
+    np.testing.assert_array_equal(values, [[1, 2], [3, 4], [5, np.nan]])
+    assert faults.matrix(["[1, 2]", "[3, 4]", "[5]"]) is None
+    assert faults.matrix(["[1, 2]", "[3, 4]", "[5, x]"]) is None
+
+
+@pytest.mark.parametrize(
+    ("events", "span_s", "throughput"),
+    [
+        (["start", "acquire", "free", "acquire", "free", "stop"], (1, 4), 4 / 3),
+        (["start", "acquire", "sample", "sample", "sample", "sample"], (1, 5), 5 / 4),
+        (["free", "start", "acquire", "sample", "lost", "replaced"], (2, 5), 5 / 3),
+        (["start", "sample", "sample", "sample", "sample", "stop"], (0, 5), 1),
+    ],
+    ids=["to the last free", "without a free", "a free before", "without an acquire"],
+)
+def test_the_work_begins_with_an_acquire_and_ends_with_a_free(
+    tmp_path: Path, events: list[str], span_s: tuple[float, float], throughput: float
+):
+    """In these profiles one task finishes each second: what does so after the work does not count."""
+    rows = [f'{n},{100 + n},"[0]",{n},0,0,,,{event}\n' for n, event in enumerate(events)]
+    profile = read_profile(write(tmp_path, HEADER + "".join(rows)))
+    assert (profile.span_s, profile.throughput) == (span_s, throughput)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: not a sweep: it should begin with Workers,Functions,Throughput"),
+        ("a,b\n1,2\n", "line 1: not a sweep"),
+        (SWEEP, "line 2: there is no row"),
+        (SWEEP + "1,1,0.33\n1.5,2,0.33\n", "line 3: Workers and Functions should be whole numbers from 1"),
+        (SWEEP + "1,0,0.33\n", "line 2: Workers and Functions"),
+        (SWEEP + "nan,1,0.33\n", "line 2: Workers and Functions"),
+        (SWEEP + "1,1e999,0.33\n", "line 2: Workers and Functions"),
+        (SWEEP + "1,1\n", "line 2: '' is not a throughput"),
+        (SWEEP + "1,1,0.33\n\n1,2,nan\n", "line 4: 'nan' is not a throughput"),
+        (SWEEP + "1,1,0\n", "line 2: '0' is not a throughput"),
+        (SWEEP + "1,1,1e999\n", "line 2: '1e999' is not a throughput"),
+    ],
+    ids=range(11),
+)
+def test_what_is_wrong_in_a_sweep_is_said_with_its_line(tmp_path: Path, content: str, message: str):
+    path = write(tmp_path, content)
+    with pytest.raises(ProfileFormatError) as caught:
+        read_sweep(path)
+    assert str(caught.value).startswith(f"{path}, {message}")
+
+
+def test_of_a_cell_that_was_measured_twice_the_last_result_counts(tmp_path: Path):
+    cells = read_sweep(write(tmp_path, SWEEP + "1,1,0.33\n1,1,0.3\n"))
     assert cells.to_dict("records") == [{"Workers": 1, "Functions": 1, "Throughput": 0.3}]

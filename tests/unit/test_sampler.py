@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import itertools
 import json
 import logging
 import os
@@ -13,9 +15,10 @@ import threading
 from pathlib import Path
 from unittest.mock import Mock
 
+import psutil
 import pytest
 
-from distribute_challenge.profile.record import COUNTS_ONLY, name_for_older, open_profile
+from distribute_challenge.profile.record import COUNTS_ONLY, Usage, name_for_older, open_profile
 from distribute_challenge.profile.sampler import Meter, Sampler
 from tests.running import eventually
 
@@ -69,6 +72,53 @@ def test_a_full_disk_ends_the_record_and_is_said_once(
     assert [record.getMessage() for record in caplog.records] == [
         f"the profile {tmp_path}/p.csv ends here (No space left on device); the pool works on"
     ]
+
+
+def test_what_cannot_be_measured_is_unknown_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    """Out of descriptors, say. The changes are recorded all the same, and measuring is tried again."""
+    measure = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
+    monkeypatch.setattr(Meter, "measure", measure)
+    path = tmp_path / "p.csv"
+    sampler = Sampler(path, 2, 0.01, lambda: [1, 2])
+    with caplog.at_level(logging.ERROR):
+        sampler.start()
+        eventually(lambda: len(rows(path)) > 2, "there are samples")
+        measure.side_effect = psutil.AccessDenied(1)
+        sampler.record("acquire", 0, 1, 0, 0, 0)
+        eventually(lambda: rows(path)[-1]["Busy"] == "[1, 0]", "the change is recorded")
+        assert {row["CPU"] for row in rows(path)} <= {"", "[null, null]"}
+        measure.side_effect = None
+        measure.return_value = [Usage(50, 1024), Usage(0, 2048)]
+        eventually(lambda: rows(path)[-1]["CPU"] == "[50, 0]", "the workers are measured again")
+        sampler.close()
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("cannot measure the workers ([Errno 24] Too many open files)")
+
+
+def test_a_measurement_that_fails_does_not_lose_what_was_known(monkeypatch: pytest.MonkeyPatch):
+    """Else the next one would count everything since the process began as if it had just been taken."""
+    meter = Meter()
+    meter.measure([os.getpid()], may_have_children=False)
+    known = dict(meter._before)
+    monkeypatch.setattr(psutil.Process, "cpu_times", Mock(side_effect=psutil.AccessDenied(1)))
+    with pytest.raises(psutil.AccessDenied):
+        meter.measure([os.getpid()], may_have_children=False)
+    assert meter._before == known
+
+
+def test_what_a_worker_took_before_the_record_began_is_in_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usages = itertools.chain([[Usage(900, 1024)]], itertools.repeat([Usage(1, 1024)]))
+    monkeypatch.setattr(Meter, "measure", Mock(side_effect=usages))
+    path = tmp_path / "p.csv"
+    sampler = Sampler(path, 1, 0.01, lambda: [1])
+    sampler.start()
+    eventually(lambda: rows(path), "there is a sample")
+    sampler.close()
+    assert rows(path)[0]["CPU"] == "[1]"
 
 
 def test_a_workers_usage_includes_its_children():

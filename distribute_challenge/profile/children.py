@@ -1,0 +1,91 @@
+"""The benchmark's child processes: started with care, talked to in lines, and ended with us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+
+from distribute_challenge.address import SERVER_VARIABLE
+
+STOP_S = 30.0
+
+
+class ChildEnded(Exception):
+    """A server or a client could not be started, or ended too early."""
+
+
+@contextlib.contextmanager
+def running(command: list[str], server: str, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A child process, ended with the block. It has a session of its own: Ctrl-C is for us to pass on."""
+    process = None
+    try:
+        with uninterrupted():
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                    pass_fds=pass_fds,
+                    env={**os.environ, SERVER_VARIABLE: server},
+                )
+            except OSError as error:
+                raise ChildEnded(f"cannot start a process of the benchmark ({error.strerror})") from None
+        yield process
+    finally:
+        if process is not None:
+            end(process)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until the end of the block: else a process could be started, and nobody know of it."""
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        raise KeyboardInterrupt
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a child process, and wait for that."""
+    with process:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def tell(process: subprocess.Popen[str], words: bytes) -> None:
+    """Write to a child. Raises ChildEnded if it has ended."""
+    assert process.stdin is not None
+    try:
+        # Past the buffer: what an interrupt leaves in that, closing it would try to write again.
+        os.write(process.stdin.fileno(), words)
+    except BrokenPipeError:
+        raise ended(process) from None
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    """The next line that a child prints. Raises ChildEnded if it ended instead."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise ended(process)
+    return line
+
+
+def ended(process: subprocess.Popen[str]) -> ChildEnded:
+    """What is wrong if a child has ended."""
+    return ChildEnded(
+        f"a process of the benchmark ended too early, with exit code {process.wait()}: "
+        "what it said is above; start the benchmark again to go on from there"
+    )

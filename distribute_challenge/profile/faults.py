@@ -1,0 +1,135 @@
+"""What the rows of a profile may hold, and which line is the first to hold something else.
+
+Profiles are read by column, which says only whether all is well. `first_fault` goes through a file that
+turned out to be broken once more, row by row, with the same rules.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+COUNTS = ("Finished", "Failed", "Waiting")
+# A number as files have it. What else Python takes for one (1_000, nan) is none.
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+SHOWN = 80  # letters of a wrong field in an error
+BLOCK = 50_000  # Lists that are parsed together: more are no faster, and take more memory.
+
+
+class Before(NamedTuple):
+    """What a row has to agree with: the one before it."""
+
+    time: float = -math.inf
+    finished: float = 0
+    workers: int | None = None
+
+
+def number(text: str | None) -> float:
+    """A number; nan if the text is none."""
+    return float(text) if text is not None and NUMBER.fullmatch(text) else math.nan
+
+
+def matrix(texts: Sequence[str]) -> NDArray[np.float64] | None:
+    """JSON lists of numbers as the rows of a matrix, null being nan; None if one is something else.
+
+    All have one length, of 1 or more.
+
+    >>> matrix(["[0, 1]", "[0.5, null]"]).tolist()
+    [[0.0, 1.0], [0.5, nan]]
+    >>> matrix(["[0, 1]", "[0]"]), matrix(['["0"]']), matrix(["[]"])
+    (None, None, None)
+    """
+    blocks = [_block(texts[start : start + BLOCK]) for start in range(0, len(texts), BLOCK)]
+    known = [block for block in blocks if block is not None]
+    if not known or len(known) < len(blocks) or len({block.shape[1] for block in known}) > 1:
+        return None
+    return np.concatenate(known)
+
+
+def are_bits(busy: NDArray[np.float64]) -> bool:
+    """Whether a matrix holds nothing but 0 and 1."""
+    return bool(np.isin(busy, (0, 1)).all())
+
+
+def first_fault(lines: Iterable[str]) -> tuple[int, str]:
+    """The first line that is wrong, and what is wrong with it."""
+    reader = csv.DictReader(lines)
+    before = Before()
+    try:
+        for row in reader:
+            before = _check(row, before)
+    except (csv.Error, ValueError) as error:
+        return reader.line_num, str(error)
+    return reader.line_num, "the file ends within quotes"
+
+
+def _block(texts: Sequence[str]) -> NDArray[np.float64] | None:
+    """One call parses all, several times faster than one for each.
+
+    For that to mean the same, each text has to be one list without brackets inside: no `[1],[2]`, no `[1`.
+    """
+    joined = ",".join(texts)
+    are_single = joined.count("[") == joined.count("]") == len(texts)
+    if not are_single or any(text[:1] != "[" or text[-1:] != "]" for text in texts):
+        return None
+    try:
+        lists = json.loads(f"[{joined}]", parse_constant=_refuse)
+        if not set(map(type, itertools.chain.from_iterable(lists))) <= {int, float, type(None)}:
+            return None
+        values = np.array(lists, np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    is_good = (
+        values.ndim == 2 and len(values) == len(texts) and values.shape[1] and not np.isinf(values).any()
+    )
+    return values if is_good else None
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _check(row: dict[str, Any], before: Before) -> Before:
+    """Raise ValueError for what is wrong with a row; what the next one has to agree with."""
+    time = number(row["Timestamp"])
+    if not math.isfinite(time):
+        raise ValueError(f"{quoted(row['Timestamp'])} is not a time")
+    if time < before.time:
+        raise ValueError(f"the time goes back, from {before.time} to {time}")
+    busy = matrix([row["Busy"] or ""])
+    if busy is None or not are_bits(busy):
+        raise ValueError(f"{quoted(row['Busy'])} is not a busy list of 0 and 1")
+    workers = busy.shape[1]
+    if before.workers not in (None, workers):
+        raise ValueError(f"the busy list has {workers} workers, and {before.workers} before")
+    counts = [_count(name, row[name]) for name in COUNTS if row.get(name) or name == "Finished"]
+    if counts[0] < before.finished:
+        raise ValueError(f"Finished falls, from {before.finished:g} to {counts[0]:g}")
+    for name in ("CPU", "Memory") if row.get("CPU") and row.get("Memory") else ():
+        values = matrix([row[name]])
+        if values is None or values.shape[1] != workers:
+            raise ValueError(f"{quoted(row[name])} is not a list of one value for each worker ({name})")
+    return Before(time, counts[0], workers)
+
+
+def _count(name: str, text: str | None) -> float:
+    value = number(text)
+    if math.isnan(value):
+        raise ValueError(f"{quoted(text)} is not a number ({name})")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{quoted(text)} is not a count ({name})")
+    return value
+
+
+def quoted(text: str | None) -> str:
+    """A field in quotes, not all of it if it is long; one that is missing is empty."""
+    text = text or ""
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")

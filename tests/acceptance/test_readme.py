@@ -29,8 +29,13 @@ def test_the_first_example(server: RunningServer, tmp_path: Path):
     assert server.status()["finished"] == 1
 
 
+def test_the_executor(server: RunningServer, tmp_path: Path):
+    assert run_block(server, tmp_path, PYTHON_BLOCKS[1]) == f"27 {sum(x**3 for x in range(1000))}\n"
+    assert server.status()["finished"] == 1001
+
+
 def test_the_plain_client(server: RunningServer, tmp_path: Path):
-    block = PYTHON_BLOCKS[1].replace("18811", str(server.port))
+    block = PYTHON_BLOCKS[2].replace("18811", str(server.port))
     assert run_block(server, tmp_path, f"{block}\nprint(result)\n") == "9\n"
     assert server.status()["finished"] == 1
 

@@ -82,6 +82,17 @@ def positive_duration(text: str) -> int | float:
     return seconds
 
 
+def size(text: str) -> int:
+    """An argument that is a size of memory, in bytes or with K, M or G: like `2G`."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    unit = units.get(text[-1:].upper(), 1)
+    number = text if unit == 1 else text[:-1]
+    count = int(number) * unit if number.isascii() and number.isdigit() and len(number) < 16 else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: give it like 2G or 500M")
+    return count
+
+
 def listen(host: str, port: int, other: str = "another --port") -> socket.socket:
     """A listening socket on a loopback address.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import rpyc
 
@@ -228,6 +228,14 @@ class OutputReader:
         self.link.close()
 
 
+class Facts(NamedTuple):
+    """What a client has to know about a pool."""
+
+    python: str  # the workers' version, as `3.12`
+    workers: int
+    max_tasks: int | None  # after which a worker is replaced
+
+
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
@@ -236,10 +244,10 @@ class Connections:
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
-        self._facts: tuple[str, int] | None = None
+        self._facts: Facts | None = None
 
-    def facts(self) -> tuple[str, int]:
-        """The workers' Python version, as `3.12`, and how many there are. Raises ServerUnavailable."""
+    def facts(self) -> Facts:
+        """What does not change about the pool. Raises ServerUnavailable."""
         if self._facts is None:
             server, _ = self.take_server()
             try:
@@ -250,7 +258,8 @@ class Connections:
             except BaseException:
                 server.close()
                 raise
-            self._facts = ".".join(status["python"].split(".")[:2]), len(status["workers"])
+            python = ".".join(status["python"].split(".")[:2])
+            self._facts = Facts(python, len(status["workers"]), status.get("max_tasks"))
             self.put_server(server)
         return self._facts
 

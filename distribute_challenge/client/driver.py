@@ -268,15 +268,15 @@ class Driver:
 
     def _fill_lanes(self) -> None:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""
-        now = time.monotonic()
         # As long as another worker may be had at once, nothing is sent ahead of its turn.
-        may_send_ahead = len(self._lanes) >= self._max_lanes or any(
-            lane.has_waited(now) for lane in self._lanes
-        )
+        working = [lane for lane in self._lanes if lane.state is State.WORKING]
+        now = time.monotonic()
+        may_send_ahead = len(working) >= self._max_lanes or any(lane.has_waited(now) for lane in self._lanes)
         has_sent = True
         while has_sent and self._waiting:
             has_sent = False
-            for lane in self._lanes:
+            working.sort(key=lambda lane: len(lane.sent))
+            for lane in working:
                 if self._waiting and (may_send_ahead or not lane.sent) and lane.can_take(self._waiting[0]):
                     self._send(lane)
                     has_sent = True

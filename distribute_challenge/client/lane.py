@@ -62,6 +62,7 @@ class Lane:
         self._broken = Broken("", has_run=False)
         self._lost: Task | None = None
         self._finished = self._failed = 0
+        self._functions_left = connections.facts().max_tasks or math.inf
         self._bytes_ahead = 0
         self._ahead_s = 0.0
         self._printer = Printer()
@@ -102,6 +103,8 @@ class Lane:
         """Whether a task may be sent now, perhaps ahead of its turn."""
         if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
             return False
+        if self._functions_left < task.count and self.sent:
+            return False
         if task.options.timeout_s is not None and self.sent:
             return False  # Its time begins when it is sent.
         if not self.sent:
@@ -122,6 +125,8 @@ class Lane:
             self._break(Broken("it has died", has_run=False))
             return
         self.sent.append((task, answer))
+        self._functions_left -= task.count
+        self.has_to_yield |= self._functions_left <= 0
         self._measure_ahead()
 
     def got_worker(self, worker: WorkerConnection) -> None:
@@ -162,7 +167,7 @@ class Lane:
             self._serve_worker()
             if self._keeping is not None and self._keeping.is_here:
                 answer, self._keeping = self._keeping, None
-                self.has_to_yield = int(answer.value) > 0
+                self.has_to_yield |= int(answer.value) > 0
 
     def tick(self, now: float) -> None:
         """Do what is due at this time."""

@@ -29,8 +29,12 @@ class Broken(Exception):
         if not self.has_run:
             return Unusable(f"{ending.worker} was replaced: {self}")
         message = f"{ending.worker} died while it ran {name}: {ending.how}"
-        lines = "".join(f"\n    {line}" for line in ending.last_lines)
-        return WorkerLost(f"{message}. The last it printed:{lines}" if lines else message)
+        if ending.memory_bytes is not None:
+            message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
+        for title, lines in (("The last it printed", ending.last_lines), ("The stack", ending.stack)):
+            if lines:
+                message += f". {title}:" + "".join(f"\n    {line}" for line in lines)
+        return WorkerLost(message)
 
 
 class Overdue(Broken):

@@ -72,6 +72,7 @@ class Mapping:
         self._is_exhausted = False
         self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
         self._workers = pool.workers()
+        self._max_chunk = pool.max_chunk() or MAX_CHUNK
         self._function = shipment.dump_function(pool.python)
         self._fill()
 
@@ -164,7 +165,7 @@ class Mapping:
             size = min(size, int(MEBI / self._bytes_per_item))
         if self._total is not None:  # Near the end, all workers shall end together.
             size = min(size, (self._total - self._taken) // (2 * self._workers))
-        return max(min(size, self._buffer_size // 4), 1)
+        return max(min(size, self._buffer_size // 4, self._max_chunk), 1)
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

@@ -197,13 +197,17 @@ class PoolExecutor(Executor):
 
     def workers(self) -> int:
         """How many workers may be used at once. Raises ServerUnavailable."""
-        _, workers = self._connections.facts()
+        workers = self._connections.facts().workers
         return min(workers, self._max_workers or workers)
+
+    def max_chunk(self) -> int | None:
+        """How many functions may go to a worker at once. Raises ServerUnavailable."""
+        return self._connections.facts().max_tasks
 
     @property
     def python(self) -> str:
         """The workers' Python version, as `3.12`. Raises ServerUnavailable."""
-        return self._connections.facts()[0]
+        return self._connections.facts().python
 
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""

@@ -99,6 +99,8 @@ class Sampler:
     ) -> None:
         self.path = path
         self.latest = [UNKNOWN] * workers
+        # Called in the sampler's thread with the processes and what each takes.
+        self.on_sample: Callable[[Sequence[int | None], Sequence[Usage]], None] = lambda _pids, _usages: None
         self._interval_s = interval_s
         self._pids = pids
         self._clock = Clock()
@@ -132,7 +134,9 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        self._measure(may_have_children=False)  # What starting the workers took belongs to no sample.
+        self._measure(
+            self._pids(), may_have_children=False
+        )  # What starting the workers took belongs to no sample.
         due = time.monotonic() + self._interval_s
         has_changed = False
         while not self._is_closing.is_set():
@@ -157,12 +161,13 @@ class Sampler:
 
     def _sample(self, *, may_have_children: bool) -> None:
         timestamp = self._clock.now()
-        self.latest = self._measure(may_have_children=may_have_children)
+        pids = self._pids()
+        self.latest = self._measure(pids, may_have_children=may_have_children)
+        self.on_sample(pids, self.latest)
         self._write(self._rows.sample(timestamp, self.latest))
 
-    def _measure(self, *, may_have_children: bool) -> list[Usage]:
+    def _measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:
         """What the workers take: unknown where the system does not tell, being out of descriptors say."""
-        pids = self._pids()
         try:
             return self._meter.measure(pids, may_have_children=may_have_children)
         except (OSError, psutil.Error) as error:

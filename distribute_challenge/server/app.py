@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import logging
 import platform
 import resource
@@ -16,12 +17,14 @@ from typing import Any
 
 from distribute_challenge import cli
 from distribute_challenge.address import DEFAULT_PORT, Address
+from distribute_challenge.profile.record import Usage
 from distribute_challenge.profile.sampler import Sampler
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.service import Pool, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.acceptor import Acceptor
+from distribute_challenge.wire.access import check_loopback, check_owner
 from distribute_challenge.wire.transport import KIBI
 
 log = logging.getLogger(__name__)
@@ -65,10 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
     listeners = [cli.listen(options.host, port) for port in worker_ports]
     ports = [listener.getsockname()[1] for listener in listeners]
-    supervisor = Supervisor(listeners, address, on_failure=lambda reason: mailbox.post(Stop(reason, 1)))
+    supervisor = Supervisor(
+        listeners,
+        address,
+        on_failure=lambda reason: mailbox.post(Stop(reason, 1)),
+        worker_options=["--allow-any-local-user"] if options.allow_any_local_user else [],
+    )
     sampler = open_sampler(options, supervisor)
     dispatcher = Dispatcher(
         options.workers,
+        max_tasks=options.max_tasks,
         process=supervisor.process,
         record=sampler.record,
         on_all_up=lambda: mailbox.post(Progress.ALL_UP),
@@ -77,10 +86,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
 
     def status() -> dict[str, Any]:
-        return describe(dispatcher, supervisor, sampler, ports, uptime_s=time.monotonic() - started)
+        fixed = {"python": platform.python_version(), "max_tasks": options.max_tasks}
+        uptime_s = round(time.monotonic() - started, 3)
+        return {**fixed, **describe(dispatcher, supervisor, sampler, ports), "uptime": uptime_s}
 
-    pool = Pool(dispatcher, ports, status)
-    acceptor = Acceptor(listener, lambda: SchedulerService(pool), max_frame_bytes=64 * KIBI)
+    pool = Pool(dispatcher, ports, status, lambda worker: sampler.latest[worker].memory_bytes)
+    if options.memory_limit is not None:
+        sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
+    acceptor = Acceptor(
+        listener,
+        lambda: SchedulerService(pool),
+        max_frame_bytes=64 * KIBI,
+        admit=check_loopback if options.allow_any_local_user else check_owner,
+    )
 
     supervisor.start(dispatcher)
     try:
@@ -135,6 +153,23 @@ def parse(arguments: Sequence[str] | None) -> Any:
         type=cli.duration,
         default=10,
         help="how many seconds running functions have when the server stops (10)",
+    )
+    parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        type=cli.size,
+        help="kill a worker that takes more, its child processes included (like 2G or 500M)",
+    )
+    parser.add_argument(
+        "--max-tasks",
+        metavar="N",
+        type=cli.number_of("functions"),
+        help="replace a worker that has run so many functions",
+    )
+    parser.add_argument(
+        "--allow-any-local-user",
+        action="store_true",
+        help="let in every user of this machine: each can then run any code as you",
     )
     parser.add_argument("--owner", metavar="FD", type=int, help="a pipe: the server ends when that does")
     parser.add_argument("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
@@ -191,8 +226,20 @@ def await_idle(mailbox: Mailbox[Stop | Progress], grace_s: float) -> None:
         log.warning("some functions did not end within the %s s of grace", grace_s)
 
 
+def kill_the_greedy(
+    supervisor: Supervisor, limit_bytes: int, pids: Sequence[int | None], usages: Sequence[Usage]
+) -> None:
+    """Kill the workers that take more memory than they may."""
+    for worker, (pid, usage) in enumerate(zip(pids, usages, strict=True)):
+        process = supervisor.process(worker)
+        is_greedy = usage.memory_bytes is not None and usage.memory_bytes > limit_bytes
+        if is_greedy and process is not None and process.pid == pid:
+            taken, limit = (usage.memory_bytes or 0) / 2**20, limit_bytes / 2**20
+            process.kill(f"it took {taken:.0f} MiB, and --memory-limit is {limit:.0f} MiB")
+
+
 def describe(
-    dispatcher: Dispatcher, supervisor: Supervisor, sampler: Sampler, ports: list[int], uptime_s: float
+    dispatcher: Dispatcher, supervisor: Supervisor, sampler: Sampler, ports: list[int]
 ) -> dict[str, Any]:
     """The pool's state, as `status()` tells it."""
     states, counts = dispatcher.snapshot()
@@ -200,4 +247,4 @@ def describe(
         {"port": port, "pid": pid, "state": state, "cpu": usage.cpu_percent, "memory": usage.memory_bytes}
         for port, pid, state, usage in zip(ports, supervisor.pids(), states, sampler.latest, strict=True)
     ]
-    return {"python": platform.python_version(), "workers": workers, **counts, "uptime": round(uptime_s, 3)}
+    return {"workers": workers, **counts}

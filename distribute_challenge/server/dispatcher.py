@@ -29,10 +29,13 @@ class Dispatcher:
         record: Callable[[str, int | None, int, int, int, int], None],
         on_all_up: Callable[[], None],
         on_idle: Callable[[], None],
+        max_tasks: int | None = None,
     ) -> None:
         self._lock = threading.Lock()  # guards all that follows, and the order of what is recorded
         self._scheduler: Scheduler[Caller] = Scheduler(size)
         self._lost_under_lease: dict[int, WorkerProcess] = {}  # until that lease ends
+        self._max_tasks = max_tasks
+        self._tasks = [0] * size  # that each worker's process has run
         self._is_open = False
         self._is_closed = False
         self._is_ended = False
@@ -79,17 +82,30 @@ class Dispatcher:
     def free(self, caller: Caller, worker: int, finished: int, failed: int) -> None:
         """End a lease. Raises ValueError, and changes nothing, unless `caller` holds it."""
         with self._lock:
-            self._drop_who_hung_up()
-            self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
+            is_worn = self._is_worn(worker, finished + failed)
+            if is_worn and self._scheduler.is_up(worker):
+                self._scheduler.retire(caller, worker, finished, failed)
+                self._note("free", worker)
+            else:
+                self._drop_who_hung_up()
+                self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
+                is_worn = False
+            self._count(worker, finished + failed)
             self._lost_under_lease.pop(worker, None)
             self._check_idle()
+            process = self._process(worker)
+        if is_worn and process is not None:
+            log.info("worker %d has run its functions, and is replaced", process.port)
+            process.kill()
 
     def keep(self, caller: Caller, worker: int, finished: int, failed: int) -> int:
         """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does."""
         with self._lock:
             self._scheduler.keep(caller, worker, finished, failed)
+            self._count(worker, finished + failed)
             self._note(COUNTS_ONLY, None)
-            return self._scheduler.waiting
+            # Who is asked to give a worker back that has run enough is told that somebody waits.
+            return max(self._scheduler.waiting, int(self._is_worn(worker, 0)))
 
     def recycle(self, caller: Caller, worker: int) -> WorkerProcess:
         """End a lease and kill its worker; returns the process that was lost. Raises as `free` does."""
@@ -122,6 +138,7 @@ class Dispatcher:
         """A worker's process answers."""
         with self._lock:
             self._drop_who_hung_up()
+            self._tasks[worker] = 0
             ticket = self._scheduler.up(worker)
             if self._is_open:
                 self._pass_on("replaced", worker, ticket)
@@ -170,6 +187,13 @@ class Dispatcher:
         if not self._scheduler.is_up(worker):
             return "starting"
         return "free" if self._scheduler.holder(worker) is None else "leased"
+
+    def _count(self, worker: int, tasks: int) -> None:
+        self._tasks[worker] += tasks
+
+    def _is_worn(self, worker: int, more: int) -> bool:
+        """Whether a worker's process has run as many functions as it shall."""
+        return self._max_tasks is not None and self._tasks[worker] + more >= self._max_tasks
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
@@ -25,6 +26,8 @@ from distribute_challenge.wire.ending import Ending
 log = logging.getLogger(__name__)
 
 LAST_LINES = 20
+_KEPT_LINES = 200  # A fault handler's stack is among them.
+_FAULT = "Fatal Python error: "
 _READ_BYTES = 1 << 16
 _LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
 _MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
@@ -33,21 +36,22 @@ _MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
 class WorkerProcess:
     """A running worker, from its start. Raises OSError if it cannot be started."""
 
-    def __init__(self, listener: socket.socket, server: Address) -> None:
+    def __init__(self, listener: socket.socket, server: Address, options: Sequence[str] = ()) -> None:
         host, self.port = listener.getsockname()[:2]
         self.is_ready = False
         # Guards `_is_reaped`: once reaped, the number may be that of another process.
         self._lock = threading.Lock()
         self._is_reaped = False
+        self._reason: str | None = None
         self._ended = threading.Event()
-        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
         owned, self._owner = os.pipe()  # Our end closes when we end, however that happens.
         try:
             self._popen = subprocess.Popen(
                 [
                     *(sys.executable, _MAIN, str(self.port), "--host", host),
-                    *("--listener", str(listener.fileno()), "--owner", str(owned)),
+                    *("--listener", str(listener.fileno()), "--owner", str(owned), *options),
                 ],
                 pass_fds=(listener.fileno(), owned),
                 stdin=subprocess.DEVNULL,
@@ -86,9 +90,10 @@ class WorkerProcess:
         """Wait until the process has ended."""
         self._watch(until_ready=False)
 
-    def kill(self) -> None:
-        """Kill the process and everything in its group."""
+    def kill(self, reason: str | None = None) -> None:
+        """Kill the process and everything in its group. `reason` is for who was using it."""
         with self._lock:
+            self._reason = self._reason or reason
             if not self._is_reaped:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
@@ -120,7 +125,8 @@ class WorkerProcess:
             except ValueError:  # A real-time signal has no name.
                 name = f"signal {-code}"
             code = None
-        return Ending(self.port, self.pid, code, name, list(self._lines))
+        lines, stack = _split_off_stack(list(self._lines))
+        return Ending(self.port, self.pid, code, name, lines[-LAST_LINES:], stack, reason=self._reason)
 
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""
@@ -158,6 +164,14 @@ class WorkerProcess:
                 continue
             self._lines.append(text)
             log.info("worker %d: %s", self.port, text)
+
+
+def _split_off_stack(lines: list[str]) -> tuple[list[str], list[str]]:
+    """What was printed, and what a fault handler wrote after it."""
+    for number, line in enumerate(lines):
+        if line.startswith(_FAULT):
+            return lines[:number], [line for line in lines[number:] if line]
+    return lines, []
 
 
 def _sentinel(process: subprocess.Popen[bytes]) -> int:

@@ -128,12 +128,16 @@ class Scheduler(Generic[Holder]):
         self._take_back(worker)
         return self._offer(worker)
 
-    def recycle(self, holder: Holder, worker: int) -> None:
-        """End a lease whose function failed and whose worker must not be used again: it is down now."""
-        self._check(holder, worker, 0, 1)
-        self._count(0, 1)
+    def retire(self, holder: Holder, worker: int, finished: int = 1, failed: int = 0) -> None:
+        """End a lease whose worker shall not be used again: it is down now."""
+        self._check(holder, worker, finished, failed)
+        self._count(finished, failed)
         self._take_back(worker)
         self.down(worker)
+
+    def recycle(self, holder: Holder, worker: int) -> None:
+        """End a lease whose function failed and whose worker must not be used again: it is down now."""
+        self.retire(holder, worker, 0, 1)
 
     def abandon(self, holder: Holder) -> list[int]:
         """End every lease of a holder that has gone. Those workers are down now; returns them."""

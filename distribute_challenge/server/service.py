@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import rpyc
@@ -24,11 +25,16 @@ class Pool:
     """What the calls work on: the dispatcher, the workers' ports, and the status."""
 
     def __init__(
-        self, dispatcher: Dispatcher, ports: list[int], status: Callable[[], dict[str, Any]]
+        self,
+        dispatcher: Dispatcher,
+        ports: list[int],
+        status: Callable[[], dict[str, Any]],
+        memory: Callable[[int], int | None],
     ) -> None:
         self.dispatcher = dispatcher
         self.ports = ports
         self.status = status
+        self.memory = memory
         self._workers = {port: worker for worker, port in enumerate(ports)}
 
     def port(self, worker: int | None) -> int:
@@ -81,8 +87,10 @@ class SchedulerService(rpyc.Service):
         """End the lease, and replace the worker; JSON on how its process ended."""
         if type(reason) is not str:
             raise ValueError("the reason must be a str")
-        process = self._dispatcher.recycle(self._caller, self._pool.worker(port))
-        ending = process.ending(ENDING_TIMEOUT_S)
+        worker = self._pool.worker(port)
+        memory_bytes = self._pool.memory(worker)
+        process = self._dispatcher.recycle(self._caller, worker)
+        ending = replace(process.ending(ENDING_TIMEOUT_S), memory_bytes=memory_bytes)
         log.warning(
             "%s has had %s replaced (%s); its reason: %.500s",
             self._caller,

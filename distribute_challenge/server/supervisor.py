@@ -35,11 +35,16 @@ class Supervisor:
     """Runs one worker on each of the `listeners`."""
 
     def __init__(
-        self, listeners: Sequence[socket.socket], server: Address, on_failure: Callable[[str], None]
+        self,
+        listeners: Sequence[socket.socket],
+        server: Address,
+        on_failure: Callable[[str], None],
+        worker_options: Sequence[str] = (),
     ) -> None:
         self._listeners = listeners
         self._server = server
         self._on_failure = on_failure
+        self._worker_options = worker_options
         self._lock = threading.Lock()  # guards the two below: no process starts once stopping is decided
         self._processes: list[WorkerProcess | None] = [None] * len(listeners)
         self._is_stopping = threading.Event()
@@ -116,7 +121,9 @@ class Supervisor:
         with self._lock:
             if self._is_stopping.is_set():
                 return None
-            process = self._processes[worker] = WorkerProcess(self._listeners[worker], self._server)
+            process = self._processes[worker] = WorkerProcess(
+                self._listeners[worker], self._server, self._worker_options
+            )
             return process
 
 

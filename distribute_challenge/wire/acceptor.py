@@ -1,4 +1,4 @@
-"""The loop that accepts connections and serves each in a thread of its own.
+"""The loop that accepts connections, asks who is there, and serves each in a thread of its own.
 
 RPyC's own servers build their streams in private methods, and end when descriptors run out. This one turns
 callers away then, and goes on.
@@ -12,16 +12,20 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import rpyc
 
+from distribute_challenge.wire.access import Refused, check_owner
 from distribute_challenge.wire.transport import SERVER_CONFIG, FrameChannel, SocketStream, not_for_children
 
 log = logging.getLogger(__name__)
 
 _NO_DESCRIPTORS_PAUSE_S = 0.1
+_REFUSED_EVERY_S = 60.0
+_MAX_REASONS = 1000
 
 
 class Acceptor:
@@ -33,12 +37,15 @@ class Acceptor:
         service: Callable[[], rpyc.Service],
         *,
         max_frame_bytes: int,
+        admit: Callable[[socket.socket], None] = check_owner,
         config: dict[str, Any] = SERVER_CONFIG,
     ) -> None:
         self._listener = listener
         self._service = service
         self._max_frame_bytes = max_frame_bytes
+        self._admit = admit
         self._config = config
+        self._refused: dict[str, float] = {}  # when a refusal was last logged, by its reason
         self._is_closed = threading.Event()
         # Given up for a moment when descriptors run out, so that a caller can be turned away.
         self._spare: int | None = None
@@ -91,6 +98,12 @@ class Acceptor:
             log.warning("could not turn it away: %s", again)
 
     def _serve(self, sock: socket.socket, name: str) -> None:
+        try:
+            self._admit(sock)
+        except (Refused, OSError) as reason:
+            self._log_refusal(name, str(reason))
+            sock.close()
+            return
         channel = FrameChannel(SocketStream(sock), self._max_frame_bytes)
         connection = rpyc.connect_channel(channel, service=self._service(), config=self._config)
         try:
@@ -103,3 +116,14 @@ class Acceptor:
         finally:
             channel.close()  # First: closing the connection then says no goodbye, and waits for none.
             connection.close()
+
+    def _log_refusal(self, name: str, reason: str) -> None:
+        """Say it once a minute: who is refused may come back as often as they like."""
+        now = time.monotonic()
+        source = name.rpartition(":")[0]
+        if now - self._refused.get(source + reason, -_REFUSED_EVERY_S) < _REFUSED_EVERY_S:
+            return
+        if len(self._refused) >= _MAX_REASONS:
+            self._refused.clear()
+        self._refused[source + reason] = now
+        log.warning("refused %s: %s", name, reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,15 @@ class Ending:
     exit_code: int | None
     signal: str | None
     last_lines: list[str]
+    stack: list[str] = field(default_factory=list)  # of a fault, as Python's fault handler printed it
+    memory_bytes: int | None = None  # when it was last measured
+    reason: str | None = None  # why the server killed it, if it did
 
     @property
     def how(self) -> str:
         """In words."""
+        if self.reason is not None:
+            return f"killed by the server, since {self.reason}"
         if self.signal is not None:
             return f"killed by {self.signal}"
         return "killed, and still not gone" if self.exit_code is None else f"exit code {self.exit_code}"
@@ -45,5 +50,5 @@ class Ending:
     @classmethod
     def from_json(cls, text: str) -> Ending:
         """What `to_json` wrote; fields that this version does not know are left out."""
-        fields = json.loads(text)
-        return cls(**{name: fields.get(name) for name in cls.__dataclass_fields__})
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})

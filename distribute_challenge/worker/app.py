@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from distribute_challenge import cli
 from distribute_challenge.wire.acceptor import Acceptor
+from distribute_challenge.wire.access import check_loopback, check_owner
 from distribute_challenge.wire.transport import GIBI, SERVER_CONFIG
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.service import Worker, WorkerService
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     parser.add_argument(
         "--listener", type=int, help="used by the server: the descriptor of a listening socket"
+    )
+    parser.add_argument(
+        "--allow-any-local-user", action="store_true", help="let in every user of this machine"
     )
     parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
     options = parser.parse_args(arguments)
@@ -45,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     execution = Execution()
     worker = Worker(execution)
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
+    admit = check_loopback if options.allow_any_local_user else check_owner
     config = {**SERVER_CONFIG, "include_local_traceback": True}
-    Acceptor(listener, lambda: WorkerService(worker), max_frame_bytes=GIBI, config=config).start("accept")
+    Acceptor(listener, lambda: WorkerService(worker), max_frame_bytes=GIBI, admit=admit, config=config).start(
+        "accept"
+    )
     host, port = listener.getsockname()[:2]
     print(f"ready: {host}:{port}", flush=True)
     try:

@@ -1,0 +1,84 @@
+"""Who may connect: on a loopback address, only processes of the user who started us.
+
+Linux knows to whom the other end of a connection belongs. It is asked for that very pair of addresses, with
+one netlink message (`sock_diag(7)`), which needs no privilege. An end that is closed already has no owner:
+the kernel then shows user 0 and inode 0, while the bytes that were sent can still be read. So only an end
+that is established and has an inode counts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+from distribute_challenge.address import Address
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_NLMSG_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states; then the socket's identity
+_PORTS = struct.Struct("!HH")  # source, destination; in the order of the network, as the addresses are
+_COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # any interface, no cookie
+_ANSWER = struct.Struct("=BBBB48xIIIII")  # family, state, 2 ignored; expires, queues, uid, inode
+_ESTABLISHED = 1
+_TIMEOUT_S = 2.0
+_ANYWAY = "start the server with --allow-any-local-user to let in everybody on this machine"
+
+
+Admission = Callable[[socket.socket], None]
+
+
+class Refused(Exception):
+    """The connection must not be served; says why."""
+
+
+def check_loopback(sock: socket.socket) -> None:
+    """Raise Refused unless the other end is on this machine."""
+    peer = Address(*sock.getpeername()[:2])
+    if not ipaddress.ip_address(peer.host.partition("%")[0]).is_loopback:
+        raise Refused(f"{peer.host} is no loopback address")
+
+
+def check_owner(sock: socket.socket) -> None:
+    """Raise Refused unless the other end of a loopback connection is a process of our own user."""
+    check_loopback(sock)
+    peer, here = sock.getpeername()[:2], sock.getsockname()[:2]
+    if not sys.platform.startswith("linux"):
+        raise Refused(f"this system does not tell who is at the other end: {_ANYWAY}")
+    try:
+        state, uid, inode = _look_up(sock.family, peer, here)
+    except OSError as error:
+        raise Refused(f"the system does not tell who is at the other end ({error}): {_ANYWAY}") from None
+    if state != _ESTABLISHED or inode == 0:
+        raise Refused("the other end was closed before it could be told whose it is")
+    if uid != os.getuid():
+        raise Refused(f"the other end belongs to the user with the number {uid}, not to {os.getuid()}")
+
+
+def _look_up(family: int, source: tuple[str, int], destination: tuple[str, int]) -> tuple[int, int, int]:
+    """State, owner's uid and inode of the TCP socket with these two ends."""
+    addresses = (
+        socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0") for host, _ in (source, destination)
+    )
+    identity = _PORTS.pack(source[1], destination[1]) + b"".join(addresses) + _COOKIE
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + identity
+    header = _NLMSG_HEADER.pack(_NLMSG_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.settimeout(_TIMEOUT_S)
+        netlink.sendto(header + body, (0, 0))
+        answer = netlink.recv(4096)
+    _, kind, _, _, _ = _NLMSG_HEADER.unpack_from(answer)
+    if kind != _SOCK_DIAG_BY_FAMILY:
+        number = -struct.unpack_from("=i", answer, _NLMSG_HEADER.size)[0]
+        raise OSError(number, os.strerror(number))
+    _, state, _, _, _, _, _, uid, inode = _ANSWER.unpack_from(answer, _NLMSG_HEADER.size)
+    return state, uid, inode
+
+
+def _packed(family: int, host: str) -> bytes:
+    return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")

@@ -81,8 +81,8 @@ class Execution:
             task.run()
             if os.getpid() != worker:
                 os._exit(0)  # The function forked and returned twice. This is the child: it has no caller.
-            surroundings.restore()
             task.report()
+            surroundings.restore()  # While the outcome travels; the next function begins only after this.
             del task  # While the worker is idle, nothing may hold on to the last call and its result.
 
 

@@ -141,7 +141,7 @@ class ComputeFunction(Generic[P, R]):
 
     def executor(self) -> PoolExecutor:
         """Where its calls run."""
-        return executor_at(self._server)
+        return executor_at(self._server, self.options.wait_s)
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
@@ -166,6 +166,7 @@ def compute_this(
     timeout: float | None = None,
     retries: int = 0,
     prints: bool = True,
+    wait: float = 0,
 ) -> Callable[[Callable[P, R]], ComputeFunction[P, R]]: ...
 def compute_this(
     function: Callable[P, R] | None = None,
@@ -175,13 +176,15 @@ def compute_this(
     timeout: float | None = None,
     retries: int = 0,
     prints: bool = True,
+    wait: float = 0,
 ) -> Any:
     """Let a function run on the pool. With and without parentheses.
 
     `server` is the pool's `HOST:PORT`, or `local://N` for a private one of N workers; by default the
     environment's COMPUTE_SERVER, else `localhost:18811`. With `timeout`, a call is killed that many seconds
     after its worker started it. A call is run again `retries` times if its worker was lost, and never because
-    the function raised. With `prints=False`, what it prints is not shown here.
+    the function raised. With `prints=False`, what it prints is not shown here. With `wait=10`, a server
+    that is not there yet is waited for, at most so many seconds.
 
     Nothing connects before the first call. Raises ValueError if `server` is no address or another argument
     makes no sense, TypeError if `function` is not callable.
@@ -196,7 +199,7 @@ def compute_this(
     """
     if server is not None:
         check_address(server)
-    options = Options(timeout, retries, prints)
+    options = Options(timeout, retries, prints, wait)
     if function is None:
         return functools.partial(ComputeFunction, server=server, options=options)
     return ComputeFunction(function, server=server, options=options)

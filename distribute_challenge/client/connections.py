@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from typing import Any, NamedTuple
 
 import rpyc
@@ -24,6 +25,7 @@ from distribute_challenge.wire.transport import Answer, Link
 log = logging.getLogger(__name__)
 
 MAX_IDLE = 8
+_RETRY_S = 0.1
 
 
 class ServerConnection:
@@ -239,8 +241,9 @@ class Facts(NamedTuple):
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, wait_s: float = 0) -> None:
         self.address = address
+        self._wait_s = wait_s  # for the server to come up, once
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
@@ -277,7 +280,17 @@ class Connections:
 
     def new_server(self) -> ServerConnection:
         """A new server connection. Raises ServerUnavailable."""
-        return ServerConnection(self.address)
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            try:
+                server = ServerConnection(self.address)
+            except ServerUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_RETRY_S)  # Nothing tells when a server comes up.
+            else:
+                self._wait_s = 0
+                return server
 
     def put_server(self, server: ServerConnection) -> None:
         """Keep a server connection for another call."""

@@ -13,6 +13,7 @@ class Options:
     timeout_s: float | None = None  # from when the worker starts the function
     retries: int = 0  # how often it is run again if its worker is lost
     prints: bool = True  # whether its output is shown here
+    wait_s: float = 0  # for a server that is not there yet
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not (

@@ -51,7 +51,8 @@ class PoolExecutor(Executor):
     `localhost:18811`. `local://4` starts a private pool of four workers, which ends with the executor, or the
     program. At most `max_workers` of its workers are used at once, by default all. `initializer` is
     called once in each worker process before the first function of this executor runs there; the global names
-    that it binds are there for those functions. With `prints=False`, what functions print is not shown here.
+    that it binds are there for those functions. With `prints=False`, what functions print is not shown
+    here. With `wait=10`, a server that is not there yet is waited for, at most so many seconds.
 
     Nothing connects before the first call. Raises ValueError if `server` is no address or `max_workers` is
     not positive, TypeError if `initializer` is not callable.
@@ -69,6 +70,7 @@ class PoolExecutor(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         prints: bool = True,
+        wait: float = 0,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -82,6 +84,7 @@ class PoolExecutor(Executor):
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
         self._scope = NO_SCOPE if initializer is None else os.urandom(len(NO_SCOPE))
         self._options = Options(prints=prints)
+        self._wait_s = wait
         self._lock = threading.Lock()  # guards all that follows
         self._known_connections: Connections | None = None
         self._driver: Driver | None = None
@@ -192,7 +195,7 @@ class PoolExecutor(Executor):
             if self._known_connections is None:
                 address = self._private.address() if self._private is not None else self._address
                 assert address is not None
-                self._known_connections = Connections(address)
+                self._known_connections = Connections(address, self._wait_s)
             return self._known_connections
 
     def workers(self) -> int:

@@ -55,10 +55,14 @@ class Call(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Call:
-        """What `pack` made."""
+        """What `pack` made. Raises ValueError for anything else."""
+        if len(data) < _CALL.size:
+            raise ValueError("not a call: it is too short")
         flags, id_, scope, modules, function = _CALL.unpack_from(data)
         start = _CALL.size + modules
         end = start + function
+        if end > len(data) or flags > CHUNK | PRINTS | INITIALIZER:
+            raise ValueError("not a call")
         return cls(flags, id_, scope, data[_CALL.size : start], data[start:end], data[end:])
 
 
@@ -82,10 +86,19 @@ class Outcome(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Outcome:
-        """What `pack_outcome` made."""
+        """What `pack_outcome` made. Raises ValueError for anything else."""
+        if len(data) < _OUTCOME.size:
+            raise ValueError("not an outcome: it is too short")
         kind, size = _OUTCOME.unpack_from(data)
         end = _OUTCOME.size + size
-        offset, output = pickle.loads(data[_OUTCOME.size : end]) if size else (0, ())
+        if end > len(data) or kind not in (VALUE, FAILURE, VALUES, MIXED):
+            raise ValueError("not an outcome")
+        if not size:
+            return cls(kind, data[end:], 0, ())
+        try:
+            offset, output = pickle.loads(data[_OUTCOME.size : end])
+        except Exception as error:
+            raise ValueError(f"not an outcome: its output cannot be read ({error!r})") from None
         return cls(kind, data[end:], offset, output)
 
     def counts(self, chunk: int = 1) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import itertools
 import multiprocessing
 import operator
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -366,3 +367,17 @@ def exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_server_that_is_not_there_yet_can_be_waited_for(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
+    with socket.socket() as sock:  # A port that is free, and whose successors most likely are.
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    threads = concurrent.futures.ThreadPoolExecutor()
+    with PoolExecutor(f"localhost:{port}", wait=HANG_S) as pool, threads:
+        waiting = threads.submit(lambda: pool.submit(square, 3).result(HANG_S))
+        assert not concurrent.futures.wait([waiting], 0.3).done
+        start_server(1, "--port", str(port))
+        assert waiting.result(HANG_S) == 9

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-import threading
+import inspect
+import sys
+import types
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -57,9 +59,17 @@ class Call(Generic[R]):
 
     def __await__(self) -> Generator[Any, None, R]:
         """In asyncio, `await func(3)` is the value."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> R:
         import asyncio  # Late: who awaits has it already, and nobody else needs it.
 
-        return asyncio.wrap_future(self.submit()).__await__()
+        future = self.submit()
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.kill()
+            raise
 
     def __repr__(self) -> str:
         arguments = [repr(value) for value in self._args]
@@ -85,22 +95,24 @@ class ComputeFunction(Generic[P, R]):
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.options = options or Options()
         self._server = server
-        self._here = threading.local()
+        self._own_code = frozenset(map(id, _code_of(inspect.unwrap(function))))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        if getattr(self._here, "is_running", False):
-            # Inside the function its name is the plain function, as it is on a worker.
+        if id(sys._getframe(1).f_code) in self._own_code:
+            # Inside the function its name is the plain function: it calls itself, and not the pool.
             return self.__wrapped__(*args, **kwargs)  # type: ignore[return-value]
         return Call(self, args, kwargs)
 
+    def __get__(self, instance: Any, owner: type | None = None) -> ComputeFunction[..., R]:
+        """As a method: the instance is the first argument."""
+        if instance is None:
+            return self
+        bound = functools.partial(self.__wrapped__, instance)
+        return ComputeFunction(bound, server=self._server, options=self.options)
+
     def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function here and now, without the pool."""
-        before = getattr(self._here, "is_running", False)
-        self._here.is_running = True
-        try:
-            return self.__wrapped__(*args, **kwargs)
-        finally:
-            self._here.is_running = before
+        return self.__wrapped__(*args, **kwargs)
 
     def map(
         self,
@@ -208,6 +220,14 @@ def compute_this(
 def is_decorator_of_ours(value: Any) -> bool:
     """Whether `value` is `compute_this`, or what `compute_this(...)` gives."""
     return value is compute_this or (isinstance(value, functools.partial) and value.func is ComputeFunction)
+
+
+def _code_of(function: Any) -> Iterator[types.CodeType]:
+    """The code of a function, and all code inside it."""
+    codes = [function.__code__] if isinstance(function, types.FunctionType) else []
+    for code in codes:  # It grows while it is gone through.
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        yield code
 
 
 def _blank() -> ComputeFunction[Any, Any]:

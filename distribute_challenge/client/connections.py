@@ -266,6 +266,10 @@ class Connections:
             self.put_server(server)
         return self._facts
 
+    def forget_facts(self) -> None:
+        """Another server may be there by now."""
+        self._facts = None
+
     def take_idle_server(self) -> ServerConnection | None:
         """A server connection that was used before, and may have ended since."""
         with self._lock:

@@ -84,6 +84,7 @@ def run(connections: Connections, name: str, parcel: Parcel, options: Options) -
                 if is_new:
                     raise server.unavailable(error) from None
                 # It had been idle, and the server was restarted meanwhile: nothing is lost.
+                connections.forget_facts()
                 log.info("an idle connection to the server had ended (%s)", error)
                 continue
             try:

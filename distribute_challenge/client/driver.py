@@ -14,10 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 from typing import Any
 
-from distribute_challenge.client.connections import Connections, WorkerConnection
+from distribute_challenge.client.connections import Connections, ServerConnection, WorkerConnection
 from distribute_challenge.client.lane import TICK_S, Lane, State
 from distribute_challenge.client.losses import why_no_worker
 from distribute_challenge.client.tasks import Task
@@ -30,16 +30,15 @@ MAX_FAILED_LANES = 10  # in a row, without a task getting done
 
 
 class Driver:
-    """Runs tasks on at most `max_lanes` workers of a pool at once.
+    """Runs tasks on the workers of a pool.
 
     `prepare` makes the task that has to run first on each worker, if there is one, and names its scope.
     """
 
-    def __init__(
-        self, connections: Connections, max_lanes: int, prepare: Callable[[], Task] | None = None
-    ) -> None:
+    def __init__(self, connections: Connections, prepare: Callable[[], Task] | None = None) -> None:
         self._connections = connections
-        self._max_lanes = max_lanes
+        self._max_lanes = 1
+        self._max_tasks: int | None = None
         self._prepare = prepare
         self._lock = threading.Lock()  # guards the thread's coming and going, and `_inbox`
         self._thread: threading.Thread | None = None
@@ -56,16 +55,31 @@ class Driver:
 
     # From any thread
 
-    def add(self, task: Task) -> None:
-        """Have a task run."""
+    def add(self, task: Task, max_lanes: int, max_tasks: int | None) -> None:
+        """Have a task run.
+
+        From now on at most `max_lanes` workers are used at once, each for about `max_tasks` functions.
+        """
 
         def wait() -> None:
+            self._max_lanes, self._max_tasks = max_lanes, max_tasks
             if self._broken is None:
                 self._waiting.append(task)
             else:
                 task.fail(self._broken)
 
         self._post(wait)
+
+    def kill_all(self) -> None:
+        """Stop all tasks: those that wait never run."""
+
+        def mark() -> None:
+            self._cancel_waiting()
+            for lane in self._lanes:
+                for task, _ in lane.sent:
+                    task.is_unwanted = True
+
+        self._post(mark)
 
     def kill(self, task: Task) -> None:
         """Stop a task that runs, as soon as no other one would be stopped with it."""
@@ -78,10 +92,10 @@ class Driver:
     def close(self, *, cancel: bool) -> None:
         """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
         self._is_closing = True
-        if cancel:
-            self._post(self._cancel_waiting)
-        else:
-            self._post(lambda: None)
+        with self._lock:
+            is_idle = self._thread is None
+        if not is_idle:
+            self._post(self._cancel_waiting if cancel else _nothing)
 
     def join(self) -> None:
         """Wait until all tasks have ended, and the thread has."""
@@ -101,8 +115,9 @@ class Driver:
                 for end in self._bell:
                     os.set_blocking(end, False)
                 self._is_rung = False
-                self._thread = threading.Thread(target=self._run, name="pool", daemon=False)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="pool", daemon=False)
+                thread.start()
+                self._thread = thread
             elif not self._is_rung and self._bell is not None:
                 self._is_rung = True
                 with contextlib.suppress(BlockingIOError):
@@ -111,6 +126,31 @@ class Driver:
     # The thread
 
     def _run(self) -> None:
+        try:
+            self._run_tasks()
+        except BaseException as error:
+            # Whatever that is, nobody may wait for ever.
+            log.exception("the thread of an executor failed")
+            self._fail_all(PoolError(f"the thread of this executor failed: {error!r}"))
+            raise
+
+    def _fail_all(self, error: Exception) -> None:
+        with self._lock:
+            self._broken = error
+            self._thread = None
+            for end in self._bell or ():
+                os.close(end)
+            self._bell = None
+        while self._inbox:
+            self._inbox.popleft()()
+        for lane in self._lanes:
+            lane.server.close()
+            for task in [*lane.returned, *(task for task, _ in lane.sent)]:
+                task.fail(error)
+        self._lanes.clear()
+        self._give_up(error)
+
+    def _run_tasks(self) -> None:
         assert self._bell is not None
         bell = self._bell[0]
         idle_since: float | None = None
@@ -169,16 +209,21 @@ class Driver:
 
     def _open_lanes(self) -> None:
         """Get in line for one more worker if there is work for it: one place at a time, as others do."""
+        while self._waiting and self._waiting[0].future.cancelled():
+            self._waiting.popleft().future.set_running_or_notify_cancel()
         if self._opening or not self._waiting or len(self._lanes) >= self._max_lanes:
             return
         if any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
             return
         server = self._connections.take_idle_server()
         if server is not None:
-            self._lanes.append(Lane(self._connections, server, is_new=False))
+            self._lanes.append(self._new_lane(server, is_new=False))
             return
         self._opening += 1
-        threading.Thread(target=self._connect_to_server, name="connect", daemon=True).start()
+        _start(self._connect_to_server)
+
+    def _new_lane(self, server: ServerConnection, *, is_new: bool) -> Lane:
+        return Lane(self._connections, server, is_new=is_new, max_tasks=self._max_tasks)
 
     def _connect_to_server(self) -> None:
         try:
@@ -189,7 +234,7 @@ class Driver:
 
         def opened() -> None:
             self._opening -= 1
-            self._lanes.append(Lane(self._connections, server, is_new=True))
+            self._lanes.append(self._new_lane(server, is_new=True))
 
         self._post(opened)
 
@@ -201,12 +246,15 @@ class Driver:
         """Nothing can be run: all that waits fails."""
         while self._waiting:
             self._waiting.popleft().fail(error)
+        self._failed_lanes = 0
 
     def _cancel_waiting(self) -> None:
         while self._waiting:
             task = self._waiting.popleft()
             if task.future.cancel():
                 task.future.set_running_or_notify_cancel()
+            else:  # It has run before, on a worker that was lost.
+                task.fail(CancelledError())
 
     def _serve_lanes(self) -> None:
         now = time.monotonic()
@@ -237,7 +285,7 @@ class Driver:
 
     def _look_at_end(self, lane: Lane) -> None:
         """A lane is over: perhaps that says something for all that waits."""
-        self._failed_lanes = self._failed_lanes + 1 if lane.has_failed else 0
+        self._failed_lanes = 0 if lane.has_done_something else self._failed_lanes + lane.has_failed
         if lane.error is not None:
             self._give_up(lane.error)
         elif self._failed_lanes >= MAX_FAILED_LANES:
@@ -264,7 +312,7 @@ class Driver:
             else:
                 self._post(lambda: lane.got_worker(worker))
 
-        threading.Thread(target=connect, name="connect", daemon=True).start()
+        _start(connect)
 
     def _fill_lanes(self) -> None:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""
@@ -287,7 +335,11 @@ class Driver:
         scope = task.parcel.scope
         if self._prepare is not None and lane.worker is not None and scope not in lane.worker.prepared:
             lane.worker.prepared.add(scope)
-            first = self._prepare()
+            try:
+                first = self._prepare()
+            except PoolError as error:
+                self._break(error)
+                return
             first.begin()
             first.future.add_done_callback(self._check_prepared)
             lane.take(first)
@@ -299,6 +351,22 @@ class Driver:
     def _check_prepared(self, future: Any) -> None:
         error = future.exception()
         if error is not None:
-            self._broken = BrokenExecutor(f"the executor's initializer raised {error!r}: no task can run")
-            self._broken.__cause__ = error
-            self._give_up(self._broken)
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """The initializer has failed: this executor can run nothing."""
+        self._broken = BrokenExecutor(f"the executor's initializer failed: {error!r}")
+        self._broken.__cause__ = error
+        self._give_up(self._broken)
+
+
+def _nothing() -> None:
+    """Wakes the thread: it looks what there is to do."""
+
+
+def _start(connect: Callable[[], None]) -> None:
+    """Run `connect` in a thread; here, if the program is ending and starts no threads any more."""
+    try:
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+    except RuntimeError:
+        connect()

@@ -10,15 +10,16 @@ from distribute_challenge.client import private
 from distribute_challenge.client.pool import PoolExecutor
 
 # Connections belong to a process: a forked child makes its own.
-_pools: dict[tuple[str, int, float], PoolExecutor] = {}
+_pools: dict[tuple[str, int], PoolExecutor] = {}
 
 
 def executor_at(server: str | None, wait_s: float = 0) -> PoolExecutor:
     """This process's executor on the pool at an address, closed when the program ends.
 
-    A server that is not there when it is first needed is waited for, at most `wait_s` seconds.
+    A server that is not there when it is first needed is waited for, at most as long as whoever needs it
+    first says.
     """
-    key = (chosen(server), os.getpid(), wait_s)
+    key = (chosen(server), os.getpid())
     pool = _pools.get(key)
     if pool is None:
         mine = PoolExecutor(key[0], wait=wait_s)
@@ -28,7 +29,7 @@ def executor_at(server: str | None, wait_s: float = 0) -> PoolExecutor:
     return pool
 
 
-def _close(key: tuple[str, int, float]) -> None:
+def _close(key: tuple[str, int]) -> None:
     if key[1] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
         _pools[key].shutdown()
 

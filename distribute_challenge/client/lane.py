@@ -45,12 +45,15 @@ class State(enum.Enum):
 class Lane:
     """One lease. `sent` are the tasks on the worker, in the order in which they run there."""
 
-    def __init__(self, connections: Connections, server: ServerConnection, *, is_new: bool) -> None:
+    def __init__(
+        self, connections: Connections, server: ServerConnection, *, is_new: bool, max_tasks: int | None
+    ) -> None:
         self.state = State.WAITING
         self.server = server
         self.worker: WorkerConnection | None = None
         self.port = -1
         self.is_connecting = False
+        self.has_done_something = False
         self.sent: deque[tuple[Task, Answer]] = deque()
         self.returned: list[Task] = []  # to be run elsewhere
         self.error: Exception | None = None  # why this lane could do nothing, if that concerns all tasks
@@ -61,8 +64,9 @@ class Lane:
         self._recycling: Answer | None = None
         self._broken = Broken("", has_run=False)
         self._lost: Task | None = None
+        self._is_dying = False
         self._finished = self._failed = 0
-        self._functions_left = connections.facts().max_tasks or math.inf
+        self._functions_left = max_tasks or math.inf
         self._bytes_ahead = 0
         self._ahead_s = 0.0
         self._printer = Printer()
@@ -101,14 +105,18 @@ class Lane:
 
     def can_take(self, task: Task) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn."""
-        if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
+        is_ready = self.state is State.WORKING and not self._is_dying
+        if not is_ready or self.has_to_yield or self._keeping is not None:
             return False
         if self._functions_left < task.count and self.sent:
             return False
         if task.options.timeout_s is not None and self.sent:
             return False  # Its time begins when it is sent.
         if not self.sent:
-            return time.monotonic() - self._kept_at < TICK_S or not self._ask_to_keep()
+            if time.monotonic() - self._kept_at < TICK_S:
+                return True
+            self._ask_to_keep()  # Somebody may have come to wait meanwhile.
+            return False
         if self._bytes_ahead + task.parcel.size > AHEAD_BYTES:
             return False
         return self._ahead_s + _expected_s(task) <= AHEAD_S
@@ -121,11 +129,12 @@ class Lane:
         try:
             answer = self.worker.start(task.parcel)
         except EOFError:
+            # It has died; but answers may have arrived before. `serve` takes those in, and sees to the rest.
             self.returned.append(task)
-            self._break(Broken("it has died", has_run=False))
+            self._is_dying = True
             return
         self.sent.append((task, answer))
-        self._functions_left -= task.count
+        self._functions_left -= 0 if task.parcel.is_initializer else task.count
         self.has_to_yield |= self._functions_left <= 0
         self._measure_ahead()
 
@@ -179,8 +188,8 @@ class Lane:
         if task.is_unwanted:
             self._break(Killed())
             return
-        if timeout_s is not None and now - task.sent_at > timeout_s:
-            self._break(Overdue(timeout_s))
+        if timeout_s is not None and now - task.sent_at > timeout_s * task.count:
+            self._break(Overdue(timeout_s * task.count))
             return
         if task.parcel.prints and now - max(task.sent_at, self._answered_at) > TICK_S:
             self.worker.show_output(task.parcel.id, self._printer)
@@ -218,12 +227,12 @@ class Lane:
 
     def _serve_worker(self) -> None:
         assert self.worker is not None
-        is_dead = False
-        try:
-            self.worker.link.flush()
-            self.worker.link.serve_arrived()
-        except EOFError:
-            is_dead = True
+        is_dead = self._is_dying
+        for step in (self.worker.link.flush, self.worker.link.serve_arrived):
+            try:
+                step()
+            except EOFError:
+                is_dead = True
         while self.sent and self.sent[0][1].is_here:
             task, answer = self.sent.popleft()
             try:
@@ -236,7 +245,13 @@ class Lane:
                 else:
                     self._break(Broken(f"it answers with {error!r}", has_run=True))
                 return
-            self._take_outcome(task, Outcome.unpack(data))
+            try:
+                outcome = Outcome.unpack(data)
+            except ValueError as error:
+                self.sent.appendleft((task, answer))
+                self._break(Broken(f"it answers with {error}", has_run=True))
+                return
+            self._take_outcome(task, outcome)
         if is_dead:
             name = self.sent[0][0].name if self.sent else "a function"
             self._break(Broken(f"it died under {name}", has_run=bool(self.sent)))
@@ -249,28 +264,30 @@ class Lane:
         self._printer.write(outcome.offset, outcome.output)
         self._printer.finish()
         self._printer = Printer()
-        finished, failed = outcome.counts(task.count)
-        self._finished += finished
-        self._failed += failed
+        if not task.parcel.is_initializer:
+            finished, failed = outcome.counts(task.count)
+            self._finished += finished
+            self._failed += failed
+        self.has_done_something = True
         task.complete(outcome)
 
     def _measure_ahead(self) -> None:
         self._bytes_ahead = sum(task.parcel.size for task, _ in self.sent)
         self._ahead_s = sum(_expected_s(task) for task, _ in self.sent)
 
-    def _ask_to_keep(self) -> bool:
-        """Have the tasks so far counted, and learn who waits. Whether the question could be asked."""
+    def _ask_to_keep(self) -> None:
+        """Have the tasks so far counted, and learn who waits."""
         try:
             self._keeping = self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
         except EOFError as error:
             self._lose_server(error)
-            return True
+            return
         self._finished = self._failed = 0
         self._kept_at = time.monotonic()
-        return True
 
     def _break(self, broken: Broken) -> None:
         """Give up the worker: what ran there is lost, what was sent ahead is not."""
+        self._printer.finish()
         if self.worker is not None:
             self.worker.close()
             self.worker = None
@@ -307,6 +324,7 @@ class Lane:
 
     def _lose_server(self, error: EOFError) -> None:
         self.server.close()
+        self._connections.forget_facts()
         if self.worker is not None:
             self.worker.close()
         if self.state is State.WAITING and not self._is_new:

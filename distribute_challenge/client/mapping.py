@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.shipping import Shipment
 from distribute_challenge.client.tasks import Task
+from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire.transport import MEBI
 
 if TYPE_CHECKING:
@@ -66,15 +67,20 @@ class Mapping:
         self._last_size = 1
         self._bytes_per_item = 0.0
         self._buffered = 0  # items whose results have not been consumed
-        self._chunks: deque[Task] = deque()  # in the order of their items
+        self._chunks: deque[Future[Any]] = deque()  # in the order of their items
+        self._sizes: dict[Future[Any], int] = {}
         self._running = 0
-        self._ended: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._is_exhausted = False
+        self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
         self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
         self._workers = pool.workers()
         self._max_chunk = pool.max_chunk() or MAX_CHUNK
         self._function = shipment.dump_function(pool.python)
         self._fill()
+        if self._failure is not None and not isinstance(self._failure, TaskNotSendable):
+            self._cancel()
+            raise self._failure
 
     def __iter__(self) -> Iterator[Any]:
         results = self._results()
@@ -87,12 +93,10 @@ class Mapping:
     def _results(self) -> Iterator[Any]:
         try:
             while self._chunks:
-                task = self._next_chunk()
-                pairs = task.future.result()
-                del task  # While its results are consumed, nothing else holds them.
+                pairs = self._next_pairs()
                 self._fill()
                 for number, (has_returned, value) in enumerate(pairs):
-                    pairs[number] = None
+                    pairs[number] = (True, None)  # While a result is consumed, nothing else holds it.
                     self._buffered -= 1
                     if self._is_full and 2 * self._buffered <= self._buffer_size:
                         self._fill()
@@ -100,25 +104,41 @@ class Mapping:
                         raise value
                     yield value
                     del value
+            if self._failure is not None:
+                raise self._failure
         finally:
-            for task in self._chunks:
-                task.future.cancel()
+            self._cancel()
 
-    def _next_chunk(self) -> Task:
+    def _next_pairs(self) -> list[tuple[bool, Any]]:
+        """The results of the next chunk: of each item whether it returned, and the value or exception."""
+        future = self._next_chunk()
+        count = self._sizes.pop(future)
+        try:
+            pairs: list[tuple[bool, Any]] = future.result()
+        except BaseException as error:  # The whole chunk is lost.
+            return [(False, error)] * count
+        return pairs
+
+    def _next_chunk(self) -> Future[Any]:
         """The next chunk whose results are there. Raises TimeoutError."""
         while True:
-            if self._is_ordered and self._chunks[0].future.done():
+            if self._is_ordered and self._chunks[0].done():
                 return self._chunks.popleft()
             try:
                 left_s = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
-                task = self._ended.get(timeout=left_s)
+                future = self._ended.get(timeout=left_s)
             except queue.Empty:
                 raise TimeoutError("the results were not there in time") from None
             self._running -= 1
             if not self._is_ordered:
-                self._chunks.remove(task)
-                return task
+                self._chunks.remove(future)
+                return future
             self._fill()
+
+    def _cancel(self) -> None:
+        """What has not run yet does not."""
+        for future in self._chunks:
+            future.cancel()
 
     def _fill(self) -> None:
         """Start chunks, as many as are good to have under way."""
@@ -131,32 +151,56 @@ class Mapping:
             self._is_full = self._buffered > 0 and self._buffered + size > self._buffer_size
             if self._is_full:
                 return
-            items = list(itertools.islice(self._items, size))
-            self._is_exhausted = len(items) < size
-            if items:
-                self._start(items)
+            try:
+                items = list(itertools.islice(self._items, size))
+                self._is_exhausted = len(items) < size
+                if items:
+                    self._start(items)
+            except Exception as error:  # Raised in its turn: what came before has results.
+                self._failure, self._is_exhausted = error, True
 
     def _start(self, items: list[tuple[Any, ...]]) -> None:
-        parcel = self._pool.parcel_chunk(self._shipment, self._function, items, self._options.prints)
+        try:
+            parcel = self._pool.parcel_chunk(self._shipment, self._function, items, self._options.prints)
+        except TaskNotSendable:
+            if len(items) == 1 and not self._returns_exceptions:
+                raise
+            self._start_one_by_one(items)
+            return
         self._bytes_per_item = len(parcel.call.arguments) / len(items)
         self._last_size = len(items)
-        self._taken += len(items)
-        self._buffered += len(items)
-        self._running += 1
         task = Task(self._shipment.name, parcel, self._shipment.pace, self._options, len(items))
-        self._chunks.append(task)
-        ended = self._ended
-
-        def end(_: Future[Any]) -> None:
-            ended.put(task)
-
-        task.future.add_done_callback(end)
+        self._note(task.future, len(items))
         self._pool.add(task)
+
+    def _start_one_by_one(self, items: list[tuple[Any, ...]]) -> None:
+        """Find the item that cannot be sent: that one fails, the others are sent."""
+        if len(items) > 1:
+            for item in items:
+                self._start([item])
+            return
+        refused: Future[Any] = Future()
+        self._note(refused, 1)
+        try:
+            self._pool.parcel_chunk(self._shipment, self._function, items, self._options.prints)
+        except TaskNotSendable as error:
+            refused.set_exception(error)
+
+    def _note(self, future: Future[Any], count: int) -> None:
+        """Take a chunk in that is under way."""
+        self._taken += count
+        self._buffered += count
+        self._running += 1
+        self._chunks.append(future)
+        self._sizes[future] = count
+        future.add_done_callback(self._ended.put)
 
     def _next_size(self) -> int:
         """How many items the next chunk takes."""
         if self._chunk_size is not None:
             return self._chunk_size
+        if self._options.timeout_s is not None:
+            return 1  # Each has that time for itself.
         pace_s = self._shipment.pace.seconds
         if pace_s is None:
             return 1

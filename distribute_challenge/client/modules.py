@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
 import site
 import sys
@@ -29,7 +30,11 @@ class _Place(NamedTuple):
 
 def is_users(name: str) -> bool:
     """Whether the module called `name` is the user's own. (`__main__` is not sent: what it defines is.)"""
-    return name != "__main__" and _place(name) is not None
+    return _may_be_sent(name) and _place(name) is not None
+
+
+def _may_be_sent(name: str) -> bool:
+    return name != "__main__" and bool(name) and not name.startswith(".")
 
 
 def modules_for(names: Iterable[str]) -> tuple[Module, ...]:
@@ -38,7 +43,7 @@ def modules_for(names: Iterable[str]) -> tuple[Module, ...]:
     todo = list(names)
     while todo:
         name = todo.pop()
-        if name in found or (place := _place(name)) is None:
+        if name in found or not _may_be_sent(name) or (place := _place(name)) is None:
             continue
         parent = name.rpartition(".")[0]
         if parent:
@@ -74,22 +79,29 @@ def _place_of_unloaded(name: str) -> _Place | None:
     package, file = Path(folder, child, "__init__.py"), Path(folder, f"{child}.py")
     if package.is_file():
         return _Place(str(package), str(package.parent))
-    return _Place(str(file), None) if file.is_file() else None
+    if file.is_file():
+        return _Place(str(file), None)
+    return _Place(None, str(package.parent)) if package.parent.is_dir() else None
 
 
 @functools.lru_cache(maxsize=1024)
 def _is_librarys(name: str) -> bool:
     """Whether a top-level module that is not loaded comes with Python, or is installed."""
-    return name in sys.stdlib_module_names or (
-        importlib.util.find_spec(name) is not None and _find(name) is None
-    )
+    return name in sys.stdlib_module_names or (_spec(name) is not None and _find(name) is None)
 
 
 def _find(name: str) -> _Place | None:
-    spec = importlib.util.find_spec(name)
+    spec = _spec(name)
     if spec is None:
         return None
     return _users_place(spec.origin if spec.has_location else None, spec.submodule_search_locations or ())
+
+
+def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):  # A finder of somebody's that cannot cope.
+        return None
 
 
 def _users_place(file: str | None, folders: Iterable[str]) -> _Place | None:
@@ -112,6 +124,12 @@ def _library_folders() -> tuple[Path, ...]:
     folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
     return (Path(__file__).parents[1], *(Path(folder).resolve() for folder in folders if folder))
+
+
+@functools.lru_cache(maxsize=1024)
+def imported_in(source: str, package: str) -> tuple[str, ...]:
+    """The names of the modules that a text inside a package imports, and of what may be ones."""
+    return tuple(dict.fromkeys(_imported(ast.parse(source), package)))
 
 
 @functools.lru_cache(maxsize=1024)

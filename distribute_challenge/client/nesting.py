@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import os
 import threading
+from collections.abc import Callable
 
 from distribute_challenge.address import INSIDE_VARIABLE, Address
 from distribute_challenge.client import direct
@@ -51,10 +52,19 @@ def run(connections: Connections, name: str, parcel: Parcel, options: Options) -
     return _run_here(parcel) if lease is None else _run_there(lease, name, parcel, options)
 
 
-def run_task(connections: Connections, task: Task) -> None:
-    """Run a task: in a thread, on a worker that is free, else here and now."""
-    lease = direct.find_lease(connections)
+def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] | None) -> None:
+    """Run a task: in a thread, on a worker that is free, else here and now.
+
+    With `prepare` always here: it makes the task that has to run first in each process.
+    """
     if not task.begin():
+        return
+    try:
+        if prepare is not None:
+            _run_here(prepare().parcel).load()
+        lease = direct.find_lease(connections) if prepare is None else None
+    except BaseException as error:
+        task.fail(error)
         return
     if lease is None:
         task.complete(_run_here(task.parcel))

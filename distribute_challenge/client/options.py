@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass, replace
 
+LONGEST_S = 1e6
+
 
 @dataclass(frozen=True)
 class Options:
@@ -17,7 +19,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not (
-            isinstance(self.timeout_s, int | float) and self.timeout_s > 0
+            isinstance(self.timeout_s, int | float) and 0 < self.timeout_s <= LONGEST_S
         ):
             raise ValueError(f"timeout is a number of seconds, more than 0, or None, not {self.timeout_s!r}")
         if operator.index(self.retries) < 0:

@@ -25,23 +25,11 @@ from distribute_challenge.wire.payload import INITIALIZER, NO_SCOPE
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_shipments: weakref.WeakKeyDictionary[Any, Shipment] = weakref.WeakKeyDictionary()
-
 
 def shipment_of(function: Callable[..., Any]) -> Shipment:
-    """How a function travels. Remembered, where that is possible."""
+    """How a function travels."""
     own = getattr(function, "shipment", None)
-    if isinstance(own, Shipment):  # It is decorated with `compute_this`.
-        return own
-    try:
-        return _shipments[function]
-    except (KeyError, TypeError):
-        shipment = Shipment(function)
-    try:
-        _shipments[function] = shipment
-    except TypeError:  # It cannot be a key, or not weakly.
-        return shipment
-    return shipment
+    return own if isinstance(own, Shipment) else Shipment(function)  # One decorated with ours has its own.
 
 
 class PoolExecutor(Executor):
@@ -89,6 +77,9 @@ class PoolExecutor(Executor):
         self._known_connections: Connections | None = None
         self._driver: Driver | None = None
         self._is_shut = False
+        self._pid = os.getpid()
+        if self._private is not None:  # If it is dropped without a shutdown, its server goes as well.
+            weakref.finalize(self, self._private.let_go)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have `fn(*args, **kwargs)` run on a worker; its future.
@@ -151,9 +142,24 @@ class PoolExecutor(Executor):
             driver.close(cancel=cancel_futures)
             if wait:
                 driver.join()
-        if (wait or driver is None) and self._known_connections is not None:
+            else:
+                # What is under way goes on, and then all is closed.
+                threading.Thread(target=self._close, args=(driver,), name="closing", daemon=True).start()
+                return
+        self._close(None)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Shut down. Ctrl-C inside the block stops what runs, too."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._driver is not None:
+            self._driver.kill_all()
+        self.shutdown()
+
+    def _close(self, driver: Driver | None) -> None:
+        if driver is not None:
+            driver.join()
+        if self._known_connections is not None:
             self._known_connections.close()
-        if self._private is not None and (wait or driver is None):
+        if self._private is not None:
             self._private.close()
 
     # What `compute_this` and `Mapping` build on
@@ -186,12 +192,16 @@ class PoolExecutor(Executor):
         self, shipment: Shipment, iterables: tuple[Iterable[Any], ...], options: Options, **how: Any
     ) -> Iterator[Any]:
         """The results of the function for each set of items: what `map` does."""
+        with self._lock:
+            self._check_open()
         return iter(Mapping(self, shipment, iterables, options, **how))
 
     @property
     def _connections(self) -> Connections:
         """The connections to the pool, whose server is started now if it is a private one."""
         with self._lock:
+            if self._pid != os.getpid():  # Connections and threads belong to the process that made them.
+                self._pid, self._known_connections, self._driver = os.getpid(), None, None
             if self._known_connections is None:
                 address = self._private.address() if self._private is not None else self._address
                 assert address is not None
@@ -218,15 +228,15 @@ class PoolExecutor(Executor):
         workers = self.workers()
         with self._lock:
             self._check_open()
+            prepare = None if self._initializer is None else self._make_preparation
             if self._driver is None:
-                prepare = None if self._initializer is None else self._make_preparation
-                self._driver = Driver(connections, workers, prepare)
+                self._driver = Driver(connections, prepare)
             driver = self._driver
         if nesting.is_inside(connections.address):
-            nesting.run_task(connections, task)
+            nesting.run_task(connections, task, prepare)
         else:
             task.future.on_kill(functools.partial(driver.kill, task))
-            driver.add(task)
+            driver.add(task, workers, self.max_chunk())
 
     def parcel_chunk(
         self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any], prints: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import sys
 import threading
@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 from distribute_challenge.wire.payload import Piece
 
+log = logging.getLogger(__name__)
+
+_LONGEST_LINE = 1 << 16  # What is longer is shown without waiting for its end.
 _lock = threading.Lock()  # guards the standard streams: lines of different functions do not mix
 
 
@@ -36,9 +39,11 @@ class Printer:
             offset += len(data)
             self.seen = max(self.seen, offset)
             if new:
-                whole, newline, rest = (self._lines[number] + new).rpartition(b"\n")
-                self._lines[number] = rest
-                _write(number, whole + newline)
+                whole, newline, rest = new.rpartition(b"\n")
+                if newline or len(self._lines[number]) > _LONGEST_LINE:
+                    _write(number, self._lines[number] + whole + newline)
+                    self._lines[number] = b""
+                self._lines[number] += rest
 
     def finish(self) -> None:
         """Write what has no end of line."""
@@ -54,7 +59,10 @@ def _write(number: int, data: bytes) -> None:
     if stream is None:  # A program without streams, as on Windows without a console.
         return
     text = data.decode(errors="backslashreplace")
-    with _lock, contextlib.suppress(ValueError, BrokenPipeError):  # The program has closed its stream.
-        encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
+    with _lock:
+        try:
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
+        except Exception as error:  # The stream is the program's; the result must not be lost for it.
+            log.debug("cannot show what a function printed: %r", error)

@@ -87,7 +87,11 @@ class PrivateServer:
         finally:
             os.close(owned)
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        try:
+            line = self._process.stdout.readline()
+        except BaseException:
+            self.let_go()
+            raise
         if not line.startswith("ready: "):
             self.let_go()
             raise ServerUnavailable(

@@ -15,15 +15,21 @@ from typing import Any
 
 import cloudpickle
 
-from distribute_challenge.client.modules import is_users, modules_for
+from distribute_challenge.client.modules import imported_in, is_users, modules_for
 from distribute_challenge.client.pace import Pace
-from distribute_challenge.client.text import Text, find_text
+from distribute_challenge.client.text import Text, find_text, not_ours
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.classes import with_token
 from distribute_challenge.wire.definition import Values
-from distribute_challenge.wire.functions import Namespace, reduce_cached, reduce_helper, reduce_top
-from distribute_challenge.wire.payload import CHUNK, NO_SCOPE, PRINTS, PROTOCOL, Call, Module
+from distribute_challenge.wire.functions import (
+    Namespace,
+    load_cached_property,
+    reduce_cached,
+    reduce_helper,
+    reduce_top,
+)
+from distribute_challenge.wire.payload import CHUNK, INITIALIZER, NO_SCOPE, PRINTS, PROTOCOL, Call, Module
 
 BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
 _GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"}
@@ -54,6 +60,11 @@ class Parcel:
     def is_chunk(self) -> bool:
         """Whether it runs the function for each item of a list."""
         return bool(self._call.flags & CHUNK)
+
+    @property
+    def is_initializer(self) -> bool:
+        """Whether it runs the initializer of an executor."""
+        return bool(self._call.flags & INITIALIZER)
 
     @property
     def scope(self) -> bytes:
@@ -91,7 +102,7 @@ class Shipment:
         self.name: str = getattr(function, "__name__", type(function).__name__)
         self._text = find_text(function, is_ours)
         self.source = BY_VALUE if self._text is None else self._text.source
-        self.pace = Pace()
+        self.pace = pace_of(function)
 
     def parcel(
         self,
@@ -132,7 +143,12 @@ class Shipment:
     ) -> Parcel:
         """The parts of a call together."""
         call = Call(flags | PRINTS * prints, os.urandom(8), scope, b"", function, arguments)
-        sources = modules_for(frozenset(modules)) if modules else ()
+        try:
+            sources = modules_for(frozenset(modules)) if modules else ()
+        except (OSError, SyntaxError, UnicodeError) as error:
+            raise TaskNotSendable(
+                f"{self.name} cannot be sent to a worker: a module that it needs cannot be read ({error})"
+            ) from error
         size = len(function) + len(arguments) + 4 * len(self.source)
         try:
             payload.check_size(size + sum(len(module.text or "") * 4 for module in sources))
@@ -231,16 +247,21 @@ class Sender(cloudpickle.Pickler):
                 return reduced
             self._refuse_across_versions(f"the class {obj.__qualname__}, which would travel by value")
             return with_token(obj, reduced)
+        if getattr(obj, "__wrapped__", None) is self._shipment.function and self._shipment.text is None:
+            return _itself, (self._shipment.function,)  # By its name a function calls itself, not the pool.
+        if isinstance(obj, functools.cached_property):
+            return load_cached_property, (obj.func, obj.attrname)  # In some versions it holds a lock.
         if isinstance(obj, _LruCache) and obj.__module__ == "__main__":
             return reduce_cached(obj)  # By its name it would not be found on a worker.
-        if isinstance(obj, io.TextIOBase) and not obj.closed and obj.writable():
+        is_own = obj is sys.stdout or obj is sys.stderr  # These travel by name.
+        if isinstance(obj, io.TextIOBase) and not is_own and not obj.closed and obj.writable():
             raise TypeError("a file open for writing does not travel")  # cloudpickle would copy its text.
         return super().reducer_override(obj)
 
     def _reduce_function(self, function: types.FunctionType) -> Any:
         text = self._shipment.text
         if text is not None and function is text.inner:
-            self._needs_of(function)
+            self._needs_of(function, text)
             values = values_of(text, self._shipment)
             return reduce_top(text.definition, self._namespace(function), values)
         reduced = super().reducer_override(function)
@@ -249,8 +270,8 @@ class Sender(cloudpickle.Pickler):
         if reduced is NotImplemented and not is_near:
             self._need(function.__module__)
             return reduced
-        text = _text_of(function)
-        self._needs_of(function)
+        text = find_text(function, not_ours)
+        self._needs_of(function, text)
         if text is None and reduced is NotImplemented:
             self._need(function.__module__)
             return reduced
@@ -268,16 +289,22 @@ class Sender(cloudpickle.Pickler):
     def _namespace(self, function: types.FunctionType) -> Namespace:
         scope = function.__globals__
         if id(scope) not in self._namespaces:
-            self._namespaces[id(scope)] = Namespace(function.__module__ or "__main__")
+            package = scope.get("__package__")
+            self._namespaces[id(scope)] = Namespace(function.__module__ or "__main__", package)
         return self._namespaces[id(scope)]
 
     def _need(self, module: str | None) -> None:
         if module and is_users(module):
             self.modules.add(module)
 
-    def _needs_of(self, function: types.FunctionType) -> None:
-        for name in _names_of(function.__code__).imported:
-            self._need(name)
+    def _needs_of(self, function: types.FunctionType, text: Text | None) -> None:
+        """Take note of the modules that a function imports when it is called."""
+        if text is None:
+            for name in _names_of(function.__code__).imported:
+                self._need(name)
+        elif _names_of(function.__code__).imported:
+            for name in imported_in(text.source, function.__globals__.get("__package__") or ""):
+                self._need(name)
 
     def _refuse_across_versions(self, what: str) -> None:
         here = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -286,6 +313,10 @@ class Sender(cloudpickle.Pickler):
                 f"{what}, does not cross from Python {here} to the workers' {self._python}: make it inside "
                 "the function instead, or start the server with this Python"
             )
+
+
+def _itself(function: Any) -> Any:
+    return function
 
 
 class Names:
@@ -307,28 +338,24 @@ class Names:
 
 
 _names_of = functools.lru_cache(maxsize=1024)(Names)
-_texts: weakref.WeakKeyDictionary[Any, Text | None] = weakref.WeakKeyDictionary()
+_paces: weakref.WeakKeyDictionary[types.CodeType, Pace] = weakref.WeakKeyDictionary()
 
 
-def _text_of(function: types.FunctionType) -> Text | None:
-    """The text of a function that another one uses. Remembered."""
-    try:
-        return _texts[function]
-    except KeyError:
-        text = _texts[function] = find_text(function, lambda _: False)
-        return text
+def pace_of(function: Callable[..., Any]) -> Pace:
+    """How long a function takes, as far as known: that of all functions with its code."""
+    code = getattr(function, "__code__", None)
+    return Pace() if code is None else _paces.setdefault(code, Pace())
 
 
 def values_of(text: Text, shipment: Shipment) -> Values:
     """The values that a function with a text uses, as they are now.
 
-    By its own name the function of the call is not among them: the receiver knows it.
+    Under its own name the function of a call finds itself: that is not among them.
     """
     inner = text.inner
     scope = inner.__globals__
     names = _names_of(inner.__code__)
-    top = shipment.text
-    own = top.definition.name if top is not None and top.inner.__globals__ is scope else None
+    own = text.definition.name if shipment.text is not None and inner is shipment.text.inner else None
     cells = zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True)
     values = {
         name: scope[name]

@@ -39,8 +39,8 @@ class TaskFuture(Future[T]):
         kill()
         return True
 
-    def on_kill(self, kill: Callable[[], None]) -> None:
-        """Say how it is killed while it runs."""
+    def on_kill(self, kill: Callable[[], None] | None) -> None:
+        """Say how it is killed while it runs; None once it has ended."""
         self._kill = kill
 
 
@@ -88,10 +88,12 @@ class Task:
         except BaseException as error:
             self.fail(error)
         else:
+            self.future.on_kill(None)
             self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
         """Give the future an exception."""
+        self.future.on_kill(None)  # Nothing of the task shall live as long as its future.
         if self.has_begun or self.future.set_running_or_notify_cancel():
             self.has_begun = True
             self.future.set_exception(error)

@@ -15,6 +15,7 @@ import io
 import symtable
 import tokenize
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -51,6 +52,29 @@ def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bo
     inner = inspect.unwrap(function)
     if not isinstance(inner, types.FunctionType) or not _is_closure_complete(inner):
         return None
+    if inner is not function or is_our_decorator is not not_ours:
+        return _find(inner, is_our_decorator, is_decorated=inner is not function)
+    code = inner.__code__
+    if code not in _known:
+        found = _find(inner, not_ours, is_decorated=False)
+        _known[code] = None if found is None else (found.source, found.definition)
+    known = _known[code]
+    return None if known is None else Text(*known, inner)
+
+
+def not_ours(value: Any) -> bool:
+    """No decorator is: for functions that are not decorated by us."""
+    del value
+    return False
+
+
+# Of plain functions, by their code alone: nothing is kept of a function and what it holds on to.
+_known: weakref.WeakKeyDictionary[types.CodeType, tuple[str, Definition] | None] = weakref.WeakKeyDictionary()
+
+
+def _find(
+    inner: types.FunctionType, is_our_decorator: Callable[[Any], bool], *, is_decorated: bool
+) -> Text | None:
     code = inner.__code__
     flags = code.co_flags & _FUTURE_FLAGS
     try:
@@ -60,7 +84,6 @@ def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bo
     except (OSError, SyntaxError, tokenize.TokenError):
         return None
     skipped, decorators_below = _our_place(node, inner, is_our_decorator)
-    is_decorated = inner is not function
     if is_decorated and not (skipped and decorators_below):
         return None  # The wrapper was made somewhere else: the text is only that of what is inside it.
     definition = Definition(

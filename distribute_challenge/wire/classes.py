@@ -7,6 +7,8 @@ instances of the original class, which is not touched. Tokens are unique across 
 
 from __future__ import annotations
 
+import enum
+import pickle
 import threading
 import uuid
 import weakref
@@ -24,6 +26,10 @@ _own: set[str] = set()  # the tokens of classes that were made here, and are not
 def with_token(cls: type, reduced: Reduced) -> Reduced:
     """What pickle is to write for a class, given what cloudpickle would: the same, and its token."""
     make, arguments, state, _, _, set_state = reduced
+    if "__slots__" in vars(cls) and len(arguments) > 3 and type(arguments[3]) is dict:
+        # cloudpickle would set them on the finished class, where they have no effect.
+        slots = {**arguments[3], "__slots__": cls.__slots__}  # type: ignore[attr-defined]
+        arguments = (*arguments[:3], slots, *arguments[4:])
     with _lock:
         token = _tokens.get(cls)
         if token is None:
@@ -54,10 +60,19 @@ def _receive(token: str, make: Callable[..., type], arguments: Reduced) -> type:
 
 def _update(cls: type, state: Reduced) -> None:
     token, set_state, content = state
-    if token not in _own:
-        set_state(cls, content)
+    if token in _own:
+        return
+    if type(content) is tuple and type(content[0]) is dict and not isinstance(cls, enum.EnumMeta):
+        # What its original does not have (any more), nor a copy from before that is still alive.
+        for name in [name for name in vars(cls) if not name.startswith("__") and name not in content[0]]:
+            if name not in getattr(cls, "__slots__", ()) and name != "_abc_impl":
+                delattr(cls, name)
+    set_state(cls, content)
 
 
 def _find(token: str) -> type:
     with _lock:
-        return _classes[token]
+        cls = _classes.get(token)
+    if cls is None:
+        raise pickle.UnpicklingError("its class has gone from the program that it came from")
+    return cls

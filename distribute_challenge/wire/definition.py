@@ -116,9 +116,9 @@ def _code_called(name: str, code: types.CodeType) -> types.CodeType:
     raise SyntaxError(f"no function {name} in its own text")
 
 
-def new_namespace(module: str) -> dict[str, Any]:
-    """The global names of the functions of one module, none yet."""
-    return {"__name__": module, "__builtins__": builtins}
+def new_namespace(module: str, package: str | None = None) -> dict[str, Any]:
+    """The global names of the functions of one module in a package, none yet."""
+    return {"__name__": module, "__package__": package, "__builtins__": builtins}
 
 
 def bare(source: str, definition: Definition, namespace: dict[str, Any]) -> types.FunctionType:

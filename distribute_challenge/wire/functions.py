@@ -11,7 +11,7 @@ import pickle
 import threading
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from distribute_challenge.wire.definition import Definition, Values, bare, fill, finish, new_namespace
 
@@ -23,11 +23,12 @@ _loading = threading.local()  # `source` and `namespaces` of the call that this 
 class Namespace:
     """Stands in a pickle for the global names of a module's functions."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, package: str | None) -> None:
         self._module = module
+        self._package = package
 
     def __reduce__(self) -> Reduced:
-        return _load_namespace, (self._module,)
+        return _load_namespace, (self._module, self._package)
 
 
 def reduce_top(definition: Definition, namespace: Namespace, values: Values) -> Reduced:
@@ -46,20 +47,40 @@ def reduce_cached(function: Any) -> Reduced:
     return _load_cached, (parameters["maxsize"], parameters["typed"]), function.__wrapped__, None, None, _wrap
 
 
-def load_function(source: str, data: bytes) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
-    """The function of a call, and the namespaces that were made for it."""
-    _loading.source, _loading.namespaces = source, []
-    function, definition = pickle.loads(data)
-    namespaces: list[dict[str, Any]] = _loading.namespaces
-    if definition is not None:
-        function = finish(function, source, Definition(*definition))
-    return function, namespaces
+class Loaded(NamedTuple):
+    """A call as it was loaded: the function, its arguments, and the namespaces of all functions in it."""
+
+    function: Callable[..., Any]
+    arguments: Any
+    namespaces: dict[str, dict[str, Any]]  # by module
 
 
-def _load_namespace(module: str) -> dict[str, Any]:
-    namespace = new_namespace(module)
-    _loading.namespaces.append(namespace)
-    return namespace
+def load_call(source: str, function_data: bytes, arguments_data: bytes) -> Loaded:
+    """The function of a call, and its arguments. Functions of one module share their global names."""
+    before = getattr(_loading, "source", None), getattr(_loading, "namespaces", None)
+    namespaces: dict[str, dict[str, Any]] = {}
+    _loading.source, _loading.namespaces = source, namespaces
+    try:
+        function, definition = pickle.loads(function_data)
+        if definition is not None:
+            function = finish(function, source, Definition(*definition))
+        return Loaded(function, pickle.loads(arguments_data), namespaces)
+    finally:
+        _loading.source, _loading.namespaces = before  # Nothing may hold on to what was loaded.
+
+
+def load_cached_property(function: Callable[..., Any], name: str | None) -> functools.cached_property[Any]:
+    """A `functools.cached_property` as it was, but for its lock."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def _load_namespace(module: str, package: str | None) -> dict[str, Any]:
+    namespaces: dict[str, dict[str, Any]] = _loading.namespaces
+    if module not in namespaces:
+        namespaces[module] = new_namespace(module, package)
+    return namespaces[module]
 
 
 def _load_top(definition: Reduced, namespace: dict[str, Any]) -> types.FunctionType:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 PROTOCOL = 5
+_MAX_TEXT = 1 << 20
 VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
 CHUNK, PRINTS, INITIALIZER = 1, 2, 4  # flags of a call
 NO_SCOPE = bytes(16)
@@ -175,6 +176,7 @@ def dump_failure(exception: BaseException, traceback: str, pickler: Callable[[io
     """The content for a function that raised. Never raises, whatever the exception's methods do."""
     try:
         pickled = dump(exception, pickler)
+        check_size(2 * len(pickled))
         pickle.loads(pickled)  # An exception with a constructor of its own may pickle, and not come back.
     except BaseException:
         pickled = None
@@ -182,7 +184,8 @@ def dump_failure(exception: BaseException, traceback: str, pickler: Callable[[io
     module, name = type.__getattribute__(kind, "__module__"), type.__getattribute__(kind, "__qualname__")
     if module != "builtins":
         name = f"{module}.{name}"
-    return pickle.dumps((pickled, name, describe(exception), traceback), PROTOCOL)
+    texts = (text[:_MAX_TEXT] for text in (describe(exception), traceback))
+    return pickle.dumps((pickled, name, *texts), PROTOCOL)
 
 
 def describe(exception: BaseException) -> str:

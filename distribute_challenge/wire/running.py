@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.functions import load_function
+from distribute_challenge.wire.functions import Loaded, load_call
 from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call
 
-MAX_SCOPES = 64  # Executors whose initializer a process remembers.
+MAX_SCOPES = 1000  # Executors whose initializer a process remembers.
 
 
 class Runner:
@@ -29,32 +29,50 @@ class Runner:
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
                 return VALUE, payload.dump(None, reply_pickler)
-            function, namespaces = load_function(source, call.function)
+            loaded = load_call(source, call.function, call.arguments)
+            function = loaded.function
             name = getattr(function, "__name__", name)
-            for namespace in namespaces:
-                namespace.update(self._scopes.get(call.scope, {}).get(namespace["__name__"], {}))
-            arguments = pickle.loads(call.arguments)
+            self._apply(call.scope, loaded)
             if call.flags & CHUNK:
-                return _run_each(function, name, arguments)
-            before = [dict(namespace) for namespace in namespaces] if call.flags & INITIALIZER else []
-            args, kwargs = arguments
+                return _run_each(function, name, loaded.arguments)
+            before = {module: dict(names) for module, names in loaded.namespaces.items()}
+            args, kwargs = loaded.arguments
             value = plain_value(function(*args, **kwargs))
             if call.flags & INITIALIZER:
-                self._remember(call.scope, namespaces, before)
+                self._remember(call.scope, loaded.namespaces, before)
                 value = None
         except BaseException as error:
             return FAILURE, failure(error)
         return dump_value(name, value)
 
-    def _remember(self, scope: bytes, namespaces: list[dict[str, Any]], before: list[dict[str, Any]]) -> None:
+    def _apply(self, scope: bytes, loaded: Loaded) -> None:
+        """Let the functions of a call find what the initializer of their executor has bound."""
+        bound = self._scopes.get(scope)
+        if not bound:
+            return
+        own = getattr(loaded.function, "__globals__", {})  # Of a function by value, a namespace of its own.
+        for namespace in [*loaded.namespaces.values(), own]:
+            namespace.update(bound.get(namespace.get("__name__", ""), {}))
+
+    def _remember(
+        self, scope: bytes, namespaces: dict[str, dict[str, Any]], before: dict[str, dict[str, Any]]
+    ) -> None:
         if len(self._scopes) >= MAX_SCOPES:
             del self._scopes[next(iter(self._scopes))]
         bound = self._scopes[scope] = {}
-        for namespace, old in zip(namespaces, before, strict=True):
-            changed = {
-                name: value for name, value in namespace.items() if name not in old or old[name] is not value
+        for module, names in namespaces.items():
+            old = before[module]
+            bound[module] = {
+                name: value
+                for name, value in names.items()
+                if name not in old or old[name] is not value or _may_be_filled(value)
             }
-            bound.setdefault(namespace["__name__"], {}).update(changed)
+
+
+def _may_be_filled(value: Any) -> bool:
+    """Whether a value may have been changed without being bound anew, as a dict is."""
+    fixed = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+    return type(value) not in payload.PLAIN_TYPES and not isinstance(value, fixed)
 
 
 def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ...]]) -> tuple[bytes, bytes]:
@@ -68,14 +86,20 @@ def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ..
             values.append(None)
     if not failures:
         try:
-            return VALUES, _dump_values(values)
+            content = _dump_values(values)
+            payload.check_size(len(content))
+            return VALUES, content
         except BaseException as problem:
             del problem  # One of them does not travel back: then each goes for itself.
     outcomes = [
         (FAILURE, failures[number]) if number in failures else dump_value(name, value)
         for number, value in enumerate(values)
     ]
-    return MIXED, pickle.dumps(outcomes, payload.PROTOCOL)
+    content = pickle.dumps(outcomes, payload.PROTOCOL)
+    if len(content) > payload.MAX_BYTES:
+        text = f"the results of a chunk are {len(content)} bytes, more than travel at once: set chunksize=1"
+        return FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler)
+    return MIXED, content
 
 
 def _dump_values(values: list[Any]) -> bytes:

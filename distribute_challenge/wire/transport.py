@@ -91,9 +91,7 @@ class SocketStream(rpyc.SocketStream):
             self._position = end
             return data
         if self._arrived:  # What `fill` has found comes first.
-            self._buffer = b"".join((self._buffer[self._position :], *self._arrived))
-            self._position = 0
-            self._arrived.clear()
+            self._join()
             return self.read(count)
         data = self._buffer[self._position :]
         missing = count - len(data)
@@ -146,11 +144,14 @@ class SocketStream(rpyc.SocketStream):
                 return True
             self._arrived.append(data)
             there += len(data)
-        if self._arrived:
-            self._buffer = b"".join((self._buffer[self._position :], *self._arrived))
-            self._position = 0
-            self._arrived.clear()
+        if self._arrived and len(self._buffer) - self._position < count:
+            self._join()
         return True
+
+    def _join(self) -> None:
+        self._buffer = b"".join((self._buffer[self._position :], *self._arrived))
+        self._position = 0
+        self._arrived.clear()
 
     def peek(self, count: int) -> bytes:
         """The next bytes, at most `count` of those that `fill` has found."""
@@ -337,7 +338,10 @@ class Link:
 
     def is_quiet(self) -> bool:
         """Whether the connection is open and nothing arrived unasked, the end of the connection included."""
-        return not self.closed and not self._channel.poll(0)
+        try:
+            return not self.closed and not self._channel.poll(0)
+        except (OSError, ValueError):  # Closed under our hands, as in a forked child.
+            return False
 
     def close(self) -> None:
         """Close at once. (Closing the RPyC connection alone would wait for a peer that is busy.)"""

@@ -16,6 +16,7 @@ from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.access import check_loopback, check_owner
 from distribute_challenge.wire.transport import GIBI, SERVER_CONFIG
 from distribute_challenge.worker.execution import Execution
+from distribute_challenge.worker.output import Streams
 from distribute_challenge.worker.service import Worker, WorkerService
 
 
@@ -46,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
-    execution = Execution()
-    worker = Worker(execution)
+    streams = Streams()
+    execution = Execution(streams.make)
+    worker = Worker(execution, streams)
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
     admit = check_loopback if options.allow_any_local_user else check_owner
     config = {**SERVER_CONFIG, "include_local_traceback": True}

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TextIO, TypeVar
 
 from distribute_challenge.wire.payload import BUSY
 
@@ -23,10 +23,11 @@ T = TypeVar("T")
 class _Task(Generic[T]):
     """A callable on its way through the main thread, and then what became of it."""
 
-    __slots__ = ("_ended", "_error", "_value", "_work")
+    __slots__ = ("_ended", "_error", "_value", "_work", "tidy")
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], tidy: Callable[[], object] | None) -> None:
         self._work = work
+        self.tidy = tidy
         self._value: Any = None
         self._error: BaseException | None = None
         self._ended = threading.Lock()
@@ -54,19 +55,22 @@ class _Task(Generic[T]):
 class Execution:
     """The one place in a worker where functions run."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_stream: Callable[[int], TextIO]) -> None:
+        self._make_stream = make_stream
         self._turn = threading.Lock()  # held while a function runs
         self._tasks: queue.SimpleQueue[_Task[Any]] = queue.SimpleQueue()
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T], tidy: Callable[[], object] | None = None) -> T:
         """Run `work` in the main thread; its value, or what it raised (anything, `SystemExit` included).
+
+        `tidy` is called when that is on its way.
 
         Called from a connection's thread. Raises RuntimeError at once if a function is running.
         """
         if not self._turn.acquire(blocking=False):
             raise RuntimeError(BUSY)
         try:
-            task = _Task(work)
+            task = _Task(work, tidy)
             self._tasks.put(task)
             return task.wait()
         finally:
@@ -74,7 +78,7 @@ class Execution:
 
     def serve_forever(self) -> NoReturn:
         """The main thread's work: run what comes, one after another."""
-        surroundings = Surroundings()
+        surroundings = Surroundings(self._make_stream)
         worker = os.getpid()
         while True:
             task = self._tasks.get()
@@ -83,13 +87,17 @@ class Execution:
                 os._exit(0)  # The function forked and returned twice. This is the child: it has no caller.
             task.report()
             surroundings.restore()  # While the outcome travels; the next function begins only after this.
+            tidy = task.tidy
             del task  # While the worker is idle, nothing may hold on to the last call and its result.
+            if tidy is not None:
+                tidy()
 
 
 class Surroundings:
     """What a function may change and the next one must find as it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_stream: Callable[[int], TextIO]) -> None:
+        self._make_stream = make_stream
         # A descriptor finds the directory again even if it is renamed or removed.
         self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         self._environ = os.environ
@@ -119,13 +127,11 @@ class Surroundings:
         sys.path[:] = self._path_entries
 
     def _usable_streams(self) -> Any:
-        if all(map(_is_usable, self._streams)):
-            return self._streams
-        return tuple(
-            open(number, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-            if not _is_usable(stream)
-            else stream
-            for number, (stream, mode) in enumerate(zip(self._streams, "rww", strict=True))
+        stdin, stdout, stderr = self._streams
+        return (
+            stdin if _is_usable(stdin) else open(0, closefd=False),
+            stdout if _is_usable(stdout) else self._make_stream(1),
+            stderr if _is_usable(stderr) else self._make_stream(2),
         )
 
 

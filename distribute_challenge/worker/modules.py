@@ -10,9 +10,10 @@ import types
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from distribute_challenge.wire.payload import Module
+from distribute_challenge.wire.payload import NO_SCOPE, Module
 
 MAX_TEXTS = 1024
+Key = tuple[bytes, str, str]  # scope, name, digest
 
 
 class ShippedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -21,22 +22,38 @@ class ShippedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self) -> None:
         self._texts: OrderedDict[str, str] = OrderedDict()  # by digest, the latest last
         self._wanted: dict[str, Module] = {}
-        self._loaded: dict[str, str] = {}  # name -> digest, of what is in sys.modules by our doing
+        self._scope = NO_SCOPE
+        self._loaded: dict[str, Key] = {}  # what is in sys.modules by our doing
+        self._aside: OrderedDict[Key, types.ModuleType] = OrderedDict()  # what was, the latest last
 
-    def use(self, modules: Iterable[Module]) -> None:
-        """Make these modules, and no others that were shipped, the ones to be found."""
+    def use(self, modules: Iterable[Module], scope: bytes) -> None:
+        """Make these modules, and no others that were shipped, the ones to be found.
+
+        Each executor with an initializer has a scope, and modules of its own.
+        """
         self._wanted = {module.name: module for module in modules}
         for module in self._wanted.values():
             if module.text is not None:
                 self._texts[module.digest] = module.text
+            elif module.digest not in self._texts:
+                raise RuntimeError(f"this worker has forgotten the module {module.name}: connect again")
             self._texts.move_to_end(module.digest)
-        for name, digest in list(self._loaded.items()):
-            if name not in self._wanted or self._wanted[name].digest != digest:
-                del self._loaded[name]
-                sys.modules.pop(name, None)
-        for name in self._wanted:
-            if name not in self._loaded:
-                sys.modules.pop(name, None)  # One of the same name that a function found here.
+        # Those of the last call are put aside, and those of this one taken up again where they were left.
+        for name, key in self._loaded.items():
+            module_there = sys.modules.pop(name, None)
+            if module_there is not None:
+                self._aside[key] = module_there
+                self._aside.move_to_end(key)
+        self._loaded = {}
+        for name, module in self._wanted.items():
+            key = (scope, name, module.digest)
+            sys.modules.pop(name, None)  # One of the same name that a function found here.
+            if key in self._aside:
+                sys.modules[name] = self._aside[key]
+                self._loaded[name] = key
+        self._scope = scope
+        while len(self._aside) > MAX_TEXTS:
+            self._aside.popitem(last=False)
         while len(self._texts) > MAX_TEXTS + len(self._wanted):
             self._texts.popitem(last=False)
         # A function may have changed the list, or put finders of its own before us.
@@ -62,5 +79,5 @@ class ShippedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Called by `import`."""
         shipped = self._wanted[module.__name__]
         code = compile(self._texts[shipped.digest], shipped.path, "exec", dont_inherit=True)
-        self._loaded[shipped.name] = shipped.digest
+        self._loaded[shipped.name] = (self._scope, shipped.name, shipped.digest)
         exec(code, vars(module))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import gc
 import pickle
 import sys
 import time
@@ -18,15 +19,17 @@ from distribute_challenge.wire.payload import PRINTS, Call, Module, Piece
 from distribute_challenge.wire.running import Runner, failure
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ShippedModules
-from distribute_challenge.worker.output import Output
+from distribute_challenge.worker.output import Output, Streams
+
+LARGE_BYTES = 1 << 20
 
 
 class Worker:
     """What all connections share: the one place where functions run, and what is being printed there."""
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, streams: Streams) -> None:
         self.execution = execution
-        self.output: Output | None = None
+        self.streams = streams
         self._runner = Runner()
         self._modules = ShippedModules()
 
@@ -35,16 +38,20 @@ class Worker:
         call = Call.unpack(data)
         if not call.flags & PRINTS:
             return payload.pack_outcome(*self._run(source, call))
-        output = self.output = Output(call.id)
-        with output.captured():
-            kind, content = self._run(source, call)
-        self.output = None
-        return payload.pack_outcome(kind, content, *output.read(0))
+        output = self.streams.output = Output(call.id)
+        kind, content = self._run(source, call)
+        self.streams.flush()
+        self.streams.output = None
+        output.end()
+        try:
+            return payload.pack_outcome(kind, content, *output.read(0))
+        except OverflowError as error:  # Both together are more than travel at once.
+            return payload.pack_outcome(payload.FAILURE, failure(error), *output.read(0))
 
     def _run(self, source: str, call: Call) -> tuple[bytes, bytes]:
         modules = pickle.loads(call.modules) if call.modules else ()
         try:
-            self._modules.use(Module(*module) for module in modules)
+            self._modules.use((Module(*module) for module in modules), call.scope)
         except BaseException as error:
             return payload.FAILURE, failure(error)
         return self._runner.run(source, call)
@@ -62,7 +69,9 @@ class WorkerService(rpyc.Service):
             raise TypeError("run_code takes the source as str and, if given, the call as bytes")
         if call is None:
             return self._worker.execution.run(lambda: run_text(source))
-        return self._worker.execution.run(lambda: self._worker.run(source, call))
+        # A function and its global names hold on to each other: if they are large, they shall go at once.
+        tidy = gc.collect if len(call) > LARGE_BYTES else None
+        return self._worker.execution.run(lambda: self._worker.run(source, call), tidy)
 
     def exposed_read_output(self, seen: int, call_id: bytes | None = None) -> tuple[int, tuple[Piece, ...]]:
         """What the running function has printed after the first `seen` bytes, and where that begins.
@@ -71,7 +80,7 @@ class WorkerService(rpyc.Service):
         """
         if type(seen) is not int or (call_id is not None and type(call_id) is not bytes):
             raise TypeError("read_output takes the number of bytes seen as int and, if given, the call's id")
-        output = self._worker.output
+        output = self._worker.streams.output
         if output is None or (call_id is not None and output.call_id != call_id):
             return seen, ()
         return output.read(seen)

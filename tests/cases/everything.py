@@ -392,12 +392,137 @@ def library_modules_and_their_submodules() -> None:
     assert imports_by_name().run() == ("a", "a/b")
 
 
+@compute_this
+def ping(n):
+    return 0 if n == 0 else 1 + pong(n - 1).run()
+
+
+@compute_this
+def pong(n):
+    return 0 if n == 0 else 1 + ping(n - 1).run()
+
+
+@plain_case
+def two_pool_functions_that_call_each_other() -> None:
+    assert ping(4).run() == 4
+    assert ping.local(0) == 0
+
+
+@case
+def a_recursive_function_without_a_text() -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__", "compute_this": compute_this}
+    exec("@compute_this\ndef g(n):\n    return [] if n == 0 else [n, *g(n - 1)]", namespace)
+    assert namespace["g"](3).run() == [3, 2, 1]
+
+
+@compute_this
+def walk(n):
+    yield n
+    if n:
+        yield from walk(n - 1)
+
+
+@plain_case
+def a_recursive_generator() -> None:
+    assert walk(3).run() == [3, 2, 1, 0]
+    assert list(walk.local(3)) == [3, 2, 1, 0]
+
+
+class Decorated:
+    """Methods that run on the pool."""
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    @compute_this
+    def plus(self, x):
+        return self.base + x
+
+
+@case
+def a_decorated_method() -> None:
+    assert Decorated(5).plus(1).run() == 6
+    assert list(Decorated(5).plus.map(range(3))) == [5, 6, 7]
+
+
+@compute_this
+def applies(function, x):
+    return function(x), COUNTED["b"]
+
+
+def counts_b(x):
+    COUNTED["b"] += x
+    return x
+
+
+@case
+def a_function_as_an_argument_shares_the_global_names() -> None:
+    assert applies(counts_b, 2).run() == (2, 2)
+
+
 # Arguments and results
 
 
 @compute_this
 def same(x):
     return x
+
+
+class Slotted:
+    """A class with slots."""
+
+    __slots__ = ("x",)
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Two of these are equal, and do different things."""
+
+    name: str
+    by: int = dataclasses.field(compare=False, default=1)
+
+    def __call__(self, x: int) -> int:
+        return x * self.by
+
+
+@compute_this
+def makes_slotted(x):
+    return Slotted(x)
+
+
+@case
+def classes_with_slots_and_callables_that_are_equal() -> None:
+    slotted = makes_slotted(3).run()
+    assert type(slotted) is Slotted
+    assert slotted.x == 3
+    assert not hasattr(slotted, "__dict__")
+    with PoolExecutor() as pool:
+        found = [pool.submit(scale, 10).result(60) for scale in (Scale("m", 2), Scale("m", 3))]
+    assert found == [20, 30]
+
+
+@compute_this
+def adds_attribute():
+    Vector.extra = 1  # type: ignore[attr-defined]
+    return hasattr(Vector, "extra")
+
+
+@compute_this
+def has_attribute(name):
+    return hasattr(Vector, name)
+
+
+@script_case
+def the_copy_of_a_class_is_as_its_original_each_time() -> None:
+    assert adds_attribute().run()
+    Vector.passing = 1  # type: ignore[attr-defined]
+    assert has_attribute("passing").run()
+    del Vector.passing  # type: ignore[attr-defined]
+    assert not has_attribute("passing").run()
+    assert not has_attribute("extra").run()
 
 
 @case

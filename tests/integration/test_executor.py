@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import gc
 import itertools
 import multiprocessing
@@ -381,3 +382,93 @@ def test_a_server_that_is_not_there_yet_can_be_waited_for(
         assert not concurrent.futures.wait([waiting], 0.3).done
         start_server(1, "--port", str(port))
         assert waiting.result(HANG_S) == 9
+
+
+class Full:
+    """A standard output that takes nothing."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device", text)
+
+
+def says(x):
+    print("x is", x)  # noqa: T201
+    return x
+
+
+def test_a_result_is_not_lost_when_nothing_can_be_printed(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "stdout", Full())
+    with PoolExecutor(address) as pool:
+        assert pool.submit(says, 3).result(HANG_S) == 3
+
+
+def test_an_initializer_that_cannot_be_sent_breaks_the_executor(address: str):
+    with PoolExecutor(address, initializer=prepare, initargs=(threading.Lock(),)) as pool:
+        error = pool.submit(square, 1).exception(HANG_S)
+    assert isinstance(error, BrokenExecutor)
+    assert "argument 1" in str(error)
+
+
+def test_nothing_is_kept_of_callables_and_finished_futures(address: str):
+    with PoolExecutor(address) as pool:
+        thing = Thing()
+        watched = weakref.ref(thing)
+        futures = [pool.submit(functools.partial(forget, thing)), pool.submit(forget, thing)]
+        assert [future.result(HANG_S) for future in futures] == ["Thing"] * 2
+        assert list(pool.map(forget, [thing])) == ["Thing"]
+        del thing
+        eventually(lambda: gc.collect() >= 0 and watched() is None, "the argument is gone")
+
+
+def test_map_delivers_what_came_before_an_error_of_its_items(address: str):
+    def items() -> Iterator[Any]:
+        yield from range(50)
+        raise LookupError("no more")
+
+    with PoolExecutor(address) as pool:
+        results = pool.map(square, items(), buffersize=4)
+        assert [next(results) for _ in range(50)] == [x * x for x in range(50)]
+        with pytest.raises(LookupError):
+            next(results)
+        results = pool.map(square, [1, 2, threading.Lock(), 4])
+        assert [next(results), next(results)] == [1, 4]
+        with pytest.raises(TypeError):
+            next(results)
+        found = list(pool.map(square, [1, threading.Lock(), 4], return_exceptions=True))
+        assert (found[0], type(found[1]).__name__, found[2]) == (1, "TaskNotSendable", 16)
+
+
+def test_map_returns_the_loss_of_a_worker_too(address: str):
+    with PoolExecutor(address) as pool:
+        found = list(pool.map(exits_at_five, range(10), chunksize=1, return_exceptions=True))
+    assert [type(end).__name__ if number == 5 else end for number, end in enumerate(found)] == [
+        "WorkerLost" if number == 5 else number for number in range(10)
+    ]
+
+
+def exits_at_five(x):
+    if x == 5:
+        os._exit(3)
+    return x
+
+
+def test_an_executor_works_in_a_forked_child(address: str):
+    with PoolExecutor(address) as pool:
+        assert pool.submit(square, 2).result(HANG_S) == 4
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if pool.submit(square, 3).result(HANG_S) == 9 else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert pool.submit(square, 4).result(HANG_S) == 16
+
+
+def test_private_pools_end_with_their_executors(tmp_path: Path):
+    dropped, shut = PoolExecutor("local://1"), PoolExecutor("local://1")
+    pids = [pool.submit(os.getpid).result(HANG_S) for pool in (dropped, shut)]
+    shut.shutdown(wait=False)
+    del dropped
+    gc.collect()
+    eventually(lambda: not any(map(exists, pids)), "their workers have ended")

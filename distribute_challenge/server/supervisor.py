@@ -145,5 +145,7 @@ def turn_away_callers(listener: socket.socket) -> None:
 
 
 def _explain(ending: Ending) -> str:
-    last = "; ".join(line.strip() for line in ending.last_lines[-3:]) or "it printed nothing"
+    last = (
+        "; ".join(line.strip() for line in [*ending.last_lines, *ending.stack][-3:]) or "it printed nothing"
+    )
     return f"a worker ended {MAX_FAILED_STARTS} times before it was ready ({ending}): {last}"

@@ -101,6 +101,11 @@ class _Raw(io.RawIOBase):
         self._streams = streams
         self._number = number
 
+    @property
+    def name(self) -> str:
+        """What a text stream calls itself after."""
+        return "<stdout>" if self._number == 1 else "<stderr>"
+
     def writable(self) -> bool:
         return True
 

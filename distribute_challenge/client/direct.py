@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import time
 
-from distribute_challenge.client.connections import Connections, ServerConnection
+from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.losses import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.options import Options
+from distribute_challenge.client.peers import ServerConnection
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.errors import PoolError, WorkerLost

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError
 from typing import Any
 
-from distribute_challenge.client.connections import Connections, ServerConnection, WorkerConnection
+from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.lane import TICK_S, Lane, State
 from distribute_challenge.client.losses import why_no_worker
+from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import PoolError
 

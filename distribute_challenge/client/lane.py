@@ -15,15 +15,17 @@ import math
 import time
 from collections import deque
 
-from distribute_challenge.client.connections import Connections, ServerConnection, WorkerConnection
+from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.losses import Broken, Killed, Overdue, Unusable
+from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import ServerUnavailable, WorkerLost
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.payload import Outcome
-from distribute_challenge.wire.transport import KIBI, Answer
+from distribute_challenge.wire.stream import KIBI
+from distribute_challenge.wire.transport import Answer
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.shipping import Shipment
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import TaskNotSendable
-from distribute_challenge.wire.transport import MEBI
+from distribute_challenge.wire.stream import MEBI
 
 if TYPE_CHECKING:
     from distribute_challenge.client.pool import PoolExecutor

@@ -25,7 +25,7 @@ from distribute_challenge.server.service import Pool, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.access import check_loopback, check_owner
-from distribute_challenge.wire.transport import KIBI
+from distribute_challenge.wire.stream import KIBI
 
 log = logging.getLogger(__name__)
 

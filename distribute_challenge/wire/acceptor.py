@@ -19,7 +19,8 @@ from typing import Any
 import rpyc
 
 from distribute_challenge.wire.access import Refused, check_owner
-from distribute_challenge.wire.transport import SERVER_CONFIG, FrameChannel, SocketStream, not_for_children
+from distribute_challenge.wire.stream import FrameChannel, SocketStream, not_for_children
+from distribute_challenge.wire.transport import SERVER_CONFIG
 
 log = logging.getLogger(__name__)
 

@@ -1,31 +1,20 @@
-"""RPyC connections: settings, streams and limits.
+"""RPyC connections: settings, and those that we make.
 
-The bytes on the wire are plain RPyC: a frame is `!LB` (length of the payload; 1 if it is zlib-compressed),
-the payload, and a newline. Everything here is built on RPyC's public extension points (Stream, Channel,
-`connect_channel`, config), and a stock RPyC peer notices no difference but speed: one write per frame,
-reads without a copy more than needed, no delayed acknowledgements, no compression, no hidden timeouts.
-
-It refuses to know what is called over a connection.
+Everything here is built on RPyC's public extension points (Stream, Channel, `connect_channel`, config). It
+refuses to know what is called over a connection.
 """
 
 from __future__ import annotations
 
-import os
 import socket
-import weakref
-import zlib
-from collections import deque
 from typing import Any
 
 import rpyc
-from rpyc.lib import Timeout
 
 from distribute_challenge.address import Address
+from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel, SocketStream
 
 CONNECT_TIMEOUT_S = 10.0
-KIBI = 1 << 10
-MEBI = 1 << 20
-GIBI = 1 << 30
 
 # Both sides: no attribute but the exposed calls, and nothing unpickled on a peer's word.
 _STRICT = {"allow_safe_attrs": False, "allow_pickle": False, "propagate_KeyboardInterrupt_locally": False}
@@ -36,226 +25,6 @@ CLIENT_CONFIG = {**_STRICT, "sync_request_timeout": CONNECT_TIMEOUT_S}
 
 # A server asks its peer for nothing but a goodbye, and does not wait long for that.
 SERVER_CONFIG = {**_STRICT, "sync_request_timeout": 1, "include_local_traceback": False}
-
-_open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
-
-
-def not_for_children(sock: socket.socket) -> None:
-    """Have a forked child close its copy: while it did not, no peer would see the connection end."""
-    _open_sockets.add(sock)
-
-
-def _close_inherited_sockets() -> None:
-    for sock in list(_open_sockets):
-        sock.close()
-
-
-os.register_at_fork(after_in_child=_close_inherited_sockets)
-
-
-class SocketStream(rpyc.SocketStream):
-    """RPyC's socket stream with buffered reads and whole writes."""
-
-    __slots__ = ("_arrived", "_buffer", "_is_patient", "_outbox", "_position")
-
-    _READ_AHEAD = 32 * KIBI
-    _JOIN_BELOW = 64 * KIBI
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
-        sock.settimeout(None)
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._buffer = b""
-        self._position = 0
-        self._arrived: list[bytes] = []  # after the buffer, by `fill`
-        self._is_patient = True
-        self._outbox: deque[memoryview] = deque()
-        not_for_children(sock)
-
-    def poll(self, timeout: Any) -> bool:
-        """Whether there is something to read, within `timeout` seconds (a number, None, or RPyC's Timeout).
-
-        Without a limit there is nothing to poll for: the read that follows waits just as well.
-        """
-        if self._position < len(self._buffer):
-            return True
-        timeout = Timeout(timeout)
-        return not timeout.finite or bool(super().poll(timeout))
-
-    def read(self, count: int) -> bytes:
-        """Exactly `count` bytes. EOFError if the connection ends before."""
-        end = self._position + count
-        if end <= len(self._buffer):
-            data = self._buffer[self._position : end]
-            self._position = end
-            return data
-        if self._arrived:  # What `fill` has found comes first.
-            self._join()
-            return self.read(count)
-        data = self._buffer[self._position :]
-        missing = count - len(data)
-        if missing <= self._READ_AHEAD:
-            while len(data) < count:
-                data += self._receive(self._READ_AHEAD, 0)
-            self._buffer, self._position = data, count
-            return data[:count]
-        self._buffer, self._position = b"", 0
-        parts = [data]
-        while missing:
-            # The kernel fills one buffer as far as it can. Memory that a false length claims is not touched.
-            part = self._receive(missing, socket.MSG_WAITALL)
-            parts.append(part)
-            missing -= len(part)
-        return b"".join(parts)
-
-    def _receive(self, count: int, flags: int) -> bytes:
-        try:
-            data: bytes = self.sock.recv(count, flags)
-        except OSError as error:
-            self.close()
-            raise EOFError(f"connection lost: {error}") from None
-        if not data:
-            self.close()
-            raise EOFError("connection closed by peer")
-        return data
-
-    def never_wait(self) -> None:
-        """From now on `write` keeps what the kernel does not take at once, for `flush`."""
-        self._is_patient = False
-
-    def wait_again(self) -> None:
-        """The opposite of `never_wait`. EOFError if something was kept and the peer has gone."""
-        self._is_patient = True
-        while self._outbox:
-            self.write(self._outbox.popleft())
-
-    def fill(self, count: int) -> bool:
-        """Whether `count` bytes can be read without waiting, or the end of the connection."""
-        there = len(self._buffer) - self._position + sum(map(len, self._arrived))
-        while there < count:
-            try:
-                data = self.sock.recv(max(self._READ_AHEAD, min(count - there, MEBI)), socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
-            except OSError:
-                return True  # Reading will tell.
-            if not data:
-                return True
-            self._arrived.append(data)
-            there += len(data)
-        if self._arrived and len(self._buffer) - self._position < count:
-            self._join()
-        return True
-
-    def _join(self) -> None:
-        self._buffer = b"".join((self._buffer[self._position :], *self._arrived))
-        self._position = 0
-        self._arrived.clear()
-
-    def peek(self, count: int) -> bytes:
-        """The next bytes, at most `count` of those that `fill` has found."""
-        return self._buffer[self._position : self._position + count]
-
-    def flush(self) -> bool:
-        """Send what was kept; whether all of it has gone. EOFError if the peer has gone."""
-        while self._outbox:
-            part = self._outbox[0]
-            try:
-                sent = self.sock.send(part, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                raise EOFError(f"connection lost: {error}") from None
-            if sent < len(part):
-                self._outbox[0] = part[sent:]
-            else:
-                self._outbox.popleft()
-        return True
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether something waits for `flush`."""
-        return bool(self._outbox)
-
-    def write(self, data: bytes | memoryview) -> None:
-        """All of `data`. EOFError if the peer has gone; what it had sent before can still be read."""
-        if not self._is_patient:
-            self._outbox.append(memoryview(data))
-            self.flush()
-            return
-        try:
-            self.sock.sendall(data)
-        except OSError as error:
-            raise EOFError(f"connection lost: {error}") from None
-
-    def write_frame(self, header: bytes, data: bytes, trailer: bytes) -> None:
-        """The three parts one after another, without copying a large one."""
-        if len(data) < self._JOIN_BELOW:
-            self.write(header + data + trailer)
-            return
-        if not self._is_patient:
-            self._outbox.extend(map(memoryview, (header, data, trailer)))
-            self.flush()
-            return
-        try:
-            sent = self.sock.sendmsg((header, data, trailer))
-        except OSError as error:
-            raise EOFError(f"connection lost: {error}") from None
-        if sent < len(header) + len(data) + len(trailer):  # Only a signal in between stops it early.
-            self.write((header + data + trailer)[sent:])
-
-
-class FrameChannel(rpyc.Channel):
-    """RPyC's channel, sending uncompressed and refusing frames over `max_frame_bytes`."""
-
-    __slots__ = ("max_frame_bytes",)
-
-    def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
-        super().__init__(stream, compress=False)
-        self.max_frame_bytes = max_frame_bytes
-
-    def send(self, data: bytes) -> None:
-        """Send one frame."""
-        self.stream.write_frame(self.FRAME_HEADER.pack(len(data), 0), data, self.FLUSHER)
-
-    def recv(self) -> bytes:
-        """Receive one frame. EOFError, and the end of the connection, if it is too large or malformed."""
-        length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
-        if length > self.max_frame_bytes:
-            self._refuse(f"a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here")
-        frame: bytes = self.stream.read(length + len(self.FLUSHER))
-        if frame[-len(self.FLUSHER) :] != self.FLUSHER:
-            self._refuse("a frame without its end")
-        data = frame[: -len(self.FLUSHER)]
-        return self._decompress(data) if compressed else data
-
-    def has_frame(self) -> bool:
-        """Whether `recv` will not wait: a whole frame is there, or the end of the connection."""
-        size = self.FRAME_HEADER.size
-        if not self.stream.fill(size):
-            return False
-        header = self.stream.peek(size)
-        if len(header) < size:
-            return True
-        length, _ = self.FRAME_HEADER.unpack(header)
-        if length > self.max_frame_bytes:
-            return True
-        return bool(self.stream.fill(size + length + len(self.FLUSHER)))
-
-    def _decompress(self, data: bytes) -> bytes:
-        unpacker = zlib.decompressobj()
-        try:
-            plain = unpacker.decompress(data, self.max_frame_bytes)
-        except zlib.error as error:
-            self._refuse(f"a broken compressed frame ({error})")
-        if not unpacker.eof:
-            self._refuse(f"a compressed frame of more than the {self.max_frame_bytes} bytes allowed here")
-        return plain
-
-    def _refuse(self, what: str) -> None:
-        self.close()
-        raise EOFError(f"the peer sent {what}")
 
 
 class Answer:

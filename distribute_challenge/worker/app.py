@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from distribute_challenge import cli
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.access import check_loopback, check_owner
-from distribute_challenge.wire.transport import GIBI, SERVER_CONFIG
+from distribute_challenge.wire.stream import GIBI
+from distribute_challenge.wire.transport import SERVER_CONFIG
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.output import Streams
 from distribute_challenge.worker.service import Worker, WorkerService

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distribute_challenge.wire.payload import Call, Outcome, pack_outcome
-from distribute_challenge.wire.transport import FrameChannel, SocketStream
+from distribute_challenge.wire.stream import FrameChannel, SocketStream
 
 MANY = settings(max_examples=10_000, deadline=None, database=None)
 SOME = settings(max_examples=1000, deadline=None, database=None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import rpyc
 
-from distribute_challenge.wire.transport import FrameChannel, SocketStream
+from distribute_challenge.wire.stream import FrameChannel, SocketStream
 from tests.running import HANG_S, eventually
 
 LIMIT = 1 << 24

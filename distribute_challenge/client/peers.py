@@ -1,0 +1,230 @@
+"""The server and the workers, as a client calls them: one object for each connection."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from typing import Any
+
+import rpyc
+
+from distribute_challenge.address import Address
+from distribute_challenge.client.printing import Printer
+from distribute_challenge.client.shipping import Parcel
+from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.wire.ending import Ending
+from distribute_challenge.wire.payload import Piece
+from distribute_challenge.wire.transport import Answer, Link
+
+log = logging.getLogger(__name__)
+
+
+class ServerConnection:
+    """The server's calls, on one connection. Those that begin with `ask` give an answer to come."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        try:
+            self.link = Link(address)
+        except OSError as error:
+            raise self.unavailable(error) from None
+        try:
+            root = self.link.root
+            self._acquire_worker = rpyc.async_(root.acquire_worker)  # So that it may take any time.
+            self._free_worker = rpyc.async_(root.free_worker)
+            self._keep_worker = rpyc.async_(root.keep_worker)
+            self._recycle_worker = rpyc.async_(root.recycle_worker)
+            self.link.trust()
+        except (EOFError, OSError) as error:
+            self.link.close()
+            raise self.unavailable(error) from None
+        except AttributeError:
+            self.link.close()
+            raise PoolError(f"what listens at {address} is not the server of a pool: check it") from None
+        except BaseException:
+            self.link.close()
+            raise
+
+    def acquire(self) -> int:
+        """Wait in line for a worker; its port.
+
+        Raises ServerUnavailable if the server is stopping, EOFError if the connection broke.
+        """
+        return self.port_in(self.ask_for_worker())
+
+    def ask_for_worker(self) -> Answer:
+        """Stand in line for a worker. `port_in` takes the answer."""
+        return Answer(self._acquire_worker())
+
+    def port_in(self, answer: Answer) -> int:
+        """The port of the worker that was asked for. Raises as `acquire` does."""
+        try:
+            return int(answer.value)
+        except RuntimeError as error:  # The server says that it is stopping.
+            raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
+
+    def find(self) -> int:
+        """The port of a worker that is free now; -1 if there is none. Raises as `acquire` does."""
+        try:
+            return int(self.link.root.find_free_worker())
+        except RuntimeError as error:
+            raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
+
+    def free(self, port: int, *, finished: int, failed: int) -> None:
+        """End the lease. Sent, and not waited for: the answer holds nothing."""
+        try:
+            self._free_worker(port, finished, failed).add_callback(_report_refusal)
+        except EOFError as error:
+            log.debug("worker %d was not freed, since the server has gone: %s", port, error)
+
+    def ask_to_keep(self, port: int, *, finished: int, failed: int) -> Answer:
+        """Have tasks of the lease counted; how many clients wait."""
+        return Answer(self._keep_worker(port, finished, failed))
+
+    def recycle(self, port: int, reason: str) -> Ending:
+        """End the lease and have the worker replaced; how its process ended."""
+        try:
+            return Ending.from_json(self.ask_to_recycle(port, reason).value)
+        except (EOFError, OSError) as error:
+            raise self.ended(error) from None
+
+    def ask_to_recycle(self, port: int, reason: str) -> Answer:
+        """End the lease and have the worker replaced; as JSON, how its process ended."""
+        return Answer(self._recycle_worker(port, reason))
+
+    def status(self) -> dict[str, Any]:
+        """The pool's state."""
+        status: dict[str, Any] = json.loads(self.link.root.status())
+        return status
+
+    def is_open(self) -> bool:
+        """Whether the connection has not ended, as far as known."""
+        return not self.link.closed
+
+    def close(self) -> None:
+        """End the connection. The server then replaces the workers that it held."""
+        self.link.close()
+
+    def unavailable(self, error: BaseException) -> ServerUnavailable:
+        """What to tell the user when the server does not answer."""
+        return ServerUnavailable(
+            f"no server answers at {self._address} ({error}): start one with `python3 server.py 2`, "
+            f'or say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER'
+        )
+
+    def ended(self, error: BaseException) -> ServerUnavailable:
+        """What to tell the user when the server ends while a function runs."""
+        return ServerUnavailable(
+            f"the server at {self._address} has ended, and its workers with it ({error})"
+        )
+
+
+class WorkerConnection:
+    """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.prepared: set[bytes] = set()  # the executors whose initializer has run there
+        self._lock = threading.Lock()  # guards `_reader`, which a thread sets
+        self._reader: OutputReader | None = None
+        self._is_opening = False
+        self._sent: set[str] = set()  # digests of the modules that have gone there
+        self.link = Link(address)
+        try:
+            self._run_code = rpyc.async_(self.link.root.run_code)  # So that it may take any time.
+            self.link.trust()
+        except BaseException:
+            self.link.close()
+            raise
+
+    def start(self, parcel: Parcel) -> Answer:
+        """Send a call; the outcome, as bytes, is to come.
+
+        That is a RuntimeError if the worker runs a function for another connection. EOFError if it died.
+        """
+        return Answer(self._run_code(parcel.source, parcel.pack(self._sent)))
+
+    def show_output(self, call_id: bytes, printer: Printer) -> None:
+        """Print what the running call has printed, as far as it is here, and ask for more. Does not wait."""
+        if self._reader is None:
+            if not self._is_opening:
+                self._is_opening = True
+                threading.Thread(target=self._open_reader, name="output reader", daemon=True).start()
+            return
+        try:
+            printer.write(*self._reader.take())
+            self._reader.ask(printer.seen, call_id)
+        except EOFError as error:  # The worker has died: the call itself will tell.
+            log.debug("no more output: %s", error)
+
+    def is_idle(self) -> bool:
+        """Whether the connection is open and nothing is under way on it."""
+        return self.link.is_quiet()
+
+    def close(self) -> None:
+        """End the connection, also while the worker is busy."""
+        self.link.close()
+        self.close_reader()
+
+    def close_reader(self) -> None:
+        """End the second connection, if there is one."""
+        with self._lock:
+            reader, self._reader = self._reader, None
+            self._is_opening = False
+        if reader is not None:
+            reader.close()
+
+    def _open_reader(self) -> None:
+        # In a thread of its own: a function that holds the interpreter's lock lets nobody connect.
+        try:
+            reader = OutputReader(self.address)
+        except (EOFError, OSError) as error:
+            log.debug("cannot read the output of the worker at %s yet: %s", self.address, error)
+            self._is_opening = False
+            return
+        with self._lock:
+            if not self.link.closed:
+                self._reader = reader
+                return
+        reader.close()
+
+
+class OutputReader:
+    """A second connection to a worker, for what the function that runs there prints."""
+
+    def __init__(self, address: Address) -> None:
+        self.link = Link(address)
+        try:
+            self._read_output = rpyc.async_(self.link.root.read_output)
+            self.link.trust()
+        except BaseException:
+            self.link.close()
+            raise
+        self._answer: Answer | None = None
+
+    def ask(self, seen: int, call_id: bytes) -> None:
+        """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
+        if self._answer is None:
+            self._answer = Answer(self._read_output(seen, call_id))
+
+    def take(self) -> tuple[int, tuple[Piece, ...]]:
+        """What has arrived: its first byte's number, and the pieces."""
+        self.link.serve_arrived()
+        if self._answer is None or not self._answer.is_here:
+            return 0, ()
+        answer, self._answer = self._answer, None
+        offset, pieces = answer.value
+        return offset, pieces
+
+    def close(self) -> None:
+        """End the connection."""
+        self.link.close()
+
+
+def _report_refusal(answer: rpyc.AsyncResult) -> None:
+    if answer.error:
+        try:
+            answer.value  # noqa: B018  Raises what the server said.
+        except Exception as error:
+            log.warning("the server did not free a worker: %s", error)

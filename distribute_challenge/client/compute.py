@@ -74,7 +74,8 @@ class Call(Generic[R]):
     def __repr__(self) -> str:
         arguments = [repr(value) for value in self._args]
         arguments += [f"{name}={value!r}" for name, value in self._kwargs.items()]
-        return f"<call of {self._function.__name__}({', '.join(arguments)}): .run() runs it on the pool>"
+        text = f"{self._function.__name__}({', '.join(arguments)})"
+        return f"<call of {text}: .run(), .submit() or `await` runs it on the pool>"
 
 
 class ComputeFunction(Generic[P, R]):

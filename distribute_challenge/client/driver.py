@@ -47,6 +47,7 @@ class Driver:
         self._bell: tuple[int, int] | None = None
         self._is_rung = False
         self._is_closing = False
+        self._at_end: Callable[[], None] = _nothing
         # Only for the thread:
         self._waiting: deque[Task] = deque()
         self._lanes: list[Lane] = []
@@ -97,6 +98,15 @@ class Driver:
             is_idle = self._thread is None
         if not is_idle:
             self._post(self._cancel_waiting if cancel else _nothing)
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Call `action` when all tasks have ended: at once if there are none."""
+        with self._lock:
+            is_idle = self._thread is None
+            if not is_idle:
+                self._at_end = action
+        if is_idle:
+            action()
 
     def join(self) -> None:
         """Wait until all tasks have ended, and the thread has."""
@@ -184,7 +194,9 @@ class Driver:
             for end in self._bell:
                 os.close(end)
             self._bell = self._thread = None
-            return True
+            action, self._at_end = self._at_end, _nothing
+        action()
+        return True
 
     def _do_what_was_posted(self) -> None:
         with self._lock:

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge.client.options import Options
+from distribute_challenge.client.pace import Pace
 from distribute_challenge.client.shipping import Shipment
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import TaskNotSendable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from distribute_challenge.client.pool import PoolExecutor
 
 CHUNK_S = 0.01
+CHUNK_BYTES = 16 * MEBI
 MAX_CHUNK = 2000
 MAX_GROWTH = 8  # from one chunk to the next
 BUFFER_SIZE = 10_000
@@ -62,6 +64,7 @@ class Mapping:
         self._returns_exceptions = return_exceptions
         self._shows_progress = progress
         self._total = _length(iterables)
+        self._pace = Pace()  # of these calls: with others, the function may have been quicker.
         self._items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905  As `map` has it.
         self._taken = 0
         self._last_size = 1
@@ -169,7 +172,7 @@ class Mapping:
             return
         self._bytes_per_item = len(parcel.call.arguments) / len(items)
         self._last_size = len(items)
-        task = Task(self._shipment.name, parcel, self._shipment.pace, self._options, len(items))
+        task = Task(self._shipment.name, parcel, self._pace, self._options, len(items))
         self._note(task.future, len(items))
         self._pool.add(task)
 
@@ -201,12 +204,12 @@ class Mapping:
             return self._chunk_size
         if self._options.timeout_s is not None:
             return 1  # Each has that time for itself.
-        pace_s = self._shipment.pace.seconds
+        pace_s = self._pace.seconds
         if pace_s is None:
             return 1
         size = min(int(CHUNK_S / max(pace_s, 1e-9)), MAX_CHUNK, MAX_GROWTH * self._last_size)
         if self._bytes_per_item:
-            size = min(size, int(MEBI / self._bytes_per_item))
+            size = min(size, int(CHUNK_BYTES / self._bytes_per_item))
         if self._total is not None:  # Near the end, all workers shall end together.
             size = min(size, (self._total - self._taken) // (2 * self._workers))
         return max(min(size, self._buffer_size // 4, self._max_chunk), 1)

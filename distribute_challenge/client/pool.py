@@ -76,10 +76,11 @@ class PoolExecutor(Executor):
         self._lock = threading.Lock()  # guards all that follows
         self._known_connections: Connections | None = None
         self._driver: Driver | None = None
+        self._drivers: list[Driver] = []  # at most the one, where who survives this object finds it
         self._is_shut = False
         self._pid = os.getpid()
         if self._private is not None:  # If it is dropped without a shutdown, its server goes as well.
-            weakref.finalize(self, self._private.let_go)
+            weakref.finalize(self, _let_go, self._private, self._drivers)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have `fn(*args, **kwargs)` run on a worker; its future.
@@ -231,6 +232,7 @@ class PoolExecutor(Executor):
             prepare = None if self._initializer is None else self._make_preparation
             if self._driver is None:
                 self._driver = Driver(connections, prepare)
+                self._drivers[:] = [self._driver]
             driver = self._driver
         if nesting.is_inside(connections.address):
             nesting.run_task(connections, task, prepare)
@@ -262,3 +264,11 @@ class PoolExecutor(Executor):
         return Task(
             shipment.name, self._parcel(shipment, args, {}, self._options.prints, INITIALIZER), Pace()
         )
+
+
+def _let_go(server: private.PrivateServer, drivers: list[Driver]) -> None:
+    """An executor was dropped: its private server goes when what is under way has ended."""
+    if drivers:
+        drivers[0].at_end(server.let_go)
+    else:
+        server.let_go()

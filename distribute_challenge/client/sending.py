@@ -78,7 +78,7 @@ class Sender(cloudpickle.Pickler):
         if isinstance(obj, _LruCache) and obj.__module__ == "__main__":
             return reduce_cached(obj)  # By its name it would not be found on a worker.
         is_own = obj is sys.stdout or obj is sys.stderr  # These travel by name.
-        if isinstance(obj, io.TextIOBase) and not is_own and not obj.closed and obj.writable():
+        if isinstance(obj, io.TextIOWrapper) and not is_own and not obj.closed and obj.writable():
             raise TypeError("a file open for writing does not travel")  # cloudpickle would copy its text.
         return super().reducer_override(obj)
 

@@ -4,7 +4,7 @@
              modules    pickled list of `Module`, empty if there are none
              function   pickled; if it has a text, that is the `source` beside the call
              arguments  pickled (args, kwargs); for a chunk a list of args
-    outcome  kind (1 byte), length of the output (4), output, content
+    outcome  kind (1 byte), seconds that the functions took (8), length of the output (4), output, content
              output     pickled (offset, pieces): what was printed and has not been read before
              content    `+` the value, pickled
                         `-` pickled (exception as pickled bytes or None, type name, text, traceback)
@@ -28,7 +28,7 @@ VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
 CHUNK, PRINTS, INITIALIZER = 1, 2, 4  # flags of a call
 NO_SCOPE = bytes(16)
 _CALL = struct.Struct("!B8s16sII")
-_OUTCOME = struct.Struct("!cI")
+_OUTCOME = struct.Struct("!cdI")
 # What one frame may hold, less what RPyC adds around it.
 MAX_BYTES = (1 << 30) - (1 << 10)
 # Types whose values need no cloudpickle, which takes ten times as long.
@@ -77,11 +77,20 @@ class Module(NamedTuple):
     text: str | None
 
 
+class Result(NamedTuple):
+    """Kind and content of an outcome, and how many seconds the functions took."""
+
+    kind: bytes
+    content: bytes
+    seconds: float = 0.0
+
+
 class Outcome(NamedTuple):
     """What became of a call."""
 
     kind: bytes
     content: bytes
+    seconds: float  # that the functions took
     offset: int  # of the output's first byte among all the call has printed
     output: tuple[Piece, ...]
 
@@ -90,17 +99,17 @@ class Outcome(NamedTuple):
         """What `pack_outcome` made. Raises ValueError for anything else."""
         if len(data) < _OUTCOME.size:
             raise ValueError("not an outcome: it is too short")
-        kind, size = _OUTCOME.unpack_from(data)
+        kind, seconds, size = _OUTCOME.unpack_from(data)
         end = _OUTCOME.size + size
         if end > len(data) or kind not in (VALUE, FAILURE, VALUES, MIXED):
             raise ValueError("not an outcome")
         if not size:
-            return cls(kind, data[end:], 0, ())
+            return cls(kind, data[end:], seconds, 0, ())
         try:
             offset, output = pickle.loads(data[_OUTCOME.size : end])
         except Exception as error:
             raise ValueError(f"not an outcome: its output cannot be read ({error!r})") from None
-        return cls(kind, data[end:], offset, output)
+        return cls(kind, data[end:], seconds, offset, output)
 
     def counts(self, chunk: int = 1) -> tuple[int, int]:
         """How many functions returned, and raised, in a call of `chunk` of them."""
@@ -164,12 +173,14 @@ def dump(value: Any, pickler: Callable[[io.BytesIO], Any]) -> bytes:
     return file.getvalue()
 
 
-def pack_outcome(kind: bytes, content: bytes, offset: int = 0, output: Iterable[Piece] = ()) -> bytes:
+def pack_outcome(
+    kind: bytes, content: bytes, seconds: float, offset: int = 0, output: Iterable[Piece] = ()
+) -> bytes:
     """An outcome as bytes. Raises OverflowError if they are too many."""
     pieces = tuple(output)
     printed = pickle.dumps((offset, pieces), PROTOCOL) if pieces else b""
     check_size(len(printed) + len(content))
-    return b"".join((_OUTCOME.pack(kind, len(printed)), printed, content))
+    return b"".join((_OUTCOME.pack(kind, seconds, len(printed)), printed, content))
 
 
 def dump_failure(exception: BaseException, traceback: str, pickler: Callable[[io.BytesIO], Any]) -> bytes:
@@ -214,4 +225,4 @@ def _load_exception(pickled: bytes | None, name: str, text: str) -> BaseExceptio
         else:
             if isinstance(exception, BaseException):
                 return exception
-    return RuntimeError(f"{name}: {text}")
+    return RuntimeError(f"{name}: {text} (its pickle cannot be loaded again: that takes a `__reduce__`)")

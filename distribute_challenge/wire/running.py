@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import time
 import traceback
 import types
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.functions import Loaded, load_call
-from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call
+from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call, Result
 
 MAX_SCOPES = 1000  # Executors whose initializer a process remembers.
 
@@ -23,27 +24,31 @@ class Runner:
         # What each executor's initializer has bound: scope -> module -> global name -> value.
         self._scopes: dict[bytes, dict[str, dict[str, Any]]] = {}
 
-    def run(self, source: str, call: Call) -> tuple[bytes, bytes]:
-        """Kind and content of the outcome."""
+    def run(self, source: str, call: Call) -> Result:
+        """What becomes of a call."""
         name = "the function"
+        began = None
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
-                return VALUE, payload.dump(None, reply_pickler)
+                return Result(VALUE, payload.dump(None, reply_pickler))
             loaded = load_call(source, call.function, call.arguments)
             function = loaded.function
             name = getattr(function, "__name__", name)
             self._apply(call.scope, loaded)
+            began = time.perf_counter()
             if call.flags & CHUNK:
                 return _run_each(function, name, loaded.arguments)
             before = {module: dict(names) for module, names in loaded.namespaces.items()}
             args, kwargs = loaded.arguments
             value = plain_value(function(*args, **kwargs))
+            seconds = time.perf_counter() - began
             if call.flags & INITIALIZER:
                 self._remember(call.scope, loaded.namespaces, before)
                 value = None
         except BaseException as error:
-            return FAILURE, failure(error)
-        return dump_value(name, value)
+            seconds = 0.0 if began is None else time.perf_counter() - began
+            return Result(FAILURE, failure(error), seconds)
+        return Result(*dump_value(name, value), seconds)
 
     def _apply(self, scope: bytes, loaded: Loaded) -> None:
         """Let the functions of a call find what the initializer of their executor has bound."""
@@ -75,7 +80,8 @@ def _may_be_filled(value: Any) -> bool:
     return type(value) not in payload.PLAIN_TYPES and not isinstance(value, fixed)
 
 
-def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ...]]) -> tuple[bytes, bytes]:
+def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ...]]) -> Result:
+    began = time.perf_counter()
     values: list[Any] = []
     failures: dict[int, bytes] = {}
     for number, args in enumerate(items):
@@ -84,11 +90,12 @@ def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ..
         except BaseException as error:
             failures[number] = failure(error)
             values.append(None)
+    seconds = time.perf_counter() - began
     if not failures:
         try:
             content = _dump_values(values)
             payload.check_size(len(content))
-            return VALUES, content
+            return Result(VALUES, content, seconds)
         except BaseException as problem:
             del problem  # One of them does not travel back: then each goes for itself.
     outcomes = [
@@ -98,8 +105,8 @@ def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ..
     content = pickle.dumps(outcomes, payload.PROTOCOL)
     if len(content) > payload.MAX_BYTES:
         text = f"the results of a chunk are {len(content)} bytes, more than travel at once: set chunksize=1"
-        return FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler)
-    return MIXED, content
+        return Result(FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler), seconds)
+    return Result(MIXED, content, seconds)
 
 
 def _dump_values(values: list[Any]) -> bytes:

@@ -15,7 +15,7 @@ import rpyc
 from rpyc.core import brine
 
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.payload import PRINTS, Call, Module, Piece
+from distribute_challenge.wire.payload import PRINTS, Call, Module, Piece, Result
 from distribute_challenge.wire.running import Runner, failure
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ShippedModules
@@ -39,21 +39,21 @@ class Worker:
         if not call.flags & PRINTS:
             return payload.pack_outcome(*self._run(source, call))
         output = self.streams.output = Output(call.id)
-        kind, content = self._run(source, call)
+        result = self._run(source, call)
         self.streams.flush()
         self.streams.output = None
         output.end()
         try:
-            return payload.pack_outcome(kind, content, *output.read(0))
+            return payload.pack_outcome(*result, *output.read(0))
         except OverflowError as error:  # Both together are more than travel at once.
-            return payload.pack_outcome(payload.FAILURE, failure(error), *output.read(0))
+            return payload.pack_outcome(payload.FAILURE, failure(error), 0, *output.read(0))
 
-    def _run(self, source: str, call: Call) -> tuple[bytes, bytes]:
+    def _run(self, source: str, call: Call) -> Result:
         modules = pickle.loads(call.modules) if call.modules else ()
         try:
             self._modules.use((Module(*module) for module in modules), call.scope)
         except BaseException as error:
-            return payload.FAILURE, failure(error)
+            return Result(payload.FAILURE, failure(error))
         return self._runner.run(source, call)
 
 

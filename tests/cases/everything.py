@@ -615,6 +615,7 @@ def what_cannot_travel_is_named_before_a_worker_is_taken() -> None:
         refused(same(sock).run, "argument 1", "socket")
     with tempfile.TemporaryFile("w") as file:
         refused(same(file).run, "argument 1", "open for writing")
+    assert same(io.StringIO("text")).run().read() == "text"
     queue = threading.Event()
 
     @compute_this

@@ -10,7 +10,6 @@ import itertools
 import multiprocessing
 import operator
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -373,9 +372,7 @@ def exists(pid: int) -> bool:
 def test_a_server_that_is_not_there_yet_can_be_waited_for(
     start_server: Callable[..., RunningServer], tmp_path: Path
 ):
-    with socket.socket() as sock:  # A port that is free, and whose successors most likely are.
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = 20_000 + os.getpid() % 10_000  # Not among those that the system gives to connections.
     threads = concurrent.futures.ThreadPoolExecutor()
     with PoolExecutor(f"localhost:{port}", wait=HANG_S) as pool, threads:
         waiting = threads.submit(lambda: pool.submit(square, 3).result(HANG_S))
@@ -469,6 +466,9 @@ def test_private_pools_end_with_their_executors(tmp_path: Path):
     dropped, shut = PoolExecutor("local://1"), PoolExecutor("local://1")
     pids = [pool.submit(os.getpid).result(HANG_S) for pool in (dropped, shut)]
     shut.shutdown(wait=False)
+    slow = dropped.submit(sleeps, 0.3)
     del dropped
+    gc.collect()
+    assert slow.result(HANG_S) == 0.3
     gc.collect()
     eventually(lambda: not any(map(exists, pids)), "their workers have ended")

@@ -1,7 +1,7 @@
 """Faults at every stage of a call: {sending, queued, running, returning} x {raises, exits, SIGKILL, SIGSTOP}.
 
-For the worker that runs it, and for the client that made it. Whatever happens: each call ends once, as a result
-or a named error, other clients notice nothing, and all workers are free again.
+For the worker that runs it, and for the client that made it. Whatever happens: each call ends once, as a
+result or a named error, other clients notice nothing, and all workers are free again.
 """
 
 from __future__ import annotations

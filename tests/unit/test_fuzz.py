@@ -112,8 +112,8 @@ def test_a_call_comes_back_as_it_was(call: Call):
 def test_an_outcome_comes_back_as_it_was(
     kind: bytes, content: bytes, offset: int, output: list[tuple[int, bytes]]
 ):
-    outcome = Outcome.unpack(pack_outcome(kind, content, offset, output))
-    assert outcome == Outcome(kind, content, offset if output else 0, tuple(output))
+    outcome = Outcome.unpack(pack_outcome(kind, content, 1.5, offset, output))
+    assert outcome == Outcome(kind, content, 1.5, offset if output else 0, tuple(output))
 
 
 def test_a_large_frame_that_arrives_slowly_is_read_without_waiting():

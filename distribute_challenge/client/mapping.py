@@ -15,17 +15,14 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.pace import Pace
-from distribute_challenge.client.shipping import Shipment
+from distribute_challenge.client.shipping import Parcel, Shipment
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire.stream import MEBI
-
-if TYPE_CHECKING:
-    from distribute_challenge.client.pool import PoolExecutor
 
 CHUNK_S = 0.01
 CHUNK_BYTES = 16 * MEBI
@@ -34,12 +31,34 @@ MAX_GROWTH = 8  # from one chunk to the next
 BUFFER_SIZE = 10_000
 
 
+class Pool(Protocol):
+    """What `map` needs of an executor."""
+
+    @property
+    def python(self) -> str:
+        """The workers' Python version."""
+
+    def workers(self) -> int:
+        """How many workers may be used at once."""
+
+    def max_chunk(self) -> int | None:
+        """How many functions may go to a worker at once."""
+
+    def parcel_chunk(
+        self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any], prints: bool
+    ) -> Parcel:
+        """A call of the function for each of the items. Raises TaskNotSendable."""
+
+    def add(self, task: Task) -> None:
+        """Have a task run."""
+
+
 class Mapping:
     """One `map`. It begins at once; iterating gives the results."""
 
     def __init__(
         self,
-        pool: PoolExecutor,
+        pool: Pool,
         shipment: Shipment,
         iterables: tuple[Iterable[Any], ...],
         options: Options,

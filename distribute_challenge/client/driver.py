@@ -143,7 +143,6 @@ class Driver:
             # Whatever that is, nobody may wait for ever.
             log.exception("the thread of an executor failed")
             self._fail_all(PoolError(f"the thread of this executor failed: {error!r}"))
-            raise
 
     def _fail_all(self, error: Exception) -> None:
         with self._lock:

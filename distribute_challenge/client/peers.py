@@ -150,7 +150,10 @@ class WorkerConnection:
         if self._reader is None:
             if not self._is_opening:
                 self._is_opening = True
-                threading.Thread(target=self._open_reader, name="output reader", daemon=True).start()
+                try:
+                    threading.Thread(target=self._open_reader, name="output reader", daemon=True).start()
+                except RuntimeError as error:  # A program that is ending starts no threads, in some versions.
+                    log.debug("output will come with the result: %s", error)
             return
         try:
             printer.write(*self._reader.take())

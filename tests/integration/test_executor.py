@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 import gc
+import io
 import itertools
 import multiprocessing
 import operator
@@ -23,7 +24,7 @@ from typing import Any
 import pytest
 import scipy.optimize
 
-from distribute_challenge import PoolExecutor, ServerUnavailable
+from distribute_challenge import PoolExecutor, ServerUnavailable, compute_this
 from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 MakeExecutor = Callable[..., Executor]
@@ -472,3 +473,34 @@ def test_private_pools_end_with_their_executors(tmp_path: Path):
     assert slow.result(HANG_S) == 0.3
     gc.collect()
     eventually(lambda: not any(map(exists, pids)), "their workers have ended")
+
+
+def says_and_waits(path):
+    print("before", flush=True)  # noqa: T201
+    print("to stderr", file=sys.stderr)  # noqa: T201
+    return waits_for(path)
+
+
+@pytest.mark.parametrize("how", ["run", "submit"])
+def test_what_a_function_prints_appears_while_it_runs(address: str, tmp_path: Path, how: str):
+    gate = tmp_path / "gate"
+    out, err = io.StringIO(), io.StringIO()
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = out, err
+    try:
+        task = compute_this(server=address)(says_and_waits)(str(gate))
+        if how == "run":
+            with concurrent.futures.ThreadPoolExecutor() as threads:
+                future: Any = threads.submit(task.run)
+                eventually(lambda: "before\n" in out.getvalue(), "its output is here")
+                assert not future.done()
+                gate.touch()
+        else:
+            future = task.submit()
+            eventually(lambda: "before\n" in out.getvalue(), "its output is here")
+            assert not future.done()
+            gate.touch()
+        assert future.result(HANG_S) == str(gate)
+    finally:
+        sys.stdout, sys.stderr = streams
+    assert (out.getvalue(), err.getvalue()) == ("before\n", "to stderr\n")

@@ -62,7 +62,7 @@ class SocketStream(rpyc.SocketStream):
 
         Without a limit there is nothing to poll for: the read that follows waits just as well.
         """
-        if self._position < len(self._buffer):
+        if self._position < len(self._buffer) or self._arrived:
             return True
         timeout = Timeout(timeout)
         return not timeout.finite or bool(super().poll(timeout))

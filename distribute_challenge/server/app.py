@@ -25,7 +25,7 @@ from distribute_challenge.server.service import Pool, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.access import check_loopback, check_owner
-from distribute_challenge.wire.stream import KIBI
+from distribute_challenge.wire.stream import GIBI, KIBI
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listeners,
         address,
         on_failure=lambda reason: mailbox.post(Stop(reason, 1)),
-        worker_options=["--allow-any-local-user"] if options.allow_any_local_user else [],
+        worker_options=[
+            *("--max-frame", str(options.max_frame)),
+            *(["--allow-any-local-user"] if options.allow_any_local_user else []),
+        ],
     )
     sampler = open_sampler(options, supervisor)
     dispatcher = Dispatcher(
@@ -165,6 +168,9 @@ def parse(arguments: Sequence[str] | None) -> Any:
         metavar="N",
         type=cli.number_of("functions"),
         help="replace a worker that has run so many functions",
+    )
+    parser.add_argument(
+        "--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest call workers take (1G)"
     )
     parser.add_argument(
         "--allow-any-local-user",

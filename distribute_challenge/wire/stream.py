@@ -37,6 +37,14 @@ def _close_inherited_sockets() -> None:
 os.register_at_fork(after_in_child=_close_inherited_sockets)
 
 
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the kernel find out, within a minute, that the other end is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
 class SocketStream(rpyc.SocketStream):
     """RPyC's socket stream with buffered reads and whole writes."""
 
@@ -50,6 +58,7 @@ class SocketStream(rpyc.SocketStream):
         sock.settimeout(None)
         if sock.family != getattr(socket, "AF_UNIX", None):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(sock)
         self._buffer = b""
         self._position = 0
         self._arrived: list[bytes] = []  # after the buffer, by `fill`

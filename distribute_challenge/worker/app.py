@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow-any-local-user", action="store_true", help="let in every user of this machine"
     )
+    parser.add_argument(
+        "--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest message taken (1G)"
+    )
     parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
     options = parser.parse_args(arguments)
 
@@ -54,9 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
     admit = check_loopback if options.allow_any_local_user else check_owner
     config = {**SERVER_CONFIG, "include_local_traceback": True}
-    Acceptor(listener, lambda: WorkerService(worker), max_frame_bytes=GIBI, admit=admit, config=config).start(
-        "accept"
-    )
+    Acceptor(
+        listener, lambda: WorkerService(worker), max_frame_bytes=options.max_frame, admit=admit, config=config
+    ).start("accept")
     host, port = listener.getsockname()[:2]
     print(f"ready: {host}:{port}", flush=True)
     try:

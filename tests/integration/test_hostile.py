@@ -12,6 +12,7 @@ import pytest
 import rpyc
 from rpyc.core import brine, consts
 
+from distribute_challenge import PoolError, compute_this
 from tests.running import HANG_S, RunningServer, eventually
 
 
@@ -118,3 +119,13 @@ def test_a_million_small_messages(server: RunningServer):
         send_all(sock)
     assert server.status()["busy"] == [0, 0]
     assert isinstance(server.connect().root, rpyc.core.netref.BaseNetref)
+
+
+def test_workers_refuse_calls_that_are_larger_than_they_may_be(start_server: Callable[..., RunningServer]):
+    server = start_server(1, "--max-frame", "100K")
+    task = compute_this(server=server.address)(len)
+    assert task(b"x" * 50_000).run() == 50_000
+    with pytest.raises(PoolError):
+        task(b"x" * 200_000).run()
+    server.await_busy([0])
+    assert task(b"x").run() == 1

@@ -120,3 +120,11 @@ def can_send(ours: FrameChannel) -> bool:
     except EOFError:
         return False
     return True
+
+
+def test_the_kernel_is_to_find_ends_that_are_gone_without_a_word():
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname()) as sock:
+        SocketStream(sock)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60

@@ -34,6 +34,11 @@ AHEAD_BYTES = 64 * KIBI  # No more than a socket takes without its reader.
 TICK_S = 0.1  # How often it shows output, has tasks counted, and learns who waits.
 
 
+_UNKNOWN_S = (
+    1e6  # What is expected of what has not been measured; not infinite, so that it can be taken off again.
+)
+
+
 class State(enum.Enum):
     """What a lane is about."""
 
@@ -71,7 +76,8 @@ class Lane:
         self._functions_left = max_tasks or math.inf
         self._depth = 1  # how many tasks may be on the worker
         self._bytes_ahead = 0
-        self._ahead_s = 0.0
+        self._ahead: deque[float] = deque()  # how long each of them was expected to take
+        self._ahead_s = 0.0  # all together
         self._printer = Printer()
         self.has_to_yield = False
         self._began_at = self._kept_at = self._answered_at = time.monotonic()
@@ -137,9 +143,11 @@ class Lane:
             self._is_dying = True
             return
         self.sent.append((task, answer))
+        self._ahead.append(_expected_s(task))
+        self._ahead_s += self._ahead[-1]
+        self._bytes_ahead += task.parcel.size
         self._functions_left -= 0 if task.parcel.is_initializer else task.count
         self.has_to_yield |= self._functions_left <= 0
-        self._measure_ahead()
 
     def got_worker(self, worker: WorkerConnection) -> None:
         """The connection is made."""
@@ -265,7 +273,8 @@ class Lane:
         # As with what a new acquaintance is lent: more each time it turns out well, little again if not.
         self._depth = self._depth + 1 if outcome.seconds <= AHEAD_S else 1
         self._answered_at = now
-        self._measure_ahead()
+        self._ahead_s -= self._ahead.popleft()
+        self._bytes_ahead -= task.parcel.size
         self._printer.write(outcome.offset, outcome.output)
         self._printer.finish()
         self._printer = Printer()
@@ -275,10 +284,6 @@ class Lane:
             self._failed += failed
         self.has_done_something = True
         task.complete(outcome)
-
-    def _measure_ahead(self) -> None:
-        self._bytes_ahead = sum(task.parcel.size for task, _ in self.sent)
-        self._ahead_s = sum(_expected_s(task) for task, _ in self.sent)
 
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, and learn who waits."""
@@ -353,4 +358,4 @@ class Lane:
 
 
 def _expected_s(task: Task) -> float:
-    return math.inf if task.expected_s is None else task.expected_s
+    return _UNKNOWN_S if task.expected_s is None else task.expected_s

@@ -137,6 +137,7 @@ class PoolExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all have ended. `cancel_futures` drops who waits."""
         with self._lock:
+            self._leave_to_parent()
             self._is_shut = True
             driver = self._driver
         if driver is not None:
@@ -151,6 +152,7 @@ class PoolExecutor(Executor):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Shut down. Ctrl-C inside the block stops what runs, too."""
+        self._leave_to_parent()
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self._driver is not None:
             self._driver.kill_all()
         self.shutdown()
@@ -201,13 +203,17 @@ class PoolExecutor(Executor):
     def _connections(self) -> Connections:
         """The connections to the pool, whose server is started now if it is a private one."""
         with self._lock:
-            if self._pid != os.getpid():  # Connections and threads belong to the process that made them.
-                self._pid, self._known_connections, self._driver = os.getpid(), None, None
+            self._leave_to_parent()
             if self._known_connections is None:
                 address = self._private.address() if self._private is not None else self._address
                 assert address is not None
                 self._known_connections = Connections(address, self._wait_s)
             return self._known_connections
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: connections and threads belong to the process that made them."""
+        if self._pid != os.getpid():
+            self._pid, self._known_connections, self._driver = os.getpid(), None, None
 
     def workers(self) -> int:
         """How many workers may be used at once. Raises ServerUnavailable."""

@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import operator
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -461,6 +462,34 @@ def test_an_executor_works_in_a_forked_child(address: str):
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert pool.submit(square, 4).result(HANG_S) == 16
+
+
+def test_a_forked_child_may_leave_the_block_of_its_parents_executor(address: str, tmp_path: Path):
+    gate = tmp_path / "gate"
+    with PoolExecutor(address) as pool:
+        future = pool.submit(waits_for, str(gate))
+        eventually(future.running, "it runs")
+        child = os.fork()
+        if child == 0:
+            try:
+                pool.shutdown()
+                os._exit(0)
+            finally:
+                os._exit(2)
+        try:
+            _, status = eventually(lambda: ended(child), "the child has ended", 10)
+        except AssertionError:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            gate.touch()
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert future.result(HANG_S) == str(gate)
+
+
+def ended(child: int) -> tuple[int, int] | None:
+    pid, status = os.waitpid(child, os.WNOHANG)
+    return (pid, status) if pid else None
 
 
 def test_private_pools_end_with_their_executors(tmp_path: Path):

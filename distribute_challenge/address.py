@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from typing import NamedTuple
 
@@ -64,3 +65,22 @@ class Address(NamedTuple):
 def chosen(text: str | None = None) -> str:
     """The text of the address given, else the environment's COMPUTE_SERVER, else the default one."""
     return text or os.environ.get(SERVER_VARIABLE) or str(Address.default())
+
+
+def is_inside(address: Address) -> bool:
+    """Whether this program runs on a worker of the server at `address`, or below one."""
+    inside = os.environ.get(INSIDE_VARIABLE)
+    if not inside:
+        return False
+    own = Address.parse(inside)
+    return own.port == address.port and (own.host == address.host or _is_loopback(own, address))
+
+
+def _is_loopback(*addresses: Address) -> bool:
+    for address in addresses:
+        try:
+            if not (address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback):
+                return False
+        except ValueError:  # The name of another machine.
+            return False
+    return True

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from distribute_challenge.address import Address
+from distribute_challenge.address import Address, is_inside
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.errors import ServerUnavailable
 
@@ -31,6 +31,7 @@ class Connections:
 
     def __init__(self, address: Address, wait_s: float = 0) -> None:
         self.address = address
+        self.are_inside = is_inside(address)
         self._wait_s = wait_s  # for the server to come up, once
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []

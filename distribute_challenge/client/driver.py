@@ -43,7 +43,7 @@ class Driver:
         self._prepare = prepare
         self._lock = threading.Lock()  # guards the thread's coming and going, and `_inbox`
         self._thread: threading.Thread | None = None
-        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox: deque[Task | Callable[[], None]] = deque()
         self._bell: tuple[int, int] | None = None
         self._is_rung = False
         self._is_closing = False
@@ -62,15 +62,8 @@ class Driver:
 
         From now on at most `max_lanes` workers are used at once, each for about `max_tasks` functions.
         """
-
-        def wait() -> None:
-            self._max_lanes, self._max_tasks = max_lanes, max_tasks
-            if self._broken is None:
-                self._waiting.append(task)
-            else:
-                task.fail(self._broken)
-
-        self._post(wait)
+        self._max_lanes, self._max_tasks = max_lanes, max_tasks
+        self._post(task)
 
     def kill_all(self) -> None:
         """Stop all tasks: those that wait never run."""
@@ -78,8 +71,8 @@ class Driver:
         def mark() -> None:
             self._cancel_waiting()
             for lane in self._lanes:
-                for task, _ in lane.sent:
-                    task.is_unwanted = True
+                for sent in lane.sent:
+                    sent.task.is_unwanted = True
 
         self._post(mark)
 
@@ -117,8 +110,8 @@ class Driver:
                 return
             thread.join()
 
-    def _post(self, action: Callable[[], None]) -> None:
-        """Have the thread do something, starting it if there is none."""
+    def _post(self, action: Task | Callable[[], None]) -> None:
+        """Have the thread run a task, or do something else, starting it if there is none."""
         with self._lock:
             self._inbox.append(action)
             if self._thread is None:
@@ -151,11 +144,10 @@ class Driver:
             for end in self._bell or ():
                 os.close(end)
             self._bell = None
-        while self._inbox:
-            self._inbox.popleft()()
+        self._do_what_was_posted()
         for lane in self._lanes:
             lane.server.close()
-            for task in [*lane.returned, *(task for task, _ in lane.sent)]:
+            for task in [*lane.returned, *(sent.task for sent in lane.sent)]:
                 task.fail(error)
         self._lanes.clear()
         self._give_up(error)
@@ -164,16 +156,18 @@ class Driver:
         assert self._bell is not None
         bell = self._bell[0]
         idle_since: float | None = None
+        arrived: set[int] = set()
         while True:
             self._do_what_was_posted()
-            self._serve_lanes()
+            self._serve_lanes(arrived)
+            arrived = set()
             self._fill_lanes()
             self._open_lanes()
             if self._settle_lanes():
                 continue
             if self._waiting or self._lanes or self._opening:
                 idle_since = None
-                self._watch(bell, None)
+                arrived = self._watch(bell, None)
                 continue
             now = time.monotonic()
             if idle_since is None:
@@ -201,10 +195,16 @@ class Driver:
         with self._lock:
             self._is_rung = False
         while self._inbox:
-            self._inbox.popleft()()
+            action = self._inbox.popleft()
+            if not isinstance(action, Task):
+                action()
+            elif self._broken is None:
+                self._waiting.append(action)
+            else:
+                action.fail(self._broken)
 
-    def _watch(self, bell: int, timeout_s: float | None) -> None:
-        """Wait until something arrives, or is due."""
+    def _watch(self, bell: int, timeout_s: float | None) -> set[int]:
+        """Wait until something arrives, or is due. The descriptors that have something to read or write."""
         poller = select.poll()
         poller.register(bell, select.POLLIN)
         for lane in self._lanes:
@@ -214,10 +214,13 @@ class Driver:
                 timeout_s = TICK_S
         with self._lock:
             if self._inbox:
-                return
-        for descriptor, _ in poller.poll(None if timeout_s is None else timeout_s * 1000):
-            if descriptor == bell:
-                os.read(bell, 4096)
+                timeout_s = 0
+        arrived = {
+            descriptor for descriptor, _ in poller.poll(None if timeout_s is None else timeout_s * 1000)
+        }
+        if bell in arrived:
+            os.read(bell, 4096)
+        return arrived
 
     def _open_lanes(self) -> None:
         """Get in line for one more worker if there is work for it: one place at a time, as others do."""
@@ -268,10 +271,10 @@ class Driver:
             else:  # It has run before, on a worker that was lost.
                 task.fail(CancelledError())
 
-    def _serve_lanes(self) -> None:
+    def _serve_lanes(self, arrived: set[int]) -> None:
         now = time.monotonic()
         for lane in self._lanes:
-            lane.serve()
+            lane.serve(arrived, now)
             lane.tick(now)
             if lane.state is State.CONNECTING and not lane.is_connecting:
                 self._connect_to_worker(lane)
@@ -328,20 +331,27 @@ class Driver:
 
     def _fill_lanes(self) -> None:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""
+        if not self._waiting:
+            return
         # As long as another worker may be had at once, nothing is sent ahead of its turn.
         working = [lane for lane in self._lanes if lane.state is State.WORKING]
         now = time.monotonic()
         may_send_ahead = len(working) >= self._max_lanes or any(lane.has_waited(now) for lane in self._lanes)
-        has_sent = True
-        while has_sent and self._waiting:
-            has_sent = False
-            working.sort(key=lambda lane: len(lane.sent))
-            for lane in working:
-                if self._waiting and (may_send_ahead or not lane.sent) and lane.can_take(self._waiting[0]):
-                    self._send(lane)
-                    has_sent = True
+        able = working
+        while able and self._waiting:
+            able.sort(key=lambda lane: len(lane.sent))
+            still_able = []
+            for lane in able:
+                if not self._waiting:
+                    break
+                if (may_send_ahead or not lane.sent) and lane.can_take(self._waiting[0], now):
+                    self._send(lane, now)
+                    still_able.append(lane)
+            able = still_able
+        for lane in working:
+            lane.flush(now)
 
-    def _send(self, lane: Lane) -> None:
+    def _send(self, lane: Lane, now: float) -> None:
         """Send the first task that waits, or what has to run on that worker before it."""
         task = self._waiting[0]
         scope = task.parcel.scope
@@ -352,12 +362,12 @@ class Driver:
             except PoolError as error:
                 self._break(error)
                 return
-            first.begin()
+            first.begin(now)
             first.future.add_done_callback(self._check_prepared)
             lane.take(first)
             return
         self._waiting.popleft()
-        if task.begin():
+        if task.begin(now):
             lane.take(task)
 
     def _check_prepared(self, future: Any) -> None:

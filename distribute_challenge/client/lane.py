@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections import deque
+from typing import NamedTuple
 
 from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.losses import Broken, Killed, Overdue, Unusable
@@ -23,20 +24,18 @@ from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import ServerUnavailable, WorkerLost
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.ending import Ending
+from distribute_challenge.wire.link import Answer
 from distribute_challenge.wire.payload import Outcome
 from distribute_challenge.wire.stream import KIBI
-from distribute_challenge.wire.transport import Answer
 
 log = logging.getLogger(__name__)
 
 AHEAD_S = 0.02  # of work that may have been sent and not begun
-AHEAD_BYTES = 64 * KIBI  # No more than a socket takes without its reader.
+AHEAD_BYTES = 256 * KIBI
 TICK_S = 0.1  # How often it shows output, has tasks counted, and learns who waits.
 
-
-_UNKNOWN_S = (
-    1e6  # What is expected of what has not been measured; not infinite, so that it can be taken off again.
-)
+# What is expected of what has not been measured. It is not infinite, so that it can be taken off again.
+_UNKNOWN_S = 1e6
 
 
 class State(enum.Enum):
@@ -47,6 +46,15 @@ class State(enum.Enum):
     WORKING = "running tasks"
     ENDING = "having a worker that broke replaced"
     CLOSED = "over"
+
+
+class Sent(NamedTuple):
+    """A task on a worker, or on its way there."""
+
+    task: Task
+    answer: Answer
+    end: int  # of its message, in bytes that were written to the worker
+    expected_s: float
 
 
 class Lane:
@@ -61,7 +69,7 @@ class Lane:
         self.port = -1
         self.is_connecting = False
         self.has_done_something = False
-        self.sent: deque[tuple[Task, Answer]] = deque()
+        self.sent: deque[Sent] = deque()
         self.returned: list[Task] = []  # to be run elsewhere
         self.error: Exception | None = None  # why this lane could do nothing, if that concerns all tasks
         self._connections = connections
@@ -71,19 +79,18 @@ class Lane:
         self._recycling: Answer | None = None
         self._broken = Broken("", has_run=False)
         self._lost: Task | None = None
-        self._is_dying = False
         self._finished = self._failed = 0
         self._functions_left = max_tasks or math.inf
         self._depth = 1  # how many tasks may be on the worker
         self._bytes_ahead = 0
-        self._ahead: deque[float] = deque()  # how long each of them was expected to take
-        self._ahead_s = 0.0  # all together
-        self._printer = Printer()
+        self._ahead_s = 0.0  # how long they are expected to take, all together
+        self._printer: Printer | None = None  # of the task that runs; most print nothing
         self.has_to_yield = False
         self._began_at = self._kept_at = self._answered_at = time.monotonic()
         server.link.never_wait()
         try:
             self._acquiring = server.ask_for_worker()
+            server.link.flush()
         except EOFError as error:
             self._lose_server(error)
 
@@ -112,42 +119,39 @@ class Lane:
 
     # Tasks
 
-    def can_take(self, task: Task) -> bool:
+    def can_take(self, task: Task, now: float) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn."""
-        is_ready = self.state is State.WORKING and not self._is_dying
-        if not is_ready or self.has_to_yield or self._keeping is not None:
+        if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
             return False
-        if self._functions_left < task.count and self.sent:
-            return False
-        if task.options.timeout_s is not None and self.sent:
-            return False  # Its time begins when it is sent.
         if not self.sent:
-            if time.monotonic() - self._kept_at < TICK_S:
+            if now - self._kept_at < TICK_S:
                 return True
             self._ask_to_keep()  # Somebody may have come to wait meanwhile.
             return False
         if len(self.sent) >= self._depth or self._bytes_ahead + task.parcel.size > AHEAD_BYTES:
             return False
+        if task.options.timeout_s is not None or self._functions_left < task.count:
+            return False  # A time limit begins when the task is sent.
         return self._ahead_s + _expected_s(task) <= AHEAD_S
 
     def take(self, task: Task) -> None:
-        """Send a task to the worker."""
+        """Send a task to the worker, at the next `flush`."""
         assert self.worker is not None
-        if not self.sent:
-            self._printer = Printer()
-        try:
-            answer = self.worker.start(task.parcel)
-        except EOFError:
-            # It has died; but answers may have arrived before. `serve` takes those in, and sees to the rest.
-            self.returned.append(task)
-            self._is_dying = True
-            return
-        self.sent.append((task, answer))
-        self._ahead.append(_expected_s(task))
-        self._ahead_s += self._ahead[-1]
+        answer = self.worker.start(task.parcel)
+        sent = Sent(task, answer, self.worker.link.written, _expected_s(task))
+        self.sent.append(sent)
+        self._ahead_s += sent.expected_s
         self._bytes_ahead += task.parcel.size
         self._functions_left -= 0 if task.parcel.is_initializer else task.count
         self.has_to_yield |= self._functions_left <= 0
+
+    def flush(self, now: float) -> None:
+        """Let the worker have what was sent to it."""
+        if self.state is State.WORKING and self.worker is not None:
+            try:
+                self.worker.link.flush()
+            except EOFError:
+                self._serve_worker(now)  # Answers may have arrived before it died.
 
     def got_worker(self, worker: WorkerConnection) -> None:
         """The connection is made."""
@@ -171,20 +175,23 @@ class Lane:
 
     # What happens
 
-    def serve(self) -> None:
-        """Take in what has arrived."""
-        try:
-            self.server.link.flush()
-            self.server.link.serve_arrived()
-        except EOFError as error:
-            self._lose_server(error)
-            return
+    def serve(self, arrived: set[int], now: float) -> None:
+        """Take in what has arrived on the descriptors in `arrived`."""
+        if self.server.link.fileno() in arrived:
+            try:
+                self.server.link.flush()
+                self.server.link.serve_arrived()
+            except EOFError as error:
+                self._lose_server(error)
+                return
         if self.state is State.WAITING:
             self._take_port()
         elif self.state is State.ENDING:
             self._take_ending()
         elif self.state is State.WORKING:
-            self._serve_worker()
+            assert self.worker is not None
+            if self.worker.link.fileno() in arrived:
+                self._serve_worker(now)
             if self._keeping is not None and self._keeping.is_here:
                 answer, self._keeping = self._keeping, None
                 self.has_to_yield |= int(answer.value) > 0
@@ -194,7 +201,7 @@ class Lane:
         if self.state is not State.WORKING or not self.sent:
             return
         assert self.worker is not None
-        task, _ = self.sent[0]
+        task = self.sent[0].task
         timeout_s = task.options.timeout_s
         if task.is_unwanted:
             self._break(Killed())
@@ -203,6 +210,7 @@ class Lane:
             self._break(Overdue(timeout_s * task.count))
             return
         if task.parcel.prints and now - max(task.sent_at, self._answered_at) > TICK_S:
+            self._printer = self._printer or Printer()
             self.worker.show_output(task.parcel.id, self._printer)
         if self._finished + self._failed and now - self._kept_at > TICK_S:
             self._ask_to_keep()
@@ -236,48 +244,43 @@ class Lane:
             return
         self.state = State.CONNECTING
 
-    def _serve_worker(self) -> None:
+    def _serve_worker(self, now: float) -> None:
         assert self.worker is not None
-        is_dead = self._is_dying
+        is_dead = False
         for step in (self.worker.link.flush, self.worker.link.serve_arrived):
             try:
                 step()
             except EOFError:
                 is_dead = True
-        while self.sent and self.sent[0][1].is_here:
-            task, answer = self.sent.popleft()
+        while self.sent and self.sent[0].answer.is_here:
             try:
-                data = answer.value
+                outcome = Outcome.unpack(self.sent[0].answer.value)
             except Exception as error:
-                self.sent.appendleft((task, answer))
-                if payload.is_busy(error):
-                    reason = "it still runs the function of a client that gave up"
-                    self._break(Broken(reason, has_run=False))
-                else:
-                    self._break(Broken(f"it answers with {error!r}", has_run=True))
+                self._break(self._what_broke(error))
                 return
-            try:
-                outcome = Outcome.unpack(data)
-            except ValueError as error:
-                self.sent.appendleft((task, answer))
-                self._break(Broken(f"it answers with {error}", has_run=True))
-                return
-            self._take_outcome(task, outcome)
+            self._take_outcome(self.sent.popleft(), outcome, now)
         if is_dead:
-            name = self.sent[0][0].name if self.sent else "a function"
-            self._break(Broken(f"it died under {name}", has_run=bool(self.sent)))
+            has_run = bool(self.sent) and self.sent[0].end <= self.worker.link.sent
+            name = self.sent[0].task.name if has_run else "a function"
+            self._break(Broken(f"it died under {name}", has_run=has_run))
 
-    def _take_outcome(self, task: Task, outcome: Outcome) -> None:
-        now = time.monotonic()
+    def _what_broke(self, error: Exception) -> Broken:
+        if payload.is_busy(error):
+            return Broken("it still runs the function of a client that gave up", has_run=False)
+        return Broken(f"it answers with {error!r}", has_run=True)
+
+    def _take_outcome(self, sent: Sent, outcome: Outcome, now: float) -> None:
+        task = sent.task
         task.pace.note(outcome.seconds / task.count)
         # As with what a new acquaintance is lent: more each time it turns out well, little again if not.
         self._depth = self._depth + 1 if outcome.seconds <= AHEAD_S else 1
         self._answered_at = now
-        self._ahead_s -= self._ahead.popleft()
+        self._ahead_s -= sent.expected_s
         self._bytes_ahead -= task.parcel.size
-        self._printer.write(outcome.offset, outcome.output)
-        self._printer.finish()
-        self._printer = Printer()
+        if outcome.output:
+            self._printer = self._printer or Printer()
+            self._printer.write(outcome.offset, outcome.output)
+        self._end_output()
         if not task.parcel.is_initializer:
             finished, failed = outcome.counts(task.count)
             self._finished += finished
@@ -285,10 +288,16 @@ class Lane:
         self.has_done_something = True
         task.complete(outcome)
 
+    def _end_output(self) -> None:
+        if self._printer is not None:
+            self._printer.finish()
+            self._printer = None
+
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, and learn who waits."""
         try:
             self._keeping = self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
+            self.server.link.flush()
         except EOFError as error:
             self._lose_server(error)
             return
@@ -297,11 +306,11 @@ class Lane:
 
     def _break(self, broken: Broken) -> None:
         """Give up the worker: what ran there is lost, what was sent ahead is not."""
-        self._printer.finish()
+        self._end_output()
         if self.worker is not None:
             self.worker.close()
             self.worker = None
-        tasks = [task for task, _ in self.sent]
+        tasks = [sent.task for sent in self.sent]
         self.sent.clear()
         if broken.has_run and tasks:
             self._lost = tasks.pop(0)
@@ -311,6 +320,7 @@ class Lane:
             if self._finished + self._failed:
                 self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
             self._recycling = self.server.ask_to_recycle(self.port, str(broken))
+            self.server.link.flush()
             self.state = State.ENDING
         except EOFError as error:
             self._lose_server(error)
@@ -342,7 +352,7 @@ class Lane:
         else:
             self.error = self.server.ended(error)
         self.state = State.CLOSED
-        for task in [task for task, _ in self.sent] + [self._lost]:
+        for task in [*(sent.task for sent in self.sent), self._lost]:
             if task is not None:
                 task.fail(self.server.ended(error))
         self.sent.clear()

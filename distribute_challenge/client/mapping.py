@@ -22,6 +22,7 @@ from distribute_challenge.client.pace import Pace
 from distribute_challenge.client.shipping import Parcel, Shipment
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import TaskNotSendable
+from distribute_challenge.wire.payload import Results
 from distribute_challenge.wire.stream import MEBI
 
 CHUNK_S = 0.01
@@ -115,31 +116,34 @@ class Mapping:
     def _results(self) -> Iterator[Any]:
         try:
             while self._chunks:
-                pairs = self._next_pairs()
+                values, failures = self._next_results()
+                count = len(values)
                 self._fill()
-                for number, (has_returned, value) in enumerate(pairs):
-                    pairs[number] = (True, None)  # While a result is consumed, nothing else holds it.
-                    self._buffered -= 1
-                    if self._is_full and 2 * self._buffered <= self._buffer_size:
-                        self._fill()
-                    if not has_returned and not self._returns_exceptions:
-                        raise value
-                    yield value
-                    del value
+                values.reverse()
+                while values:  # What has been consumed is not held any longer.
+                    if failures and (failure := failures.pop(count - len(values), None)) is not None:
+                        if not self._returns_exceptions:
+                            raise failure
+                        values[-1] = failure
+                        del failure
+                    yield values.pop()
+                self._buffered -= count
+                if self._is_full:
+                    self._fill()
             if self._failure is not None:
                 raise self._failure
         finally:
             self._cancel()
 
-    def _next_pairs(self) -> list[tuple[bool, Any]]:
-        """The results of the next chunk: of each item whether it returned, and the value or exception."""
+    def _next_results(self) -> Results:
+        """The results of the next chunk."""
         future = self._next_chunk()
         count = self._sizes.pop(future)
         try:
-            pairs: list[tuple[bool, Any]] = future.result()
+            results: Results = future.result()
         except BaseException as error:  # The whole chunk is lost.
-            return [(False, error)] * count
-        return pairs
+            return Results([None] * count, dict.fromkeys(range(count), error))
+        return results
 
     def _next_chunk(self) -> Future[Any]:
         """The next chunk whose results are there. Raises TimeoutError."""

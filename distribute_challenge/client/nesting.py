@@ -6,13 +6,11 @@ other. So they never wait: they take a worker that is free, and if there is none
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import os
 import threading
+import time
 from collections.abc import Callable
 
-from distribute_challenge.address import INSIDE_VARIABLE, Address
 from distribute_challenge.client import direct
 from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.losses import Unusable
@@ -27,25 +25,6 @@ log = logging.getLogger(__name__)
 _in_place = Runner()
 
 
-def is_inside(address: Address) -> bool:
-    """Whether this program runs on a worker of the server at `address`, or below one."""
-    inside = os.environ.get(INSIDE_VARIABLE)
-    if not inside:
-        return False
-    own = Address.parse(inside)
-    return own.port == address.port and (own.host == address.host or _is_loopback(own, address))
-
-
-def _is_loopback(*addresses: Address) -> bool:
-    for address in addresses:
-        try:
-            if not (address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback):
-                return False
-        except ValueError:  # The name of another machine.
-            return False
-    return True
-
-
 def run(connections: Connections, name: str, parcel: Parcel, options: Options) -> Outcome:
     """The outcome of a call: on a worker that is free, else here."""
     lease = direct.find_lease(connections)
@@ -57,7 +36,7 @@ def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] |
 
     With `prepare` always here: it makes the task that has to run first in each process.
     """
-    if not task.begin():
+    if not task.begin(time.monotonic()):
         return
     try:
         if prepare is not None:

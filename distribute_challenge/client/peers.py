@@ -7,15 +7,13 @@ import logging
 import threading
 from typing import Any
 
-import rpyc
-
 from distribute_challenge.address import Address
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.errors import PoolError, ServerUnavailable
 from distribute_challenge.wire.ending import Ending
+from distribute_challenge.wire.link import Answer, Link
 from distribute_challenge.wire.payload import Piece
-from distribute_challenge.wire.transport import Answer, Link
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +28,9 @@ class ServerConnection:
         except OSError as error:
             raise self.unavailable(error) from None
         try:
-            root = self.link.root
-            self._acquire_worker = rpyc.async_(root.acquire_worker)  # So that it may take any time.
-            self._free_worker = rpyc.async_(root.free_worker)
-            self._keep_worker = rpyc.async_(root.keep_worker)
-            self._recycle_worker = rpyc.async_(root.recycle_worker)
+            method = self.link.method
+            self._acquire_worker, self._free_worker = method("acquire_worker"), method("free_worker")
+            self._keep_worker, self._recycle_worker = method("keep_worker"), method("recycle_worker")
             self.link.trust()
         except (EOFError, OSError) as error:
             self.link.close()
@@ -55,7 +51,7 @@ class ServerConnection:
 
     def ask_for_worker(self) -> Answer:
         """Stand in line for a worker. `port_in` takes the answer."""
-        return Answer(self._acquire_worker())
+        return self.link.ask(self._acquire_worker)
 
     def port_in(self, answer: Answer) -> int:
         """The port of the worker that was asked for. Raises as `acquire` does."""
@@ -67,20 +63,20 @@ class ServerConnection:
     def find(self) -> int:
         """The port of a worker that is free now; -1 if there is none. Raises as `acquire` does."""
         try:
-            return int(self.link.root.find_free_worker())
+            return int(self.link.call(self.link.method("find_free_worker")))
         except RuntimeError as error:
             raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
 
     def free(self, port: int, *, finished: int, failed: int) -> None:
         """End the lease. Sent, and not waited for: the answer holds nothing."""
         try:
-            self._free_worker(port, finished, failed).add_callback(_report_refusal)
+            self.link.tell(self._free_worker, port, finished, failed)
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
     def ask_to_keep(self, port: int, *, finished: int, failed: int) -> Answer:
         """Have tasks of the lease counted; how many clients wait."""
-        return Answer(self._keep_worker(port, finished, failed))
+        return self.link.ask(self._keep_worker, port, finished, failed)
 
     def recycle(self, port: int, reason: str) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
@@ -91,11 +87,11 @@ class ServerConnection:
 
     def ask_to_recycle(self, port: int, reason: str) -> Answer:
         """End the lease and have the worker replaced; as JSON, how its process ended."""
-        return Answer(self._recycle_worker(port, reason))
+        return self.link.ask(self._recycle_worker, port, reason)
 
     def status(self) -> dict[str, Any]:
         """The pool's state."""
-        status: dict[str, Any] = json.loads(self.link.root.status())
+        status: dict[str, Any] = json.loads(self.link.call(self.link.method("status")))
         return status
 
     def is_open(self) -> bool:
@@ -132,7 +128,7 @@ class WorkerConnection:
         self._sent: set[str] = set()  # digests of the modules that have gone there
         self.link = Link(address)
         try:
-            self._run_code = rpyc.async_(self.link.root.run_code)  # So that it may take any time.
+            self._run_code = self.link.method("run_code")
             self.link.trust()
         except BaseException:
             self.link.close()
@@ -143,7 +139,7 @@ class WorkerConnection:
 
         That is a RuntimeError if the worker runs a function for another connection. EOFError if it died.
         """
-        return Answer(self._run_code(parcel.source, parcel.pack(self._sent)))
+        return self.link.ask(self._run_code, parcel.source, parcel.pack(self._sent))
 
     def show_output(self, call_id: bytes, printer: Printer) -> None:
         """Print what the running call has printed, as far as it is here, and ask for more. Does not wait."""
@@ -199,7 +195,7 @@ class OutputReader:
     def __init__(self, address: Address) -> None:
         self.link = Link(address)
         try:
-            self._read_output = rpyc.async_(self.link.root.read_output)
+            self._read_output = self.link.method("read_output")
             self.link.trust()
         except BaseException:
             self.link.close()
@@ -209,7 +205,7 @@ class OutputReader:
     def ask(self, seen: int, call_id: bytes) -> None:
         """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
         if self._answer is None:
-            self._answer = Answer(self._read_output(seen, call_id))
+            self._answer = self.link.ask(self._read_output, seen, call_id)
 
     def take(self) -> tuple[int, tuple[Piece, ...]]:
         """What has arrived: its first byte's number, and the pieces."""
@@ -223,11 +219,3 @@ class OutputReader:
     def close(self) -> None:
         """End the connection."""
         self.link.close()
-
-
-def _report_refusal(answer: rpyc.AsyncResult) -> None:
-    if answer.error:
-        try:
-            answer.value  # noqa: B018  Raises what the server said.
-        except Exception as error:
-            log.warning("the server did not free a worker: %s", error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
@@ -26,10 +28,26 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+# Of the plain functions that were sent last: only those that hold on to nothing but constants.
+_shipments: OrderedDict[Callable[..., Any], tuple[types.CodeType, Shipment]] = OrderedDict()
+_MAX_SHIPMENTS = 64
+
+
 def shipment_of(function: Callable[..., Any]) -> Shipment:
     """How a function travels."""
-    own = getattr(function, "shipment", None)
-    return own if isinstance(own, Shipment) else Shipment(function)  # One decorated with ours has its own.
+    if not isinstance(function, types.FunctionType):
+        own = getattr(function, "shipment", None)
+        return (
+            own if isinstance(own, Shipment) else Shipment(function)
+        )  # One decorated with ours has its own.
+    code, shipment = _shipments.get(function) or (None, None)
+    if shipment is None or code is not function.__code__:
+        shipment = Shipment(function)
+        if shipment.is_constant():
+            _shipments[function] = function.__code__, shipment
+            if len(_shipments) > _MAX_SHIPMENTS:
+                _shipments.popitem(last=False)
+    return shipment
 
 
 class PoolExecutor(Executor):
@@ -78,7 +96,7 @@ class PoolExecutor(Executor):
         self._driver: Driver | None = None
         self._drivers: list[Driver] = []  # at most the one, where who survives this object finds it
         self._is_shut = False
-        self._pid = os.getpid()
+        _executors.add(self)
         if self._private is not None:  # If it is dropped without a shutdown, its server goes as well.
             weakref.finalize(self, _let_go, self._private, self._drivers)
 
@@ -137,7 +155,6 @@ class PoolExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all have ended. `cancel_futures` drops who waits."""
         with self._lock:
-            self._leave_to_parent()
             self._is_shut = True
             driver = self._driver
         if driver is not None:
@@ -152,7 +169,6 @@ class PoolExecutor(Executor):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Shut down. Ctrl-C inside the block stops what runs, too."""
-        self._leave_to_parent()
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self._driver is not None:
             self._driver.kill_all()
         self.shutdown()
@@ -172,15 +188,15 @@ class PoolExecutor(Executor):
     ) -> Any:
         """Run a call, in this thread, and return its value."""
         parcel = self._parcel(shipment, args, kwargs, options.prints)
-        run = nesting.run if nesting.is_inside(self._connections.address) else direct.run
-        return run(self._connections, shipment.name, parcel, options).load()
+        connections = self._connections
+        run = nesting.run if connections.are_inside else direct.run
+        return run(connections, shipment.name, parcel, options).load()
 
     def submit_call(
         self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> TaskFuture[Any]:
         """Have a call run; its future."""
-        with self._lock:
-            self._check_open()
+        self._check_open()
         try:
             parcel = self._parcel(shipment, args, kwargs, options.prints)
         except PoolError as error:
@@ -195,25 +211,26 @@ class PoolExecutor(Executor):
         self, shipment: Shipment, iterables: tuple[Iterable[Any], ...], options: Options, **how: Any
     ) -> Iterator[Any]:
         """The results of the function for each set of items: what `map` does."""
-        with self._lock:
-            self._check_open()
+        self._check_open()
         return iter(Mapping(self, shipment, iterables, options, **how))
 
     @property
     def _connections(self) -> Connections:
         """The connections to the pool, whose server is started now if it is a private one."""
+        known = self._known_connections
+        if known is not None:
+            return known
         with self._lock:
-            self._leave_to_parent()
             if self._known_connections is None:
                 address = self._private.address() if self._private is not None else self._address
                 assert address is not None
                 self._known_connections = Connections(address, self._wait_s)
             return self._known_connections
 
-    def _leave_to_parent(self) -> None:
+    def leave_to_parent(self) -> None:
         """In a forked child: connections and threads belong to the process that made them."""
-        if self._pid != os.getpid():
-            self._pid, self._known_connections, self._driver = os.getpid(), None, None
+        self._lock = threading.Lock()  # A thread that is not here may have held the other one.
+        self._known_connections = self._driver = None
 
     def workers(self) -> int:
         """How many workers may be used at once. Raises ServerUnavailable."""
@@ -232,19 +249,20 @@ class PoolExecutor(Executor):
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""
         connections = self._connections
-        workers = self.workers()
+        facts = connections.facts()
+        prepare = None if self._initializer is None else self._make_preparation
+        if connections.are_inside:
+            self._check_open()
+            nesting.run_task(connections, task, prepare)
+            return
         with self._lock:
             self._check_open()
-            prepare = None if self._initializer is None else self._make_preparation
             if self._driver is None:
                 self._driver = Driver(connections, prepare)
                 self._drivers[:] = [self._driver]
             driver = self._driver
-        if nesting.is_inside(connections.address):
-            nesting.run_task(connections, task, prepare)
-        else:
             task.future.on_kill(functools.partial(driver.kill, task))
-            driver.add(task, workers, self.max_chunk())
+            driver.add(task, min(facts.workers, self._max_workers or facts.workers), facts.max_tasks)
 
     def parcel_chunk(
         self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any], prints: bool
@@ -270,6 +288,17 @@ class PoolExecutor(Executor):
         return Task(
             shipment.name, self._parcel(shipment, args, {}, self._options.prints, INITIALIZER), Pace()
         )
+
+
+_executors: weakref.WeakSet[PoolExecutor] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for executor in list(_executors):
+        executor.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _let_go(server: private.PrivateServer, drivers: list[Driver]) -> None:

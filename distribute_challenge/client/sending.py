@@ -124,9 +124,9 @@ class Sender(cloudpickle.Pickler):
     def _needs_of(self, function: types.FunctionType, text: Text | None) -> None:
         """Take note of the modules that a function imports when it is called."""
         if text is None:
-            for name in _names_of(function.__code__).imported:
+            for name in names_of(function.__code__).imported:
                 self._need(name)
-        elif _names_of(function.__code__).imported:
+        elif names_of(function.__code__).imported:
             for name in imported_in(text.source, function.__globals__.get("__package__") or ""):
                 self._need(name)
 
@@ -161,7 +161,7 @@ class Names:
                     self.imported.add(instruction.argval)
 
 
-_names_of = functools.lru_cache(maxsize=1024)(Names)
+names_of = functools.lru_cache(maxsize=1024)(Names)
 
 
 def values_of(text: Text, subject: Subject) -> Values:
@@ -171,7 +171,7 @@ def values_of(text: Text, subject: Subject) -> Values:
     """
     inner = text.inner
     scope = inner.__globals__
-    names = _names_of(inner.__code__)
+    names = names_of(inner.__code__)
     own = text.definition.name if subject.text is not None and inner is subject.text.inner else None
     cells = zip(inner.__code__.co_freevars, inner.__closure__ or (), strict=True)
     values = {

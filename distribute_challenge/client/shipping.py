@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -12,11 +13,21 @@ from distribute_challenge.client.modules import modules_for
 from distribute_challenge.client.pace import pace_of
 from distribute_challenge.client.sending import NotAcrossVersions, Sender, Subject, values_of
 from distribute_challenge.client.text import find_text, not_ours
+from distribute_challenge.client.unchanged import Unchanged, watch
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.payload import CHUNK, INITIALIZER, NO_SCOPE, PRINTS, PROTOCOL, Call, Module
 
+_LAST_ID = (1 << 64) - 1
 BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
+
+
+# Unique among all processes, without asking the system each time.
+_ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+
+def _new_id() -> bytes:
+    return (next(_ids) & _LAST_ID).to_bytes(8, "big")
 
 
 class Parcel:
@@ -85,6 +96,11 @@ class Shipment:
         self._text = self._subject.text
         self.source = BY_VALUE if self._text is None else self._text.source
         self.pace = pace_of(function)
+        self._written: tuple[Unchanged, str | None, bytes, frozenset[str]] | None = None
+
+    def is_constant(self) -> bool:
+        """Whether the function uses nothing now that can change but by being bound anew."""
+        return watch(self._subject) is not None
 
     def parcel(
         self,
@@ -124,7 +140,7 @@ class Shipment:
         self, function: bytes, arguments: bytes, modules: set[str], *, prints: bool, flags: int, scope: bytes
     ) -> Parcel:
         """The parts of a call together."""
-        call = Call(flags | PRINTS * prints, os.urandom(8), scope, b"", function, arguments)
+        call = Call(flags | PRINTS * prints, _new_id(), scope, b"", function, arguments)
         try:
             sources = modules_for(frozenset(modules)) if modules else ()
         except (OSError, SyntaxError, UnicodeError) as error:
@@ -140,9 +156,16 @@ class Shipment:
 
     def dump_function(self, python: str | None) -> tuple[bytes, set[str]]:
         """The function without its text, and the user's modules that it needs."""
+        if self._written is not None:
+            before, for_python, data, modules = self._written
+            if for_python == python and before.still_holds():
+                return data, set(modules)
+        now = watch(self._subject)
         definition = None if self._text is None else tuple(self._text.definition)
         plain = self.function if self._text is None else self._text.inner
-        return self._dump((plain, definition), python, self._parts_of_function)
+        data, needed = self._dump((plain, definition), python, self._parts_of_function)
+        self._written = None if now is None else (now, python, data, frozenset(needed))
+        return data, needed
 
     def dump_arguments(self, arguments: Any, python: str | None, modules: set[str]) -> bytes:
         """Arguments, or a list of them. Adds the user's modules that they need to `modules`."""
@@ -192,7 +215,7 @@ class Shipment:
 def is_plain(arguments: Any) -> bool:
     """Whether arguments hold nothing but plain values, for which plain pickle will do."""
     if isinstance(arguments, list):
-        return all(payload.PLAIN_TYPES.issuperset(map(type, item)) for item in arguments)
+        return payload.PLAIN_TYPES.issuperset(map(type, itertools.chain.from_iterable(arguments)))
     args, kwargs = arguments
     return payload.PLAIN_TYPES.issuperset(map(type, args)) and payload.PLAIN_TYPES.issuperset(
         map(type, kwargs.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -47,7 +46,7 @@ class TaskFuture(Future[T]):
 class Task:
     """One call, or one chunk of them, on its way to a result.
 
-    The result of a chunk's future is a list: for each item whether it returned, and the value or exception.
+    The result of a chunk's future is a `Results`.
     """
 
     __slots__ = (
@@ -69,11 +68,11 @@ class Task:
         self.has_begun = False
         self.sent_at = 0.0
 
-    def begin(self) -> bool:
+    def begin(self, now: float) -> bool:
         """Mark it as running; False if it was cancelled."""
         if not self.has_begun:
             self.has_begun = self.future.set_running_or_notify_cancel()
-        self.sent_at = time.monotonic()
+        self.sent_at = now
         return self.has_begun
 
     @property

@@ -19,6 +19,7 @@ from typing import Any
 import rpyc
 
 from distribute_challenge.wire.access import Refused, check_owner
+from distribute_challenge.wire.serving import Served
 from distribute_challenge.wire.stream import FrameChannel, SocketStream, not_for_children
 from distribute_challenge.wire.transport import SERVER_CONFIG
 
@@ -40,12 +41,14 @@ class Acceptor:
         max_frame_bytes: int,
         admit: Callable[[socket.socket], None] = check_owner,
         config: dict[str, Any] = SERVER_CONFIG,
+        serve: Callable[[Served], None] = Served.serve_all,
     ) -> None:
         self._listener = listener
         self._service = service
         self._max_frame_bytes = max_frame_bytes
         self._admit = admit
         self._config = config
+        self._serve_all = serve
         self._refused: dict[str, float] = {}  # when a refusal was last logged, by its reason
         self._is_closed = threading.Event()
         # Given up for a moment when descriptors run out, so that a caller can be turned away.
@@ -106,17 +109,15 @@ class Acceptor:
             sock.close()
             return
         channel = FrameChannel(SocketStream(sock), self._max_frame_bytes)
-        connection = rpyc.connect_channel(channel, service=self._service(), config=self._config)
+        served = Served(channel, self._service(), self._config)
         try:
-            while not connection.closed:
-                connection.serve(None)
+            self._serve_all(served)
         except EOFError as end:
             log.debug("%s: %s", name, end)
         except Exception as error:
             log.warning("closed the connection of %s, which sent what no RPyC peer sends: %r", name, error)
         finally:
-            channel.close()  # First: closing the connection then says no goodbye, and waits for none.
-            connection.close()
+            served.close()
 
     def _log_refusal(self, name: str, reason: str) -> None:
         """Say it once a minute: who is refused may come back as often as they like."""

@@ -11,9 +11,10 @@ import pickle
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from distribute_challenge.wire.definition import Definition, Values, bare, fill, finish, new_namespace
+from distribute_challenge.wire.reuse import Kept, Loaded, Namespaces
 
 Reduced = tuple[Any, ...]
 
@@ -47,24 +48,26 @@ def reduce_cached(function: Any) -> Reduced:
     return _load_cached, (parameters["maxsize"], parameters["typed"]), function.__wrapped__, None, None, _wrap
 
 
-class Loaded(NamedTuple):
-    """A call as it was loaded: the function, its arguments, and the namespaces of all functions in it."""
+def load_call(
+    source: str, function_data: bytes, arguments_data: bytes, kept: Kept | None = None
+) -> tuple[Loaded, Any]:
+    """The function of a call, and its arguments. Functions of one module share their global names.
 
-    function: Callable[..., Any]
-    arguments: Any
-    namespaces: dict[str, dict[str, Any]]  # by module
-
-
-def load_call(source: str, function_data: bytes, arguments_data: bytes) -> Loaded:
-    """The function of a call, and its arguments. Functions of one module share their global names."""
+    With `kept`, a function that was loaded before may be the one that is called again.
+    """
     before = getattr(_loading, "source", None), getattr(_loading, "namespaces", None)
-    namespaces: dict[str, dict[str, Any]] = {}
+    loaded = None if kept is None else kept.take(source, function_data)
+    namespaces: Namespaces = {} if loaded is None else loaded.namespaces
     _loading.source, _loading.namespaces = source, namespaces
     try:
-        function, definition = pickle.loads(function_data)
-        if definition is not None:
-            function = finish(function, source, Definition(*definition))
-        return Loaded(function, pickle.loads(arguments_data), namespaces)
+        if loaded is None:
+            function, definition = pickle.loads(function_data)
+            if definition is not None:
+                function = finish(function, source, Definition(*definition))
+            loaded = Loaded(function, namespaces)
+            if kept is not None:
+                kept.put(source, function_data, loaded)
+        return loaded, pickle.loads(arguments_data)
     finally:
         _loading.source, _loading.namespaces = before  # Nothing may hold on to what was loaded.
 

@@ -85,6 +85,13 @@ class Result(NamedTuple):
     seconds: float = 0.0
 
 
+class Results(NamedTuple):
+    """What became of a chunk: the value of each item, and the exceptions, by number, of those that raised."""
+
+    values: list[Any]
+    failures: dict[int, BaseException]
+
+
 class Outcome(NamedTuple):
     """What became of a call."""
 
@@ -124,16 +131,20 @@ class Outcome(NamedTuple):
             return pickle.loads(self.content)
         raise load_failure(self.content)
 
-    def load_each(self) -> list[tuple[bool, Any]]:
-        """For a chunk: of each item whether it returned, and the value or exception."""
+    def load_each(self) -> Results:
+        """For a chunk: what became of each item."""
         if self.kind == VALUES:
-            return [(True, value) for value in pickle.loads(self.content)]
+            return Results(pickle.loads(self.content), {})
         if self.kind == FAILURE:  # Nothing of it ran.
             raise load_failure(self.content)
-        return [
-            (True, pickle.loads(content)) if kind == VALUE else (False, load_failure(content))
-            for kind, content in pickle.loads(self.content)
-        ]
+        results = Results([], {})
+        for number, (kind, content) in enumerate(pickle.loads(self.content)):
+            if kind == VALUE:
+                results.values.append(pickle.loads(content))
+            else:
+                results.values.append(None)
+                results.failures[number] = load_failure(content)
+        return results
 
 
 class RemoteTraceback(Exception):

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.functions import Loaded, load_call
+from distribute_challenge.wire.functions import load_call
 from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call, Result
+from distribute_challenge.wire.reuse import Kept, Loaded
 
 MAX_SCOPES = 1000  # Executors whose initializer a process remembers.
 
@@ -23,6 +24,7 @@ class Runner:
     def __init__(self) -> None:
         # What each executor's initializer has bound: scope -> module -> global name -> value.
         self._scopes: dict[bytes, dict[str, dict[str, Any]]] = {}
+        self._kept = Kept()
 
     def run(self, source: str, call: Call) -> Result:
         """What becomes of a call."""
@@ -31,15 +33,16 @@ class Runner:
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
                 return Result(VALUE, payload.dump(None, reply_pickler))
-            loaded = load_call(source, call.function, call.arguments)
+            loaded, arguments = load_call(source, call.function, call.arguments, self._kept)
             function = loaded.function
             name = getattr(function, "__name__", name)
             self._apply(call.scope, loaded)
             began = time.perf_counter()
             if call.flags & CHUNK:
-                return _run_each(function, name, loaded.arguments)
-            before = {module: dict(names) for module, names in loaded.namespaces.items()}
-            args, kwargs = loaded.arguments
+                return _run_each(function, name, arguments)
+            args, kwargs = arguments
+            if call.flags & INITIALIZER:
+                before = {module: dict(names) for module, names in loaded.namespaces.items()}
             value = plain_value(function(*args, **kwargs))
             seconds = time.perf_counter() - began
             if call.flags & INITIALIZER:
@@ -82,14 +85,23 @@ def _may_be_filled(value: Any) -> bool:
 
 def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ...]]) -> Result:
     began = time.perf_counter()
-    values: list[Any] = []
+    values: list[Any] = [None] * len(items)
     failures: dict[int, bytes] = {}
-    for number, args in enumerate(items):
+    rest = enumerate(items)
+    number, is_done = 0, False
+    while not is_done:
         try:
-            values.append(plain_value(function(*args)))
+            for number, args in rest:
+                values[number] = function(*args)
+            is_done = True
         except BaseException as error:
-            failures[number] = failure(error)
-            values.append(None)
+            failures[number], values[number] = failure(error), None
+    if not payload.PLAIN_TYPES.issuperset(map(type, values)):
+        for number, value in enumerate(values):
+            try:
+                values[number] = plain_value(value)
+            except BaseException as error:
+                failures[number] = failure(error)
     seconds = time.perf_counter() - began
     if not failures:
         try:

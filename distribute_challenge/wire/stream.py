@@ -7,7 +7,9 @@ without a copy more than needed, no delayed acknowledgements, no compression, no
 
 from __future__ import annotations
 
+import itertools
 import os
+import select
 import socket
 import weakref
 import zlib
@@ -48,10 +50,11 @@ def _keep_alive(sock: socket.socket) -> None:
 class SocketStream(rpyc.SocketStream):
     """RPyC's socket stream with buffered reads and whole writes."""
 
-    __slots__ = ("_arrived", "_buffer", "_is_patient", "_outbox", "_position")
+    __slots__ = ("_arrived", "_buffer", "_is_patient", "_outbox", "_poller", "_position", "sent", "written")
 
     _READ_AHEAD = 32 * KIBI
     _JOIN_BELOW = 64 * KIBI
+    _MAX_PARTS = 256  # that go to the system at once; it takes 1024
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -59,11 +62,16 @@ class SocketStream(rpyc.SocketStream):
         if sock.family != getattr(socket, "AF_UNIX", None):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _keep_alive(sock)
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
         self._buffer = b""
         self._position = 0
         self._arrived: list[bytes] = []  # after the buffer, by `fill`
         self._is_patient = True
-        self._outbox: deque[memoryview] = deque()
+        self._outbox: deque[bytes | memoryview] = deque()
+        # While nothing waits: how many bytes were written, and how many of these the system has taken.
+        self.written = 0
+        self.sent = 0
         not_for_children(sock)
 
     def poll(self, timeout: Any) -> bool:
@@ -71,10 +79,14 @@ class SocketStream(rpyc.SocketStream):
 
         Without a limit there is nothing to poll for: the read that follows waits just as well.
         """
-        if self._position < len(self._buffer) or self._arrived:
+        if self.has_read_ahead():
             return True
-        timeout = Timeout(timeout)
-        return not timeout.finite or bool(super().poll(timeout))
+        left_s = timeout.timeleft() if isinstance(timeout, Timeout) else timeout
+        return left_s is None or bool(self._poller.poll(left_s * 1000))
+
+    def has_read_ahead(self) -> bool:
+        """Whether something was received that has not been read."""
+        return self._position < len(self._buffer) or bool(self._arrived)
 
     def read(self, count: int) -> bytes:
         """Exactly `count` bytes. EOFError if the connection ends before."""
@@ -114,12 +126,13 @@ class SocketStream(rpyc.SocketStream):
         return data
 
     def never_wait(self) -> None:
-        """From now on `write` keeps what the kernel does not take at once, for `flush`."""
+        """From now on what is written is kept for `flush`."""
         self._is_patient = False
 
     def wait_again(self) -> None:
         """The opposite of `never_wait`. EOFError if something was kept and the peer has gone."""
         self._is_patient = True
+        self.sent = self.written
         while self._outbox:
             self.write(self._outbox.popleft())
 
@@ -152,18 +165,22 @@ class SocketStream(rpyc.SocketStream):
 
     def flush(self) -> bool:
         """Send what was kept; whether all of it has gone. EOFError if the peer has gone."""
-        while self._outbox:
-            part = self._outbox[0]
+        outbox = self._outbox
+        while outbox:
+            parts = list(itertools.islice(outbox, self._MAX_PARTS))
             try:
-                sent = self.sock.send(part, socket.MSG_DONTWAIT)
+                sent = self.sock.sendmsg(parts, (), socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return False
             except OSError as error:
                 raise EOFError(f"connection lost: {error}") from None
-            if sent < len(part):
-                self._outbox[0] = part[sent:]
-            else:
-                self._outbox.popleft()
+            self.sent += sent
+            for part in parts:
+                if sent < len(part):
+                    outbox[0] = memoryview(part)[sent:]
+                    break
+                sent -= len(part)
+                outbox.popleft()
         return True
 
     @property
@@ -174,8 +191,7 @@ class SocketStream(rpyc.SocketStream):
     def write(self, data: bytes | memoryview) -> None:
         """All of `data`. EOFError if the peer has gone; what it had sent before can still be read."""
         if not self._is_patient:
-            self._outbox.append(memoryview(data))
-            self.flush()
+            self._keep(data)
             return
         try:
             self.sock.sendall(data)
@@ -188,8 +204,7 @@ class SocketStream(rpyc.SocketStream):
             self.write(header + data + trailer)
             return
         if not self._is_patient:
-            self._outbox.extend(map(memoryview, (header, data, trailer)))
-            self.flush()
+            self._keep(header, data, trailer)
             return
         try:
             sent = self.sock.sendmsg((header, data, trailer))
@@ -198,15 +213,28 @@ class SocketStream(rpyc.SocketStream):
         if sent < len(header) + len(data) + len(trailer):  # Only a signal in between stops it early.
             self.write((header + data + trailer)[sent:])
 
+    def _keep(self, *parts: bytes | memoryview) -> None:
+        self._outbox.extend(parts)
+        self.written += sum(map(len, parts))
+
 
 class FrameChannel(rpyc.Channel):
     """RPyC's channel, sending uncompressed and refusing frames over `max_frame_bytes`."""
 
-    __slots__ = ("max_frame_bytes",)
+    __slots__ = ("_returned", "max_frame_bytes")
 
     def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
         super().__init__(stream, compress=False)
         self.max_frame_bytes = max_frame_bytes
+        self._returned: bytes | None = None
+
+    def put_back(self, data: bytes) -> None:
+        """Have the next `recv` give this frame, which the last one gave, again."""
+        self._returned = data
+
+    def poll(self, timeout: Any) -> bool:
+        """Whether there is something to receive within `timeout` seconds."""
+        return self._returned is not None or bool(self.stream.poll(timeout))
 
     def send(self, data: bytes) -> None:
         """Send one frame."""
@@ -214,6 +242,9 @@ class FrameChannel(rpyc.Channel):
 
     def recv(self) -> bytes:
         """Receive one frame. EOFError, and the end of the connection, if it is too large or malformed."""
+        if self._returned is not None:
+            data, self._returned = self._returned, None
+            return data
         length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
         if length > self.max_frame_bytes:
             self._refuse(f"a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here")

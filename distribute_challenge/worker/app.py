@@ -58,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     admit = check_loopback if options.allow_any_local_user else check_owner
     config = {**SERVER_CONFIG, "include_local_traceback": True}
     Acceptor(
-        listener, lambda: WorkerService(worker), max_frame_bytes=options.max_frame, admit=admit, config=config
+        listener,
+        lambda: WorkerService(worker),
+        max_frame_bytes=options.max_frame,
+        admit=admit,
+        config=config,
+        serve=execution.serve,
     ).start("accept")
     host, port = listener.getsockname()[:2]
     print(f"ready: {host}:{port}", flush=True)

@@ -26,6 +26,11 @@ class ShippedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._loaded: dict[str, Key] = {}  # what is in sys.modules by our doing
         self._aside: OrderedDict[Key, types.ModuleType] = OrderedDict()  # what was, the latest last
 
+    @property
+    def are_in_use(self) -> bool:
+        """Whether the last call had any."""
+        return bool(self._wanted or self._loaded)
+
     def use(self, modules: Iterable[Module], scope: bytes) -> None:
         """Make these modules, and no others that were shipped, the ones to be found.
 

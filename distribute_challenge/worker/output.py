@@ -26,7 +26,6 @@ class Output:
 
     def __init__(self, call_id: bytes) -> None:
         self.call_id = call_id
-        self._process = os.getpid()
         self._changed = threading.Condition()  # guards all that follows
         self._pieces: deque[Piece] = deque()
         self._offset = 0  # of the first piece that is kept, in bytes
@@ -35,8 +34,6 @@ class Output:
 
     def add(self, number: int, data: bytes) -> None:
         """Keep what was written to a stream."""
-        if os.getpid() != self._process:
-            return  # A child that the function forked: nobody reads this copy.
         with self._changed:
             self._changed.wait_for(lambda: self._kept < MAX_KEPT_BYTES or self._is_over)
             if self._is_over:
@@ -73,10 +70,13 @@ class Output:
 
 
 class Streams:
-    """The standard streams of a worker. `output` is that of the running call, if it is wanted."""
+    """The standard streams of a worker, and what the call that runs has printed, if that is wanted."""
 
     def __init__(self) -> None:
-        self.output: Output | None = None
+        self._process = os.getpid()
+        self._lock = threading.Lock()  # Two threads of a function may be the first to print.
+        self._call_id: bytes | None = None
+        self._output: Output | None = None  # Most calls print nothing.
         self._made: list[TextIO] = []  # A function may drop them, and others may still use what is below.
         sys.stdout, sys.stderr = self.make(1), self.make(2)
 
@@ -87,11 +87,54 @@ class Streams:
         self._made.append(stream)
         return stream
 
-    def flush(self) -> None:
-        """See to it that all that was printed has arrived."""
-        for stream in (sys.stdout, sys.stderr, *self._made):
-            with contextlib.suppress(Exception):  # Closed, or something that the function put there.
-                stream.flush()
+    def begin(self, call_id: bytes) -> None:
+        """Keep what is printed from now on, for the caller."""
+        self._output, self._call_id = None, call_id
+
+    def end(self) -> tuple[int, tuple[Piece, ...]]:
+        """The call is over: what it has printed and nobody has read, and from which byte that begins."""
+        for stream in self._made:
+            _flush(stream)
+        for stream in (sys.stdout, sys.stderr):
+            if stream not in self._made:  # Something that the function put there.
+                _flush(stream)
+        output, self._output, self._call_id = self._output, None, None
+        if output is None:
+            return 0, ()
+        output.end()
+        return output.read(0)
+
+    def read(self, seen: int, call_id: bytes | None) -> tuple[int, tuple[Piece, ...]]:
+        """What the running call has printed after the first `seen` bytes: `Output.read`.
+
+        With `call_id`, only if that is the call that runs.
+        """
+        output = self._output
+        if output is None or (call_id is not None and output.call_id != call_id):
+            return seen, ()
+        return output.read(seen)
+
+    def add(self, number: int, data: bytes) -> None:
+        """Keep what was written to a stream, if somebody wants it."""
+        output = self._output
+        if os.getpid() != self._process:
+            return  # A child that the function forked: nobody reads this copy.
+        if output is None:
+            call_id = self._call_id
+            if call_id is None:
+                return
+            with self._lock:
+                output = self._output
+                if output is None:
+                    output = self._output = Output(call_id)
+        output.add(number, data)
+
+
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except Exception as error:  # Closed, or something that the function put there.
+        del error
 
 
 class _Raw(io.RawIOBase):
@@ -117,9 +160,7 @@ class _Raw(io.RawIOBase):
 
     def write(self, data: object) -> int:
         content = bytes(data)  # type: ignore[call-overload]
-        output = self._streams.output
-        if output is not None:
-            output.add(self._number, content)
+        self._streams.add(self._number, content)
         rest = memoryview(content)
         with contextlib.suppress(OSError):  # The function has closed the descriptor: its caller still reads.
             while rest:

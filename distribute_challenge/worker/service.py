@@ -19,7 +19,7 @@ from distribute_challenge.wire.payload import PRINTS, Call, Module, Piece, Resul
 from distribute_challenge.wire.running import Runner, failure
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ShippedModules
-from distribute_challenge.worker.output import Output, Streams
+from distribute_challenge.worker.output import Streams
 
 LARGE_BYTES = 1 << 20
 
@@ -38,22 +38,21 @@ class Worker:
         call = Call.unpack(data)
         if not call.flags & PRINTS:
             return payload.pack_outcome(*self._run(source, call))
-        output = self.streams.output = Output(call.id)
+        self.streams.begin(call.id)
         result = self._run(source, call)
-        self.streams.flush()
-        self.streams.output = None
-        output.end()
+        printed = self.streams.end()
         try:
-            return payload.pack_outcome(*result, *output.read(0))
+            return payload.pack_outcome(*result, *printed)
         except OverflowError as error:  # Both together are more than travel at once.
-            return payload.pack_outcome(payload.FAILURE, failure(error), 0, *output.read(0))
+            return payload.pack_outcome(payload.FAILURE, failure(error), 0, *printed)
 
     def _run(self, source: str, call: Call) -> Result:
-        modules = pickle.loads(call.modules) if call.modules else ()
-        try:
-            self._modules.use((Module(*module) for module in modules), call.scope)
-        except BaseException as error:
-            return Result(payload.FAILURE, failure(error))
+        if call.modules or self._modules.are_in_use:
+            modules = pickle.loads(call.modules) if call.modules else ()
+            try:
+                self._modules.use((Module(*module) for module in modules), call.scope)
+            except BaseException as error:
+                return Result(payload.FAILURE, failure(error))
         return self._runner.run(source, call)
 
 
@@ -80,10 +79,7 @@ class WorkerService(rpyc.Service):
         """
         if type(seen) is not int or (call_id is not None and type(call_id) is not bytes):
             raise TypeError("read_output takes the number of bytes seen as int and, if given, the call's id")
-        output = self._worker.streams.output
-        if output is None or (call_id is not None and output.call_id != call_id):
-            return seen, ()
-        return output.read(seen)
+        return self._worker.streams.read(seen, call_id)
 
 
 def run_text(source: str) -> Any:

@@ -1,0 +1,241 @@
+"""A connection that we make: it calls the methods of the peer's service, and lets the peer call nothing.
+
+The messages are RPyC's, written and read by RPyC's own `brine` and `vinegar`, over its Channel. What its
+`Connection` does beside that (proxies of remote objects, locks between threads, requests of the peer's) takes
+longer than the rest of a short call, and nothing here needs it:
+
+    message   kind (1 byte: request, reply, exception), then in brine (number, content)
+    request   content is (handler, boxed arguments)
+    reply     content is a boxed value, or for an exception what `vinegar` makes of it
+
+A link belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import time
+from typing import Any, NoReturn
+
+from rpyc.core import brine, consts, vinegar
+
+from distribute_challenge.address import Address
+from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel, SocketStream
+
+log = logging.getLogger(__name__)
+
+# What is asked and waited for is answered within this, or the peer is not well. (What may take any time, as
+# waiting for a worker or running a function does, is asked for with `ask`, which has no limit.)
+ANSWER_TIMEOUT_S = 10.0
+
+_REQUEST = bytes([consts.MSG_REQUEST])
+_MARK = "where the arguments go"
+
+
+class Answer:
+    """What a call that was sent will give."""
+
+    __slots__ = ("_content", "_is_error", "_link", "is_here")
+
+    def __init__(self, link: Link) -> None:
+        self.is_here = False
+        self._is_error = False
+        self._content: Any = None
+        self._link = link
+
+    @property
+    def value(self) -> Any:
+        """The value, waited for; or what the call raised is raised. EOFError if the connection ends."""
+        while not self.is_here:
+            self._link.serve(None)
+        if self._is_error:
+            raise _exception(self._content)
+        label, value = self._content
+        if label != consts.LABEL_VALUE:
+            raise TypeError("the peer answered with a reference, and not with a value")
+        return value
+
+    def arrive(self, content: Any, *, is_error: bool) -> None:
+        """Called by the link."""
+        self._content, self._is_error = content, is_error
+        self.is_here = True
+
+
+class Method:
+    """A held method of the peer's service: calling it costs one message each way."""
+
+    __slots__ = ("_after", "_before", "name")
+
+    def __init__(self, name: str, reference: Any) -> None:
+        self.name = name
+        boxed = (
+            (consts.LABEL_LOCAL_REF, reference),
+            (consts.LABEL_VALUE, _MARK),
+            (consts.LABEL_VALUE, ()),
+        )
+        # All but the arguments is the same in each call. Brine writes a tuple as its items one after another.
+        content = brine.dump((consts.HANDLE_CALL, (consts.LABEL_TUPLE, boxed)))
+        self._before, self._after = content.split(brine.dump(_MARK))
+
+    def content(self, args: tuple[Any, ...]) -> bytes:
+        """A request's content, in brine."""
+        return b"".join((self._before, brine.dump(args), self._after))
+
+
+class Link:
+    """A connection to the RPyC service at an address. Raises OSError or EOFError if there is none."""
+
+    def __init__(self, address: Address, max_frame_bytes: int = 4 * GIBI) -> None:
+        self._socket = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
+        self._max_frame_bytes = max_frame_bytes
+        self._stream = SocketStream(self._socket)
+        self._channel = FrameChannel(self._stream, 64 * KIBI)
+        self._socket.settimeout(ANSWER_TIMEOUT_S)
+        self._numbers = itertools.count()
+        self._answers: dict[int, Answer | str] = {}  # by number; of those not waited for, the method's name
+        self._root: Any = None
+
+    def trust(self) -> None:
+        """From now on frames may be large and answers take any time: the peer has shown what it is.
+
+        Who knows what listens at an address? What speaks another protocol may claim anything, and go quiet.
+        """
+        self._channel.max_frame_bytes = self._max_frame_bytes
+        self._socket.settimeout(None)
+
+    def method(self, name: str) -> Method:
+        """A method of the peer's service. Raises AttributeError if it has none of that name."""
+        if self._root is None:
+            self._root = self._look_up(consts.HANDLE_GETROOT, ())
+        boxed = (consts.LABEL_LOCAL_REF, self._root), (consts.LABEL_VALUE, name)
+        return Method(name, self._look_up(consts.HANDLE_GETATTR, boxed))
+
+    def ask(self, method: Method, *args: Any) -> Answer:
+        """Send a call, of plain values. EOFError if the connection has ended."""
+        answer = Answer(self)
+        self._send(answer, method.content(args))
+        return answer
+
+    def tell(self, method: Method, *args: Any) -> None:
+        """Send a call whose answer holds nothing; that it was refused is logged."""
+        self._send(method.name, method.content(args))
+
+    def call(self, method: Method, *args: Any) -> Any:
+        """Make a call that is answered at once. EOFError, or TimeoutError, if it is not."""
+        return self._wait(self.ask(method, *args)).value
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is known to have ended."""
+        return bool(self._channel.closed)
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to be polled."""
+        return self._socket.fileno()
+
+    def serve(self, timeout_s: float | None) -> bool:
+        """Take in one message; False if none came within `timeout_s` seconds. EOFError at the end."""
+        if timeout_s is not None and not self._channel.poll(timeout_s):
+            return False
+        self._take(self._channel.recv())
+        return True
+
+    def serve_arrived(self) -> None:
+        """Take in all messages that have arrived whole. EOFError at the end of the connection."""
+        while self._channel.has_frame():
+            self._take(self._channel.recv())
+
+    def never_wait(self) -> None:
+        """From now on what is sent is kept here, until `flush`."""
+        self._stream.never_wait()
+
+    def wait_again(self) -> None:
+        """The opposite of `never_wait`."""
+        self._stream.wait_again()
+
+    def flush(self) -> bool:
+        """Send what was kept; whether all of it has gone. EOFError if the peer has gone."""
+        return self._stream.flush()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for `flush`."""
+        return self._stream.has_unsent
+
+    @property
+    def written(self) -> int:
+        """How many bytes were ever written, sent or not."""
+        return self._stream.written
+
+    @property
+    def sent(self) -> int:
+        """How many of these the system has taken."""
+        return self._stream.sent
+
+    def is_quiet(self) -> bool:
+        """Whether the connection is open and nothing arrived unasked, the end of the connection included."""
+        try:
+            return not self.closed and not self._channel.poll(0)
+        except (OSError, ValueError):  # Closed under our hands, as in a forked child.
+            return False
+
+    def close(self) -> None:
+        """Close at once, without a goodbye, which would wait for a peer that is busy."""
+        self._channel.close()
+
+    def _send(self, answer: Answer | str, content: bytes) -> None:
+        number = next(self._numbers)
+        self._answers[number] = answer
+        # A pair in brine is its head, and then the two one after another; `None` takes one byte.
+        self._channel.send(b"".join((_REQUEST, brine.dump((number, None))[:-1], content)))
+
+    def _look_up(self, handler: int, boxed: tuple[Any, ...]) -> Any:
+        answer = Answer(self)
+        self._send(answer, brine.dump((handler, (consts.LABEL_TUPLE, boxed))))
+        self._wait(answer)
+        if answer._is_error:
+            raise _exception(answer._content)
+        label, reference = answer._content
+        if label != consts.LABEL_REMOTE_REF:
+            self._refuse("a value where an object was asked for")
+        return reference
+
+    def _wait(self, answer: Answer) -> Answer:
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while not answer.is_here:
+            if not self.serve(max(deadline - time.monotonic(), 0)):
+                raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:g} s")
+        return answer
+
+    def _take(self, data: bytes) -> None:
+        kind = data[0] if data else 0
+        if kind == consts.MSG_REQUEST:  # The peer says goodbye; there is nothing else that it may ask for.
+            self.close()
+            raise EOFError("connection closed by peer")
+        try:
+            number, content = brine.load(data[1:])
+            answer = self._answers.pop(number)
+        except Exception as error:
+            self._refuse(f"what no RPyC peer sends ({error!r})")
+        is_error = kind == consts.MSG_EXCEPTION
+        if isinstance(answer, Answer):
+            answer.arrive(content, is_error=is_error)
+        elif is_error:
+            log.warning("%s was refused: %s", answer, _exception(content))
+
+    def _refuse(self, what: str) -> NoReturn:
+        self.close()
+        raise EOFError(f"the peer sent {what}")
+
+
+def _exception(content: Any) -> BaseException:
+    """What the peer raised, if it is of a built-in type."""
+    error = vinegar.load(
+        content,
+        import_custom_exceptions=False,
+        instantiate_custom_exceptions=False,
+        instantiate_oldstyle_exceptions=False,
+    )
+    return error if isinstance(error, BaseException) else RuntimeError(f"the peer raised {error!r}")

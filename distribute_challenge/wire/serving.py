@@ -1,0 +1,93 @@
+"""A connection that is served: an `rpyc.Connection`, and a short way past it for calls of held methods.
+
+All that RPyC does with a request comes to very little if it calls an exposed method, held by the peer, with
+plain values: that is read, done and answered here. Every other message goes to RPyC's connection, which also
+makes the references that a peer holds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import rpyc
+from rpyc.core import brine, consts, vinegar
+from rpyc.lib import get_id_pack
+
+from distribute_challenge.wire.stream import FrameChannel
+
+_PREFIX = "exposed_"
+_REPLY, _EXCEPTION = bytes([consts.MSG_REPLY]), bytes([consts.MSG_EXCEPTION])
+
+
+class Served:
+    """One peer and the service that it is given."""
+
+    def __init__(self, channel: FrameChannel, service: rpyc.Service, config: dict[str, Any]) -> None:
+        self._channel = channel
+        self._shows_traceback = bool(config.get("include_local_traceback"))
+        self._methods: dict[Any, Callable[..., Any]] = {}  # by what a peer calls them
+        for name in dir(service):
+            if name.startswith(_PREFIX):
+                method = getattr(service, name)
+                setattr(service, name, method)  # So that each look-up finds this same object.
+                self._methods[get_id_pack(method)] = method
+        self._connection = rpyc.connect_channel(channel, service=service, config=config)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return bool(self._connection.closed)
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to be polled."""
+        return int(self._channel.fileno())
+
+    def has_read_ahead(self) -> bool:
+        """Whether something was received that has not been taken in."""
+        return bool(self._channel.stream.has_read_ahead())
+
+    def has_message(self) -> bool:
+        """Whether a message has arrived whole, or the end of the connection."""
+        return self._channel.has_frame()
+
+    def serve(self) -> None:
+        """Take in one message, and answer it. Waits for it. EOFError at the end of the connection."""
+        data = self._channel.recv()
+        if data[:1] != bytes([consts.MSG_REQUEST]) or not self._call_held(data):
+            self._channel.put_back(data)
+            self._connection.serve(None)
+
+    def serve_all(self) -> None:
+        """Take in messages until the connection ends."""
+        while not self.closed:
+            self.serve()
+
+    def close(self) -> None:
+        """End the connection at once, and let the service know."""
+        self._channel.close()  # First: closing the connection then says no goodbye, and waits for none.
+        self._connection.close()
+        self._methods.clear()
+
+    def _call_held(self, data: bytes) -> bool:
+        """Do what a message asks for, if it is a call of a held method; whether it was one."""
+        number, (handler, (label, boxed)) = brine.load(data[1:])
+        if handler != consts.HANDLE_CALL or label != consts.LABEL_TUPLE or len(boxed) != 3:
+            return False
+        (kind, reference), (args_label, args), (kwargs_label, kwargs) = boxed
+        if kind != consts.LABEL_LOCAL_REF or args_label != consts.LABEL_VALUE or type(args) is not tuple:
+            return False
+        method = self._methods.get(reference)
+        if method is None or kwargs_label != consts.LABEL_VALUE:
+            return False
+        try:
+            answer = brine.dump((number, (consts.LABEL_VALUE, method(*args, **dict(kwargs)))))
+            kind = _REPLY
+        except BaseException:  # As RPyC has it: whatever that is, it is the caller's.
+            exception = vinegar.dump(
+                *sys.exc_info(), include_local_traceback=self._shows_traceback, include_local_version=True
+            )
+            answer, kind = brine.dump((number, exception)), _EXCEPTION
+        self._channel.send(kind + answer)
+        return True

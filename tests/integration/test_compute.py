@@ -528,7 +528,7 @@ def test_a_function_that_forks_and_returns_leaves_no_process(server: RunningServ
 @pytest.mark.parametrize("greeting", [b"220 mail.example ESMTP ready\r\n", b"\0\0", b"\0\0\0\4\0"], ids=repr)
 def test_what_speaks_another_protocol_is_told(greeting: bytes, monkeypatch: pytest.MonkeyPatch):
     """Also if it says too little to be wrong, and then waits."""
-    monkeypatch.setattr("distribute_challenge.wire.transport.CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("distribute_challenge.wire.link.ANSWER_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def greet() -> None:

@@ -73,14 +73,14 @@ def is_inside(address: Address) -> bool:
     if not inside:
         return False
     own = Address.parse(inside)
-    return own.port == address.port and (own.host == address.host or _is_loopback(own, address))
+    return own.port == address.port and (
+        own.host == address.host or (is_loopback(own) and is_loopback(address))
+    )
 
 
-def _is_loopback(*addresses: Address) -> bool:
-    for address in addresses:
-        try:
-            if not (address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback):
-                return False
-        except ValueError:  # The name of another machine.
-            return False
-    return True
+def is_loopback(address: Address) -> bool:
+    """Whether an address is one that only this machine has."""
+    try:
+        return address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback
+    except ValueError:  # The name of another machine.
+        return False

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from distribute_challenge.address import Address, is_inside
+from distribute_challenge.address import Address, is_inside, is_loopback
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.errors import ServerUnavailable
 
@@ -32,6 +32,7 @@ class Connections:
     def __init__(self, address: Address, wait_s: float = 0) -> None:
         self.address = address
         self.are_inside = is_inside(address)
+        self.may_share = is_loopback(address)  # memory, with workers, if they are on this machine
         self._wait_s = wait_s  # for the server to come up, once
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
@@ -104,7 +105,11 @@ class Connections:
 
     def take_worker(self, port: int) -> WorkerConnection:
         """A connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
-        return self.take_idle_worker(port) or WorkerConnection(self.worker_address(port))
+        return self.take_idle_worker(port) or self.new_worker(port)
+
+    def new_worker(self, port: int) -> WorkerConnection:
+        """A new connection to a worker. Raises OSError or EOFError if it has gone."""
+        return WorkerConnection(self.worker_address(port), may_share=self.may_share)
 
     def worker_address(self, port: int) -> Address:
         """Where the worker with a port listens: beside its server."""

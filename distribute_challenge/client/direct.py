@@ -140,7 +140,7 @@ def _run_on(
                 raise Overdue(timeout_s)
             if parcel.prints:
                 worker.show_output(parcel.id, printer)
-        outcome = Outcome.unpack(bytes(answer.value))
+        outcome = worker.outcome(parcel, answer)
     except BaseException as error:
         worker.close()
         if isinstance(error, EOFError):

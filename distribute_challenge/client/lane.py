@@ -254,7 +254,7 @@ class Lane:
                 is_dead = True
         while self.sent and self.sent[0].answer.is_here:
             try:
-                outcome = Outcome.unpack(self.sent[0].answer.value)
+                outcome = self.worker.outcome(self.sent[0].task.parcel, self.sent[0].answer)
             except Exception as error:
                 self._break(self._what_broke(error))
                 return

@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.pace import Pace
-from distribute_challenge.client.shipping import Parcel, Shipment
+from distribute_challenge.client.shipping import Parcel, Shipment, Written
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import TaskNotSendable
+from distribute_challenge.wire.buffers import Parts
 from distribute_challenge.wire.payload import Results
 from distribute_challenge.wire.stream import MEBI
 
@@ -45,9 +46,7 @@ class Pool(Protocol):
     def max_chunk(self) -> int | None:
         """How many functions may go to a worker at once."""
 
-    def parcel_chunk(
-        self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any], prints: bool
-    ) -> Parcel:
+    def parcel_chunk(self, shipment: Shipment, function: Written, items: list[Any], prints: bool) -> Parcel:
         """A call of the function for each of the items. Raises TaskNotSendable."""
 
     def add(self, task: Task) -> None:
@@ -99,7 +98,9 @@ class Mapping:
         self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
         self._workers = pool.workers()
         self._max_chunk = pool.max_chunk() or MAX_CHUNK
-        self._function = shipment.dump_function(pool.python)
+        function = shipment.dump_function(pool.python)
+        # Each chunk takes it along as it is now.
+        self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
         self._fill()
         if self._failure is not None and not isinstance(self._failure, TaskNotSendable):
             self._cancel()
@@ -193,7 +194,8 @@ class Mapping:
                 raise
             self._start_one_by_one(items)
             return
-        self._bytes_per_item = len(parcel.call.arguments) / len(items)
+        size = len(parcel.call.arguments) + (0 if parcel.large is None else parcel.large.size)
+        self._bytes_per_item = size / len(items)
         self._last_size = len(items)
         task = Task(self._shipment.name, parcel, self._pace, self._options, len(items))
         self._note(task.future, len(items))

@@ -17,6 +17,7 @@ from distribute_challenge.client.losses import Unusable
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.client.tasks import Task
+from distribute_challenge.wire.buffers import Parts
 from distribute_challenge.wire.payload import Outcome
 from distribute_challenge.wire.running import Runner
 
@@ -70,4 +71,7 @@ def _run_there(lease: direct.Lease, name: str, parcel: Parcel, options: Options)
 
 
 def _run_here(parcel: Parcel) -> Outcome:
-    return Outcome(*_in_place.run(parcel.source, parcel.call), 0, ())
+    kind, content, seconds, buffers = _in_place.run(
+        parcel.source, parcel.call, () if parcel.large is None else parcel.large.load()
+    )
+    return Outcome(kind, content, seconds, 0, (), Parts(buffers, may_share=False).load())

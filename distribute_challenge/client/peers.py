@@ -11,9 +11,10 @@ from distribute_challenge.address import Address
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.wire.buffers import Probe, tell_secret
 from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.link import Answer, Link
-from distribute_challenge.wire.payload import Piece
+from distribute_challenge.wire.payload import Outcome, Piece
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class ServerConnection:
 class WorkerConnection:
     """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, may_share: bool = False) -> None:
         self.address = address
         self.prepared: set[bytes] = set()  # the executors whose initializer has run there
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
@@ -129,6 +130,7 @@ class WorkerConnection:
         self.link = Link(address)
         try:
             self._run_code = self.link.method("run_code")
+            self._can_share = may_share and self._can_share_memory()
             self.link.trust()
         except BaseException:
             self.link.close()
@@ -139,7 +141,27 @@ class WorkerConnection:
 
         That is a RuntimeError if the worker runs a function for another connection. EOFError if it died.
         """
-        return self.link.ask(self._run_code, parcel.source, parcel.pack(self._sent))
+        return self.link.ask(
+            self._run_code, parcel.source, parcel.pack(self._sent, can_share=self._can_share)
+        )
+
+    def outcome(self, parcel: Parcel, answer: Answer) -> Outcome:
+        """What became of a call: waits for it. Raises what the worker said, EOFError or ValueError."""
+        outcome = Outcome.unpack(answer.value)
+        if outcome.buffers and self._can_share:
+            self.link.tell(self._release, parcel.id)  # They are open here now.
+        return outcome
+
+    def _can_share_memory(self) -> bool:
+        """Whether we can open files of the worker's, and it files of ours: it may be elsewhere."""
+        try:
+            probe = Probe()
+            self._release = self.link.method("release")
+            secret, theirs = self.link.call(self.link.method("share"), probe.description)
+        except (OSError, AttributeError):
+            return False
+        their_secret = tell_secret(theirs)
+        return secret == probe.secret and their_secret is not None
 
     def show_output(self, call_id: bytes, printer: Printer) -> None:
         """Print what the running call has printed, as far as it is here, and ask for more. Does not wait."""

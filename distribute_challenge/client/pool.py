@@ -19,7 +19,7 @@ from distribute_challenge.client.driver import Driver
 from distribute_challenge.client.mapping import Mapping
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.pace import Pace
-from distribute_challenge.client.shipping import Parcel, Shipment
+from distribute_challenge.client.shipping import Parcel, Shipment, Written
 from distribute_challenge.client.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
 from distribute_challenge.wire.payload import INITIALIZER, NO_SCOPE
@@ -264,12 +264,16 @@ class PoolExecutor(Executor):
             task.future.on_kill(functools.partial(driver.kill, task))
             driver.add(task, min(facts.workers, self._max_workers or facts.workers), facts.max_tasks)
 
-    def parcel_chunk(
-        self, shipment: Shipment, function: tuple[bytes, set[str]], items: list[Any], prints: bool
-    ) -> Parcel:
+    def parcel_chunk(self, shipment: Shipment, function: Written, items: list[Any], prints: bool) -> Parcel:
         """A call of the function for each of the items."""
-        data, modules = function
-        return shipment.chunk(data, items, modules, prints=prints, scope=self._scope, python=self.python)
+        return shipment.chunk(
+            function,
+            items,
+            prints=prints,
+            scope=self._scope,
+            python=self.python,
+            may_share=self._connections.may_share,
+        )
 
     def _check_open(self) -> None:
         if self._is_shut:
@@ -278,8 +282,15 @@ class PoolExecutor(Executor):
     def _parcel(
         self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], prints: bool, flags: int = 0
     ) -> Parcel:
+        connections = self._connections
         return shipment.parcel(
-            args, kwargs, prints=prints, flags=flags, scope=self._scope, python=self.python
+            args,
+            kwargs,
+            prints=prints,
+            flags=flags,
+            scope=self._scope,
+            python=connections.facts().python,
+            may_share=connections.may_share,
         )
 
     def _make_preparation(self) -> Task:

@@ -14,6 +14,7 @@ import cloudpickle
 
 from distribute_challenge.client.modules import imported_in, is_users
 from distribute_challenge.client.text import Text, find_text, not_ours
+from distribute_challenge.wire.buffers import Collector
 from distribute_challenge.wire.classes import with_token
 from distribute_challenge.wire.definition import Values
 from distribute_challenge.wire.functions import (
@@ -50,8 +51,10 @@ class Sender(cloudpickle.Pickler):
     `modules` collects the user's own modules that are needed to load what was written.
     """
 
-    def __init__(self, file: io.BytesIO, subject: Subject, python: str | None) -> None:
-        super().__init__(file, PROTOCOL)
+    def __init__(
+        self, file: io.BytesIO, subject: Subject, python: str | None, large: Collector | None = None
+    ) -> None:
+        super().__init__(file, PROTOCOL, buffer_callback=large)
         self.modules: set[str] = set()
         self._subject = subject
         self._python = python

@@ -6,8 +6,8 @@ import io
 import itertools
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from distribute_challenge.client.modules import modules_for
 from distribute_challenge.client.pace import pace_of
@@ -16,7 +16,17 @@ from distribute_challenge.client.text import find_text, not_ours
 from distribute_challenge.client.unchanged import Unchanged, watch
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.payload import CHUNK, INITIALIZER, NO_SCOPE, PRINTS, PROTOCOL, Call, Module
+from distribute_challenge.wire.buffers import LARGE_BYTES, Buffer, Collector, Parts, wrap_bytes
+from distribute_challenge.wire.payload import (
+    CHUNK,
+    INITIALIZER,
+    NO_SCOPE,
+    PRINTS,
+    PROTOCOL,
+    SHARES,
+    Call,
+    Module,
+)
 
 _LAST_ID = (1 << 64) - 1
 BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
@@ -30,14 +40,28 @@ def _new_id() -> bytes:
     return (next(_ids) & _LAST_ID).to_bytes(8, "big")
 
 
+class Written(NamedTuple):
+    """What was pickled, the user's own modules that it needs, and the large buffers that travel beside it."""
+
+    data: bytes
+    modules: frozenset[str] = frozenset()
+    buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
+
+
 class Parcel:
-    """One call, ready to go. `modules` are those of the user's own that it needs."""
+    """One call, ready to go.
 
-    __slots__ = ("_call", "modules", "source")
+    `modules` are those of the user's own that it needs, `large` the buffers that travel beside it.
+    """
 
-    def __init__(self, source: str, call: Call, modules: tuple[Module, ...]) -> None:
+    __slots__ = ("_call", "large", "modules", "source")
+
+    def __init__(
+        self, source: str, call: Call, modules: tuple[Module, ...], large: Parts | None = None
+    ) -> None:
         self.source = source
         self.modules = modules
+        self.large = large
         self._call = call
 
     @property
@@ -68,22 +92,27 @@ class Parcel:
     @property
     def size(self) -> int:
         """About how many bytes it has."""
-        return len(self.source) + len(self._call.function) + len(self._call.arguments)
+        size = len(self.source) + len(self._call.function) + len(self._call.arguments)
+        return size if self.large is None else size + self.large.size
 
     @property
     def call(self) -> Call:
         """The call, for who runs it in place."""
         return self._call
 
-    def pack(self, sent: set[str]) -> bytes:
-        """As bytes, for a connection on which modules with the digests in `sent` have gone before."""
-        if not self.modules:
-            return self._call.pack()
-        news = tuple(
-            module._replace(text=None) if module.digest in sent else module for module in self.modules
-        )
-        sent.update(module.digest for module in news)
-        return self._call._replace(modules=pickle.dumps([tuple(module) for module in news])).pack()
+    def pack(self, sent: set[str], *, can_share: bool) -> bytes:
+        """As bytes, for a connection on which modules with the digests in `sent` have gone before.
+
+        `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
+        """
+        call = self._call._replace(flags=self._call.flags | SHARES) if can_share else self._call
+        if self.modules:
+            news = tuple(
+                module._replace(text=None) if module.digest in sent else module for module in self.modules
+            )
+            sent.update(module.digest for module in news)
+            call = call._replace(modules=pickle.dumps([tuple(module) for module in news]))
+        return call.pack(*(() if self.large is None else self.large.pack(can_share=can_share)))
 
 
 class Shipment:
@@ -96,7 +125,7 @@ class Shipment:
         self._text = self._subject.text
         self.source = BY_VALUE if self._text is None else self._text.source
         self.pace = pace_of(function)
-        self._written: tuple[Unchanged, str | None, bytes, frozenset[str]] | None = None
+        self._written: tuple[Unchanged, str | None, Written] | None = None
 
     def is_constant(self) -> bool:
         """Whether the function uses nothing now that can change but by being bound anew."""
@@ -111,80 +140,98 @@ class Shipment:
         flags: int = 0,
         scope: bytes = NO_SCOPE,
         python: str | None = None,
+        may_share: bool = True,
     ) -> Parcel:
         """One call, with the values that the function uses as they are now.
 
-        `python` is the version of the workers, as `3.12`. Raises TaskNotSendable, which names what cannot be
-        pickled.
+        `python` is the version of the workers, as `3.12`; `may_share` says whether they may be on this
+        machine. Raises TaskNotSendable, which names what cannot be pickled.
         """
-        function, modules = self.dump_function(python)
-        arguments = self.dump_arguments((args, kwargs), python, modules)
-        return self.pack(function, arguments, modules, prints=prints, flags=flags, scope=scope)
+        function = self.dump_function(python)
+        arguments = self.dump_arguments((args, kwargs), python)
+        return self.pack(function, arguments, prints=prints, flags=flags, scope=scope, may_share=may_share)
 
     def chunk(
         self,
-        function: bytes,
+        function: Written,
         items: list[tuple[Any, ...]],
-        modules: set[str],
         *,
         prints: bool,
         scope: bytes,
         python: str | None,
+        may_share: bool = True,
     ) -> Parcel:
         """A call for each of `items`, given what `dump_function` returned."""
-        needed = set(modules)
-        arguments = self.dump_arguments(items, python, needed)
-        return self.pack(function, arguments, needed, prints=prints, flags=CHUNK, scope=scope)
+        arguments = self.dump_arguments(items, python)
+        return self.pack(function, arguments, prints=prints, flags=CHUNK, scope=scope, may_share=may_share)
 
     def pack(
-        self, function: bytes, arguments: bytes, modules: set[str], *, prints: bool, flags: int, scope: bytes
+        self,
+        function: Written,
+        arguments: Written,
+        *,
+        prints: bool,
+        flags: int,
+        scope: bytes,
+        may_share: bool,
     ) -> Parcel:
         """The parts of a call together."""
-        call = Call(flags | PRINTS * prints, _new_id(), scope, b"", function, arguments)
+        call = Call(flags | PRINTS * prints, _new_id(), scope, b"", function.data, arguments.data)
+        modules = function.modules | arguments.modules
         try:
-            sources = modules_for(frozenset(modules)) if modules else ()
+            sources = modules_for(modules) if modules else ()
         except (OSError, SyntaxError, UnicodeError) as error:
             raise TaskNotSendable(
                 f"{self.name} cannot be sent to a worker: a module that it needs cannot be read ({error})"
             ) from error
-        size = len(function) + len(arguments) + 4 * len(self.source)
+        buffers = [*function.buffers, *arguments.buffers]
+        large = Parts(buffers, may_share=may_share) if buffers else None
+        size = len(function.data) + len(arguments.data) + 4 * len(self.source) + (large.size if large else 0)
         try:
             payload.check_size(size + sum(len(module.text or "") * 4 for module in sources))
         except OverflowError as error:
             raise TaskNotSendable(f"{self.name} cannot be sent to a worker: {error}") from error
-        return Parcel(self.source, call, sources)
+        return Parcel(self.source, call, sources, large)
 
-    def dump_function(self, python: str | None) -> tuple[bytes, set[str]]:
-        """The function without its text, and the user's modules that it needs."""
+    def dump_function(self, python: str | None) -> Written:
+        """The function without its text."""
         if self._written is not None:
-            before, for_python, data, modules = self._written
+            before, for_python, written = self._written
             if for_python == python and before.still_holds():
-                return data, set(modules)
+                return written
         now = watch(self._subject)
         definition = None if self._text is None else tuple(self._text.definition)
         plain = self.function if self._text is None else self._text.inner
-        data, needed = self._dump((plain, definition), python, self._parts_of_function)
-        self._written = None if now is None else (now, python, data, frozenset(needed))
-        return data, needed
+        written = self._dump((plain, definition), python, self._parts_of_function)
+        self._written = None if now is None else (now, python, written)
+        return written
 
-    def dump_arguments(self, arguments: Any, python: str | None, modules: set[str]) -> bytes:
-        """Arguments, or a list of them. Adds the user's modules that they need to `modules`."""
+    def dump_arguments(self, arguments: Any, python: str | None) -> Written:
+        """Arguments, or a list of them."""
         if is_plain(arguments):
-            return pickle.dumps(arguments, PROTOCOL)
-        data, needed = self._dump(arguments, python, lambda: _parts_of_arguments(arguments))
-        modules |= needed
-        return data
+            if isinstance(arguments, list):
+                arguments, has_large = _with_large_bytes_aside(arguments)
+            else:
+                args, kwargs = arguments
+                (args,), has_large = _with_large_bytes_aside([args])
+                arguments = args, kwargs
+            if not has_large:
+                return Written(pickle.dumps(arguments, PROTOCOL))
+            large = Collector()
+            data = pickle.dumps(arguments, PROTOCOL, buffer_callback=large)
+            return Written(data, buffers=large.buffers)
+        return self._dump(arguments, python, lambda: _parts_of_arguments(arguments))
 
     def _dump(
         self, value: Any, python: str | None, parts: Callable[[], Iterable[tuple[str, Any]]]
-    ) -> tuple[bytes, set[str]]:
-        file = io.BytesIO()
-        sender = Sender(file, self._subject, python)
+    ) -> Written:
+        file, large = io.BytesIO(), Collector()
+        sender = Sender(file, self._subject, python, large)
         try:
             sender.dump(value)
         except Exception as error:
             raise TaskNotSendable(self._explain(parts(), error, python)) from error
-        return file.getvalue(), sender.modules
+        return Written(file.getvalue(), frozenset(sender.modules), large.buffers)
 
     def _parts_of_function(self) -> Iterator[tuple[str, Any]]:
         if self._text is None:
@@ -210,6 +257,13 @@ class Shipment:
                     f"({reason}): make it inside the function instead"
                 )
         return f"{self.name} cannot be sent to a worker: {error}"
+
+
+def _with_large_bytes_aside(calls: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], bool]:
+    """Positional arguments, large `bytes` marked to travel beside the pickle; whether there are any."""
+    if not any(type(value) is bytes and len(value) >= LARGE_BYTES for args in calls for value in args):
+        return calls, False
+    return [tuple(map(wrap_bytes, args)) for args in calls], True
 
 
 def is_plain(arguments: Any) -> bool:

@@ -10,9 +10,10 @@ import functools
 import pickle
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from distribute_challenge.wire.buffers import Buffer
 from distribute_challenge.wire.definition import Definition, Values, bare, fill, finish, new_namespace
 from distribute_challenge.wire.reuse import Kept, Loaded, Namespaces
 
@@ -49,25 +50,30 @@ def reduce_cached(function: Any) -> Reduced:
 
 
 def load_call(
-    source: str, function_data: bytes, arguments_data: bytes, kept: Kept | None = None
+    source: str,
+    function_data: bytes,
+    arguments_data: bytes,
+    kept: Kept | None = None,
+    buffers: Iterable[Buffer] = (),
 ) -> tuple[Loaded, Any]:
     """The function of a call, and its arguments. Functions of one module share their global names.
 
     With `kept`, a function that was loaded before may be the one that is called again.
     """
+    rest = iter(buffers)  # First come those of the function.
     before = getattr(_loading, "source", None), getattr(_loading, "namespaces", None)
     loaded = None if kept is None else kept.take(source, function_data)
     namespaces: Namespaces = {} if loaded is None else loaded.namespaces
     _loading.source, _loading.namespaces = source, namespaces
     try:
         if loaded is None:
-            function, definition = pickle.loads(function_data)
+            function, definition = pickle.loads(function_data, buffers=rest)
             if definition is not None:
                 function = finish(function, source, Definition(*definition))
             loaded = Loaded(function, namespaces)
             if kept is not None:
                 kept.put(source, function_data, loaded)
-        return loaded, pickle.loads(arguments_data)
+        return loaded, pickle.loads(arguments_data, buffers=rest)
     finally:
         _loading.source, _loading.namespaces = before  # Nothing may hold on to what was loaded.
 

@@ -175,10 +175,12 @@ class Link:
         return self._stream.sent
 
     def is_quiet(self) -> bool:
-        """Whether the connection is open and nothing arrived unasked, the end of the connection included."""
+        """Whether the connection is open, and nothing arrived unasked: the end of the connection, say."""
         try:
-            return not self.closed and not self._channel.poll(0)
-        except (OSError, ValueError):  # Closed under our hands, as in a forked child.
+            if not self.closed and self._channel.poll(0):
+                self.serve_arrived()  # Answers that nobody waited for, perhaps.
+            return not self.closed
+        except (EOFError, OSError, ValueError):  # Closed under our hands, as in a forked child.
             return False
 
     def close(self) -> None:

@@ -1,15 +1,17 @@
 """Calls and outcomes as bytes.
 
-    call     flags (1 byte), id (8), scope (16), length of the modules (4), length of the function (4), then
+    call     flags (1 byte), id (8), scope (16), lengths of modules, function and arguments (4 each), then
              modules    pickled list of `Module`, empty if there are none
              function   pickled; if it has a text, that is the `source` beside the call
              arguments  pickled (args, kwargs); for a chunk a list of args
-    outcome  kind (1 byte), seconds that the functions took (8), length of the output (4), output, content
+             buffers    the large ones of function and arguments: `buffers.py` has the format
+    outcome  kind (1 byte), seconds that the functions took (8), lengths of output and content (4 each), then
              output     pickled (offset, pieces): what was printed and has not been read before
              content    `+` the value, pickled
                         `-` pickled (exception as pickled bytes or None, type name, text, traceback)
                         `*` a chunk: pickled list of values
                         `/` a chunk, not all of which returned: pickled list of (kind, content)
+             buffers    the large ones of the content
 
 An exception is pickled on its own: where it cannot be made again, the texts beside it still arrive.
 """
@@ -19,16 +21,19 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+
+from distribute_challenge.wire.buffers import Buffer, Collector
+from distribute_challenge.wire.buffers import unpack as unpack_buffers
 
 PROTOCOL = 5
 _MAX_TEXT = 1 << 20
 VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
-CHUNK, PRINTS, INITIALIZER = 1, 2, 4  # flags of a call
+CHUNK, PRINTS, INITIALIZER, SHARES = 1, 2, 4, 8  # flags of a call
 NO_SCOPE = bytes(16)
-_CALL = struct.Struct("!B8s16sII")
-_OUTCOME = struct.Struct("!cdI")
+_CALL = struct.Struct("!B8s16sIII")
+_OUTCOME = struct.Struct("!cdII")
 # What one frame may hold, less what RPyC adds around it.
 MAX_BYTES = (1 << 30) - (1 << 10)
 # Types whose values need no cloudpickle, which takes ten times as long.
@@ -47,24 +52,31 @@ class Call(NamedTuple):
     function: bytes
     arguments: bytes
 
-    def pack(self) -> bytes:
-        """As bytes. Raises OverflowError if they are too many."""
-        size = len(self.modules) + len(self.function) + len(self.arguments)
-        check_size(size)
-        head = _CALL.pack(self.flags, self.id, self.scope, len(self.modules), len(self.function))
-        return b"".join((head, self.modules, self.function, self.arguments))
+    def pack(self, *buffers: bytes) -> bytes:
+        """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
+        parts = self.modules, self.function, self.arguments
+        check_size(sum(map(len, parts)) + sum(map(len, buffers)))
+        head = _CALL.pack(self.flags, self.id, self.scope, *map(len, parts))
+        return b"".join((head, *parts, *buffers))
 
     @classmethod
-    def unpack(cls, data: bytes) -> Call:
-        """What `pack` made. Raises ValueError for anything else."""
+    def unpack(cls, data: bytes) -> tuple[Call, memoryview]:
+        """What `pack` made, and the bytes of its buffers. Raises ValueError for anything else."""
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
-        flags, id_, scope, modules, function = _CALL.unpack_from(data)
-        start = _CALL.size + modules
-        end = start + function
-        if end > len(data) or flags > CHUNK | PRINTS | INITIALIZER:
+        flags, id_, scope, modules, function, arguments = _CALL.unpack_from(data)
+        function_at = _CALL.size + modules
+        arguments_at = function_at + function
+        end = arguments_at + arguments
+        if end > len(data) or flags > CHUNK | PRINTS | INITIALIZER | SHARES:
             raise ValueError("not a call")
-        return cls(flags, id_, scope, data[_CALL.size : start], data[start:end], data[end:])
+        parts = data[_CALL.size : function_at], data[function_at:arguments_at], data[arguments_at:end]
+        return cls(flags, id_, scope, *parts), memoryview(data)[end:]
+
+    @staticmethod
+    def id_in(data: bytes) -> bytes:
+        """The id of a call that was packed."""
+        return data[1:9]
 
 
 class Module(NamedTuple):
@@ -78,11 +90,12 @@ class Module(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Kind and content of an outcome, and how many seconds the functions took."""
+    """Kind and content of an outcome, the large buffers of it, and how many seconds the functions took."""
 
     kind: bytes
     content: bytes
     seconds: float = 0.0
+    buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
 
 
 class Results(NamedTuple):
@@ -100,23 +113,30 @@ class Outcome(NamedTuple):
     seconds: float  # that the functions took
     offset: int  # of the output's first byte among all the call has printed
     output: tuple[Piece, ...]
+    buffers: Sequence[Buffer] = ()  # which the value may make its own
 
     @classmethod
     def unpack(cls, data: bytes) -> Outcome:
-        """What `pack_outcome` made. Raises ValueError for anything else."""
+        """What `pack_outcome` made. Raises ValueError for anything else.
+
+        Large buffers are opened by that: whoever holds a file with them may close it afterwards.
+        """
         if len(data) < _OUTCOME.size:
             raise ValueError("not an outcome: it is too short")
-        kind, seconds, size = _OUTCOME.unpack_from(data)
-        end = _OUTCOME.size + size
+        kind, seconds, printed, size = _OUTCOME.unpack_from(data)
+        content_at = _OUTCOME.size + printed
+        end = content_at + size
         if end > len(data) or kind not in (VALUE, FAILURE, VALUES, MIXED):
             raise ValueError("not an outcome")
-        if not size:
-            return cls(kind, data[end:], seconds, 0, ())
+        content = data[content_at:end]
+        opened = unpack_buffers(memoryview(data)[end:], is_ours=True) if end < len(data) else ()
+        if not printed:
+            return cls(kind, content, seconds, 0, (), opened)
         try:
-            offset, output = pickle.loads(data[_OUTCOME.size : end])
+            offset, output = pickle.loads(data[_OUTCOME.size : content_at])
         except Exception as error:
             raise ValueError(f"not an outcome: its output cannot be read ({error!r})") from None
-        return cls(kind, data[end:], seconds, offset, output)
+        return cls(kind, content, seconds, offset, output, opened)
 
     def counts(self, chunk: int = 1) -> tuple[int, int]:
         """How many functions returned, and raised, in a call of `chunk` of them."""
@@ -128,13 +148,13 @@ class Outcome(NamedTuple):
     def load(self) -> Any:
         """Return the value, or raise the exception, with its remote traceback as the cause."""
         if self.kind != FAILURE:
-            return pickle.loads(self.content)
+            return pickle.loads(self.content, buffers=self.buffers)
         raise load_failure(self.content)
 
     def load_each(self) -> Results:
         """For a chunk: what became of each item."""
         if self.kind == VALUES:
-            return Results(pickle.loads(self.content), {})
+            return Results(pickle.loads(self.content, buffers=self.buffers), {})
         if self.kind == FAILURE:  # Nothing of it ran.
             raise load_failure(self.content)
         results = Results([], {})
@@ -175,26 +195,26 @@ def check_size(count: int) -> None:
         )
 
 
-def dump(value: Any, pickler: Callable[[io.BytesIO], Any]) -> bytes:
+def dump(value: Any, pickler: Callable[[io.BytesIO, Collector | None], Any]) -> bytes:
     """Pickle `value`: with what `pickler` makes, unless it is plain."""
     if type(value) in PLAIN_TYPES:
         return pickle.dumps(value, PROTOCOL)
     file = io.BytesIO()
-    pickler(file).dump(value)
+    pickler(file, None).dump(value)
     return file.getvalue()
 
 
-def pack_outcome(
-    kind: bytes, content: bytes, seconds: float, offset: int = 0, output: Iterable[Piece] = ()
+def pack_outcome(result: Result, offset: int, output: tuple[Piece, ...], buffers: Iterable[bytes]) -> bytes:
+    """An outcome as bytes, with those of its buffers. Raises OverflowError if they are too many."""
+    printed = pickle.dumps((offset, output), PROTOCOL) if output else b""
+    parts = [printed, result.content, *buffers]
+    check_size(sum(map(len, parts)))
+    return b"".join((_OUTCOME.pack(result.kind, result.seconds, len(printed), len(result.content)), *parts))
+
+
+def dump_failure(
+    exception: BaseException, traceback: str, pickler: Callable[[io.BytesIO, Collector | None], Any]
 ) -> bytes:
-    """An outcome as bytes. Raises OverflowError if they are too many."""
-    pieces = tuple(output)
-    printed = pickle.dumps((offset, pieces), PROTOCOL) if pieces else b""
-    check_size(len(printed) + len(content))
-    return b"".join((_OUTCOME.pack(kind, seconds, len(printed)), printed, content))
-
-
-def dump_failure(exception: BaseException, traceback: str, pickler: Callable[[io.BytesIO], Any]) -> bytes:
     """The content for a function that raised. Never raises, whatever the exception's methods do."""
     try:
         pickled = dump(exception, pickler)

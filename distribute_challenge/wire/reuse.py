@@ -34,6 +34,9 @@ class Kept:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, bytes], _Unchanged] = OrderedDict()  # the latest last
 
+    def __contains__(self, key: tuple[str, bytes]) -> bool:
+        return key in self._known
+
     def take(self, source: str, data: bytes) -> Loaded | None:
         """The function that was loaded from these before, if it is as it was then."""
         known = self._known.pop((source, data), None)

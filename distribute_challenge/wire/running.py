@@ -7,10 +7,11 @@ import pickle
 import time
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from distribute_challenge.wire import payload
+from distribute_challenge.wire.buffers import LARGE_BYTES, Buffer, Collector, LargeBytes
 from distribute_challenge.wire.functions import load_call
 from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call, Result
 from distribute_challenge.wire.reuse import Kept, Loaded
@@ -26,14 +27,14 @@ class Runner:
         self._scopes: dict[bytes, dict[str, dict[str, Any]]] = {}
         self._kept = Kept()
 
-    def run(self, source: str, call: Call) -> Result:
+    def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Result:
         """What becomes of a call."""
         name = "the function"
         began = None
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
                 return Result(VALUE, payload.dump(None, reply_pickler))
-            loaded, arguments = load_call(source, call.function, call.arguments, self._kept)
+            loaded, arguments = load_call(source, call.function, call.arguments, self._kept, buffers)
             function = loaded.function
             name = getattr(function, "__name__", name)
             self._apply(call.scope, loaded)
@@ -51,7 +52,11 @@ class Runner:
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
             return Result(FAILURE, failure(error), seconds)
-        return Result(*dump_value(name, value), seconds)
+        return dump_value(name, value)._replace(seconds=seconds)
+
+    def keeps(self, source: str, call: Call) -> bool:
+        """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
+        return (source, call.function) in self._kept
 
     def _apply(self, scope: bytes, loaded: Loaded) -> None:
         """Let the functions of a call find what the initializer of their executor has bound."""
@@ -105,13 +110,14 @@ def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ..
     seconds = time.perf_counter() - began
     if not failures:
         try:
-            content = _dump_values(values)
+            large = Collector()
+            content = _dump_values(values, large)
             payload.check_size(len(content))
-            return Result(VALUES, content, seconds)
+            return Result(VALUES, content, seconds, large.buffers)
         except BaseException as problem:
             del problem  # One of them does not travel back: then each goes for itself.
     outcomes = [
-        (FAILURE, failures[number]) if number in failures else dump_value(name, value)
+        (FAILURE, failures[number]) if number in failures else dump_value(name, value, aside=False)[:2]
         for number, value in enumerate(values)
     ]
     content = pickle.dumps(outcomes, payload.PROTOCOL)
@@ -121,10 +127,12 @@ def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ..
     return Result(MIXED, content, seconds)
 
 
-def _dump_values(values: list[Any]) -> bytes:
+def _dump_values(values: list[Any], large: Collector) -> bytes:
     if payload.PLAIN_TYPES.issuperset(map(type, values)):
         return pickle.dumps(values, payload.PROTOCOL)
-    return payload.dump(values, reply_pickler)
+    file = io.BytesIO()
+    reply_pickler(file, large).dump(values)
+    return file.getvalue()
 
 
 def plain_value(value: Any) -> Any:
@@ -148,16 +156,24 @@ async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:
     return [item async for item in items]
 
 
-def dump_value(name: str, value: Any) -> tuple[bytes, bytes]:
-    """Kind and content for what a function returned, which may turn out not to travel."""
+def dump_value(name: str, value: Any, *, aside: bool = True) -> Result:
+    """What a function returned, which may turn out not to travel; with its large buffers `aside`, or not."""
+    large = Collector() if aside else None
     try:
-        content = payload.dump(value, reply_pickler)
+        if type(value) is bytes and len(value) >= LARGE_BYTES and large is not None:
+            content = pickle.dumps(LargeBytes(value), payload.PROTOCOL, buffer_callback=large)
+        elif type(value) in payload.PLAIN_TYPES:
+            content = pickle.dumps(value, payload.PROTOCOL)
+        else:
+            file = io.BytesIO()
+            reply_pickler(file, large).dump(value)
+            content = file.getvalue()
         payload.check_size(len(content))
     except BaseException as problem:
         reason = payload.describe(problem)
         text = f"{name} returned a {type(value).__name__} that does not travel back ({reason})"
-        return FAILURE, payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler)
-    return VALUE, content
+        return Result(FAILURE, payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler))
+    return Result(VALUE, content, 0.0, large.buffers if large is not None else ())
 
 
 def failure(error: BaseException) -> bytes:
@@ -165,11 +181,11 @@ def failure(error: BaseException) -> bytes:
     return payload.dump_failure(error, remote_traceback(error), reply_pickler)
 
 
-def reply_pickler(file: io.BytesIO) -> Any:
-    """A pickler for what goes back to a caller."""
+def reply_pickler(file: io.BytesIO, large: Collector | None) -> Any:
+    """A pickler for what goes back to a caller, with large buffers aside if there is a collector for them."""
     from distribute_challenge.wire.replying import ReplyPickler  # Late: plain results never need its 10 MB.
 
-    return ReplyPickler(file, payload.PROTOCOL)
+    return ReplyPickler(file, payload.PROTOCOL, buffer_callback=large)
 
 
 def remote_traceback(error: BaseException) -> str:

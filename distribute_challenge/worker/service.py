@@ -15,7 +15,9 @@ import rpyc
 from rpyc.core import brine
 
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.payload import PRINTS, Call, Module, Piece, Result
+from distribute_challenge.wire.buffers import Buffer, Parts, Probe, Region, tell_secret
+from distribute_challenge.wire.buffers import unpack as unpack_buffers
+from distribute_challenge.wire.payload import PRINTS, SHARES, Call, Module, Piece, Result
 from distribute_challenge.wire.running import Runner, failure
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ShippedModules
@@ -32,28 +34,45 @@ class Worker:
         self.streams = streams
         self._runner = Runner()
         self._modules = ShippedModules()
+        self._has_to_collect = False
 
-    def run(self, source: str, data: bytes) -> bytes:
-        """Run a call, in the main thread; the outcome."""
-        call = Call.unpack(data)
-        if not call.flags & PRINTS:
-            return payload.pack_outcome(*self._run(source, call))
-        self.streams.begin(call.id)
-        result = self._run(source, call)
-        printed = self.streams.end()
+    @functools.cached_property
+    def probe(self) -> Probe:
+        """By which a caller learns whether it can open our files."""
+        return Probe()
+
+    def run(self, source: str, data: bytes) -> tuple[bytes, Region | None]:
+        """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any."""
+        call, buffers = Call.unpack(data)
+        if call.flags & PRINTS:
+            self.streams.begin(call.id)
+        result = self._run(source, call, unpack_buffers(buffers, is_ours=False))
+        is_large = len(data) > LARGE_BYTES or bool(buffers)
+        # A function and its global names hold on to each other: if they are large, they shall go at once.
+        self._has_to_collect = is_large and not self._runner.keeps(source, call)
+        printed = self.streams.end() if call.flags & PRINTS else (0, ())
+        can_share = bool(call.flags & SHARES)
+        large = Parts(result.buffers, may_share=can_share) if result.buffers else None
         try:
-            return payload.pack_outcome(*result, *printed)
-        except OverflowError as error:  # Both together are more than travel at once.
-            return payload.pack_outcome(payload.FAILURE, failure(error), 0, *printed)
+            packed = () if large is None else large.pack(can_share=can_share)
+            return payload.pack_outcome(result, *printed, packed), None if large is None else large.region
+        except OverflowError as error:  # All together are more than travel at once.
+            return payload.pack_outcome(Result(payload.FAILURE, failure(error)), *printed, ()), None
 
-    def _run(self, source: str, call: Call) -> Result:
+    def tidy(self) -> None:
+        """Called when the outcome is on its way."""
+        if self._has_to_collect:
+            self._has_to_collect = False
+            gc.collect()
+
+    def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Result:
         if call.modules or self._modules.are_in_use:
             modules = pickle.loads(call.modules) if call.modules else ()
             try:
                 self._modules.use((Module(*module) for module in modules), call.scope)
             except BaseException as error:
                 return Result(payload.FAILURE, failure(error))
-        return self._runner.run(source, call)
+        return self._runner.run(source, call, buffers)
 
 
 class WorkerService(rpyc.Service):
@@ -61,6 +80,11 @@ class WorkerService(rpyc.Service):
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._held: dict[bytes, Region] = {}  # by call: what the caller has not opened yet
+
+    def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
+        """Called by RPyC when the connection has ended, perhaps twice."""
+        self._held.clear()
 
     def exposed_run_code(self, source: str, call: bytes | None = None) -> Any:
         """Run a function; with `call`, the outcome as bytes, else what `source` bound to `result`."""
@@ -68,9 +92,25 @@ class WorkerService(rpyc.Service):
             raise TypeError("run_code takes the source as str and, if given, the call as bytes")
         if call is None:
             return self._worker.execution.run(lambda: run_text(source))
-        # A function and its global names hold on to each other: if they are large, they shall go at once.
-        tidy = gc.collect if len(call) > LARGE_BYTES else None
-        return self._worker.execution.run(lambda: self._worker.run(source, call), tidy)
+        worker = self._worker
+        outcome, region = worker.execution.run(lambda: worker.run(source, call), worker.tidy)
+        if region is not None:
+            self._held[Call.id_in(call)] = region
+        return outcome
+
+    def exposed_share(self, probe: bytes) -> tuple[bytes | None, bytes]:
+        """The secret in a probe of the caller's, if its files can be opened from here, and a probe of ours.
+
+        Raises OSError if there is no shared memory here.
+        """
+        if type(probe) is not bytes:
+            raise TypeError("share takes the description of a probe, as bytes")
+        return tell_secret(probe), self._worker.probe.description
+
+    def exposed_release(self, call_id: bytes) -> None:
+        """The caller has opened the file that came with the outcome of that call."""
+        if type(call_id) is bytes:
+            self._held.pop(call_id, None)
 
     def exposed_read_output(self, seen: int, call_id: bytes | None = None) -> tuple[int, tuple[Piece, ...]]:
         """What the running function has printed after the first `seen` bytes, and where that begins.

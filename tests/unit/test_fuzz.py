@@ -11,7 +11,8 @@ import zlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distribute_challenge.wire.payload import Call, Outcome, pack_outcome
+from distribute_challenge.wire.buffers import Buffer, unpack
+from distribute_challenge.wire.payload import Call, Outcome, Result, pack_outcome
 from distribute_challenge.wire.stream import FrameChannel, SocketStream
 
 MANY = settings(max_examples=10_000, deadline=None, database=None)
@@ -87,19 +88,27 @@ def test_frames_that_arrive_in_pieces(frames: list[bytes], data: st.DataObject):
 @MANY
 @given(st.binary(max_size=128))
 def test_the_payload_readers(data: bytes):
-    for unpack in (Call.unpack, Outcome.unpack):
+    for unpack in (Call.unpack, Outcome.unpack, unpack_buffers_of_others, unpack_own_buffers):
         with contextlib.suppress(ValueError):
             unpack(data)
+
+
+def unpack_buffers_of_others(data: bytes) -> list[Buffer]:
+    return unpack(memoryview(data), is_ours=False)
+
+
+def unpack_own_buffers(data: bytes) -> list[Buffer]:
+    return unpack(memoryview(b"s" + data), is_ours=True)
 
 
 @SOME
 @given(
     st.builds(
-        Call, st.integers(0, 7), *[st.binary(min_size=n, max_size=n) for n in (8, 16)], *[st.binary()] * 3
+        Call, st.integers(0, 15), *[st.binary(min_size=n, max_size=n) for n in (8, 16)], *[st.binary()] * 3
     )
 )
 def test_a_call_comes_back_as_it_was(call: Call):
-    assert Call.unpack(call.pack()) == call
+    assert Call.unpack(call.pack(b"buf", b"fers")) == (call, b"buffers")
 
 
 @SOME
@@ -112,7 +121,7 @@ def test_a_call_comes_back_as_it_was(call: Call):
 def test_an_outcome_comes_back_as_it_was(
     kind: bytes, content: bytes, offset: int, output: list[tuple[int, bytes]]
 ):
-    outcome = Outcome.unpack(pack_outcome(kind, content, 1.5, offset, output))
+    outcome = Outcome.unpack(pack_outcome(Result(kind, content, 1.5), offset, tuple(output), ()))
     assert outcome == Outcome(kind, content, 1.5, offset if output else 0, tuple(output))
 
 

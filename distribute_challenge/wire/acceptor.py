@@ -17,8 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 import rpyc
+from rpyc.utils.authenticators import AuthenticationError
 
-from distribute_challenge.wire.access import Refused, check_owner
+from distribute_challenge.wire.access import Authenticator, check_owner
 from distribute_challenge.wire.stream import FrameChannel, SocketStream, not_for_children
 from distribute_challenge.wire.transport import SERVER_CONFIG
 
@@ -38,7 +39,7 @@ class Acceptor:
         service: Callable[[], rpyc.Service],
         *,
         max_frame_bytes: int,
-        admit: Callable[[socket.socket], None] = check_owner,
+        admit: Authenticator = check_owner,
         config: dict[str, Any] = SERVER_CONFIG,
     ) -> None:
         self._listener = listener
@@ -100,13 +101,14 @@ class Acceptor:
 
     def _serve(self, sock: socket.socket, name: str) -> None:
         try:
-            self._admit(sock)
-        except (Refused, OSError) as reason:
+            sock, credentials = self._admit(sock)
+        except (AuthenticationError, OSError) as reason:
             self._log_refusal(name, str(reason))
             sock.close()
             return
         channel = FrameChannel(SocketStream(sock), self._max_frame_bytes)
-        connection = rpyc.connect_channel(channel, service=self._service(), config=self._config)
+        config = {**self._config, "credentials": credentials}
+        connection = rpyc.connect_channel(channel, service=self._service(), config=config)
         try:
             while not connection.closed:
                 connection.serve(None)

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from rpyc.utils.authenticators import AuthenticationError
 
-from distribute_challenge.wire.access import Refused, check_owner
-from tests.running import HANG_S, RunningServer, eventually
+from distribute_challenge.wire.access import check_owner
+from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -47,7 +48,11 @@ print("sent")
 
 def intrude(program: str, *arguments: object) -> str:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=True).stdout.strip()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANG_S, check=True, env=environment
+    )
+    return result.stdout.strip()
 
 
 @as_root
@@ -91,8 +96,8 @@ def test_our_own_connection_is_let_in_while_it_is_open(family: int):
         client = socket.create_connection(listener.getsockname()[:2])
         accepted, _ = listener.accept()
         with accepted:
-            check_owner(accepted)
+            assert check_owner(accepted) == (accepted, os.getuid())
             client.sendall(b"more")
             client.close()
-            with pytest.raises(Refused, match="closed before"):
+            with pytest.raises(AuthenticationError, match="closed before"):
                 check_owner(accepted)

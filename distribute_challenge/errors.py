@@ -14,7 +14,7 @@ class ServerUnavailable(PoolError, ConnectionError):
 
 
 class AccessDenied(PoolError, PermissionError):
-    """The connection was closed before any answer: its owner is not let in."""
+    """The server closed the connection before any answer: it does not let this program in."""
 
 
 class TaskNotSendable(PoolError, TypeError):

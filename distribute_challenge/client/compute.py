@@ -36,8 +36,8 @@ class Call(Generic[R]):
         function is killed if it has not ended that many seconds after the worker started it.
 
         Raises what the function raised, with its remote traceback as the cause; TaskNotSendable if the
-        function or a value it uses cannot travel; ServerUnavailable if nothing answers; WorkerLost if the
-        worker died; TaskTimeout.
+        function or a value it uses cannot travel; ServerUnavailable if nothing answers; AccessDenied;
+        WorkerLost if the worker died; TaskTimeout.
 
         >>> func(3).run()                                     # doctest: +SKIP
         9

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from distribute_challenge.address import Address
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
-from distribute_challenge.errors import ServerUnavailable
+from distribute_challenge.errors import AccessDenied, ServerUnavailable
 
 MAX_IDLE = 8
 _RETRY_S = 0.1
@@ -71,11 +71,16 @@ class Connections:
         return self.new_server(), True
 
     def new_server(self) -> ServerConnection:
-        """A new server connection. Raises ServerUnavailable."""
+        """A new server connection. Raises ServerUnavailable or AccessDenied."""
         deadline = time.monotonic() + self._wait_s
+        was_denied = False
         while True:
             try:
                 server = ServerConnection(self.address)
+            except AccessDenied:
+                if was_denied:
+                    raise
+                was_denied = True  # A server that ends looks the same, but only once.
             except ServerUnavailable:
                 if time.monotonic() >= deadline:
                     raise

@@ -12,7 +12,7 @@ import rpyc
 from distribute_challenge.address import Address
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
-from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
 from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.payload import Piece
 from distribute_challenge.wire.transport import Answer, Link
@@ -38,6 +38,8 @@ class ServerConnection:
             self.link.trust()
         except (EOFError, OSError) as error:
             self.link.close()
+            if isinstance(error, EOFError) and not self.link.has_heard:
+                raise self._denied(error) from None
             raise self.unavailable(error) from None
         except AttributeError:
             self.link.close()
@@ -111,6 +113,13 @@ class ServerConnection:
         return ServerUnavailable(
             f"no server answers at {self._address} ({error}): start one with `python3 server.py 2`, "
             f'or say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER'
+        )
+
+    def _denied(self, error: Exception) -> AccessDenied:
+        """What to tell the user when the server does not let this program in."""
+        return AccessDenied(
+            f"the server at {self._address} closed the connection before any answer ({error}). Its log says "
+            f"why. It lets in only the user who started it"
         )
 
     def ended(self, error: BaseException) -> ServerUnavailable:

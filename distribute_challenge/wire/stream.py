@@ -48,7 +48,7 @@ def _keep_alive(sock: socket.socket) -> None:
 class SocketStream(rpyc.SocketStream):
     """RPyC's socket stream with buffered reads and whole writes."""
 
-    __slots__ = ("_arrived", "_buffer", "_is_patient", "_outbox", "_position")
+    __slots__ = ("_arrived", "_buffer", "_is_patient", "_outbox", "_position", "has_heard")
 
     _READ_AHEAD = 32 * KIBI
     _JOIN_BELOW = 64 * KIBI
@@ -64,6 +64,7 @@ class SocketStream(rpyc.SocketStream):
         self._arrived: list[bytes] = []  # after the buffer, by `fill`
         self._is_patient = True
         self._outbox: deque[memoryview] = deque()
+        self.has_heard = False  # whether the peer has said anything that `read` has waited for
         not_for_children(sock)
 
     def poll(self, timeout: Any) -> bool:
@@ -111,6 +112,7 @@ class SocketStream(rpyc.SocketStream):
         if not data:
             self.close()
             raise EOFError("connection closed by peer")
+        self.has_heard = True
         return data
 
     def never_wait(self) -> None:

@@ -71,6 +71,11 @@ class Link:
         return self._connection.root
 
     @property
+    def has_heard(self) -> bool:
+        """Whether the peer has said anything."""
+        return bool(self._channel.stream.has_heard)
+
+    @property
     def closed(self) -> bool:
         """Whether the connection is known to have ended."""
         return bool(self._channel.closed)

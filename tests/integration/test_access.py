@@ -46,6 +46,22 @@ print("sent")
 """
 
 
+# With our own client, which says why.
+DENIED = f"""
+import os, sys
+from distribute_challenge import AccessDenied, compute_this
+import distribute_challenge.client.direct
+"x".encode("idna")
+call = compute_this(server="127.0.0.1:" + sys.argv[1])(divmod)(7, 3)
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+try:
+    call.run()
+except AccessDenied as error:
+    print(error)
+"""
+
+
 def intrude(program: str, *arguments: object) -> str:
     command = [sys.executable, "-c", program, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -64,6 +80,14 @@ def test_another_user_is_refused_by_the_server_and_by_workers(server: RunningSer
     log = server.stderr()
     assert "belongs to the user with the number 65534" in log
     assert log.count("refused 127.0.0.1") == 1  # The server says it once a minute.
+
+
+@as_root
+def test_our_client_tells_another_user_so(server: RunningServer):
+    message = intrude(DENIED, server.port)
+    assert f"the server at 127.0.0.1:{server.port} closed the connection before any answer" in message
+    assert "It lets in only the user who started it" in message
+    assert "\n" not in message
 
 
 @as_root

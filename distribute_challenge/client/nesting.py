@@ -6,9 +6,10 @@ other. So they never wait: they take a worker that is free, and if there is none
 
 from __future__ import annotations
 
-import ipaddress
+import functools
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 
@@ -33,15 +34,19 @@ def is_inside(address: Address) -> bool:
     if not inside:
         return False
     own = Address.parse(inside)
-    return own.port == address.port and (own.host == address.host or _is_loopback(own, address))
+    return own.port == address.port and (own.host == address.host or _are_here(own.host, address.host))
 
 
-def _is_loopback(*addresses: Address) -> bool:
-    for address in addresses:
+@functools.lru_cache(maxsize=64)
+def _are_here(*hosts: str) -> bool:
+    """Whether all these are names of this machine: an address of another one cannot be bound."""
+    for host in hosts:
         try:
-            if not (address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback):
-                return False
-        except ValueError:  # The name of another machine.
+            family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind, protocol) as sock:
+                sock.bind(address)
+        except (OSError, UnicodeError) as error:
+            log.debug("%s is not this machine: %s", host, error)
             return False
     return True
 

@@ -20,7 +20,8 @@ import rpyc
 from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.wire.access import Authenticator, check_owner
-from distribute_challenge.wire.stream import FrameChannel, SocketStream, not_for_children
+from distribute_challenge.wire.stream import FrameChannel, not_for_children
+from distribute_challenge.wire.tls import stream_over
 from distribute_challenge.wire.transport import SERVER_CONFIG
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class Acceptor:
             self._log_refusal(name, str(reason))
             sock.close()
             return
-        channel = FrameChannel(SocketStream(sock), self._max_frame_bytes)
+        channel = FrameChannel(stream_over(sock), self._max_frame_bytes)
         config = {**self._config, "credentials": credentials}
         connection = rpyc.connect_channel(channel, service=self._service(), config=config)
         try:

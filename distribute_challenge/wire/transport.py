@@ -12,7 +12,9 @@ from typing import Any
 import rpyc
 
 from distribute_challenge.address import Address
-from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel, SocketStream
+from distribute_challenge.tls import Tls
+from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel
+from distribute_challenge.wire.tls import encrypt, stream_over
 
 CONNECT_TIMEOUT_S = 10.0
 
@@ -48,12 +50,17 @@ class Answer:
 
 
 class Link:
-    """A connection that we made: `root` calls the peer's exposed methods."""
+    """A connection that we made: `root` calls the peer's exposed methods.
 
-    def __init__(self, address: Address, max_frame_bytes: int = 4 * GIBI) -> None:
-        self._socket = socket.create_connection(address, timeout=CONNECT_TIMEOUT_S)
+    Raises OSError if there is nothing to connect to. With TLS, also what `encrypt` raises.
+    """
+
+    def __init__(self, address: Address, tls: Tls | None = None, max_frame_bytes: int = 4 * GIBI) -> None:
+        sock = socket.create_connection(address, timeout=CONNECT_TIMEOUT_S)
+        stream = stream_over(sock if tls is None else encrypt(sock, address.host, tls))
+        self._socket = stream.sock
         self._max_frame_bytes = max_frame_bytes
-        self._channel = FrameChannel(SocketStream(self._socket), 64 * KIBI)
+        self._channel = FrameChannel(stream, 64 * KIBI)
         self._socket.settimeout(CONNECT_TIMEOUT_S)
         self._connection = rpyc.connect_channel(self._channel, config=CLIENT_CONFIG)
 
@@ -82,7 +89,7 @@ class Link:
 
     def fileno(self) -> int:
         """The socket's descriptor, to be polled."""
-        return self._socket.fileno()
+        return int(self._socket.fileno())
 
     def serve(self, timeout_s: float | None) -> bool:
         """Take in one message; False if none came within `timeout_s` seconds. EOFError at the end."""

@@ -57,6 +57,18 @@ class Address(NamedTuple):
         """The address given, else the environment's COMPUTE_SERVER, else the default one."""
         return cls.parse(chosen(text))
 
+    def as_named(self, host: str) -> Address:
+        """The same by the name under which it is listened on: certificates have names.
+
+        One that stands for all addresses is in no certificate, and nowhere to connect to: that is localhost.
+
+        >>> Address("192.0.2.7", 18811).as_named("pool.example.org").host
+        'pool.example.org'
+        >>> Address("0.0.0.0", 18811).as_named("0.0.0.0").host
+        'localhost'
+        """
+        return self._replace(host=DEFAULT_HOST if self.host in ("0.0.0.0", "::") else host)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

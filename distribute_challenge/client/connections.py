@@ -13,6 +13,7 @@ from typing import NamedTuple
 from distribute_challenge.address import Address
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.errors import AccessDenied, ServerUnavailable
+from distribute_challenge.tls import Tls
 
 MAX_IDLE = 8
 _RETRY_S = 0.1
@@ -29,8 +30,9 @@ class Facts(NamedTuple):
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
-    def __init__(self, address: Address, wait_s: float = 0) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None, wait_s: float = 0) -> None:
         self.address = address
+        self._tls = tls
         self._wait_s = wait_s  # for the server to come up, once
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
@@ -76,7 +78,7 @@ class Connections:
         was_denied = False
         while True:
             try:
-                server = ServerConnection(self.address)
+                server = ServerConnection(self.address, self._tls)
             except AccessDenied:
                 if was_denied:
                     raise
@@ -108,7 +110,11 @@ class Connections:
 
     def take_worker(self, port: int) -> WorkerConnection:
         """A connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
-        return self.take_idle_worker(port) or WorkerConnection(self.worker_address(port))
+        return self.take_idle_worker(port) or self.new_worker(port)
+
+    def new_worker(self, port: int) -> WorkerConnection:
+        """A new connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
+        return WorkerConnection(self.worker_address(port), self._tls)
 
     def worker_address(self, port: int) -> Address:
         """Where the worker with a port listens: beside its server."""

@@ -20,7 +20,7 @@ from typing import Any
 from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.lane import TICK_S, Lane, State
 from distribute_challenge.client.losses import why_no_worker
-from distribute_challenge.client.peers import ServerConnection, WorkerConnection
+from distribute_challenge.client.peers import ServerConnection
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import PoolError
 
@@ -315,7 +315,7 @@ class Driver:
 
         def connect() -> None:
             try:
-                worker = WorkerConnection(address)
+                worker = self._connections.new_worker(lane.port)
             except (EOFError, OSError) as error:
                 problem = why_no_worker(error, address)
                 self._post(lambda: lane.got_no_worker(problem))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from distribute_challenge.address import Address
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
+from distribute_challenge.tls import VARIABLES, Tls
 from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.payload import Piece
 from distribute_challenge.wire.transport import Answer, Link
@@ -23,10 +25,13 @@ log = logging.getLogger(__name__)
 class ServerConnection:
     """The server's calls, on one connection. Those that begin with `ask` give an answer to come."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
         self._address = address
+        self._tls = tls
         try:
-            self.link = Link(address)
+            self.link = Link(address, tls)
+        except (EOFError, ssl.SSLError) as error:
+            raise self._denied(error) from None
         except OSError as error:
             raise self.unavailable(error) from None
         try:
@@ -116,10 +121,25 @@ class ServerConnection:
         )
 
     def _denied(self, error: Exception) -> AccessDenied:
-        """What to tell the user when the server does not let this program in."""
+        """What to tell the user when one end does not let the other in."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            assert self._tls is not None
+            return AccessDenied(
+                f"what listens at {self._address} does not prove that it is {self._address.host} "
+                f"({error.verify_message.rstrip('.')}): use a name that its certificate has, and the CA that "
+                f"signed it instead of {self._tls.ca}"
+            )
+        where = f"tls=Tls(cert, key, ca) or the environment's {', '.join(VARIABLES)}"
+        if self._tls is None:
+            advice = f"the user who started it, or with TLS whoever has a certificate: give that with {where}"
+        else:
+            advice = (
+                f"whoever has a certificate of its CA, if it was started with --tls-cert, --tls-key and "
+                f"--tls-ca at all: check {where}"
+            )
         return AccessDenied(
             f"the server at {self._address} closed the connection before any answer ({error}). Its log says "
-            f"why. It lets in only the user who started it"
+            f"why. It lets in only {advice}"
         )
 
     def ended(self, error: BaseException) -> ServerUnavailable:
@@ -132,14 +152,15 @@ class ServerConnection:
 class WorkerConnection:
     """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
         self.address = address
+        self._tls = tls
         self.prepared: set[bytes] = set()  # the executors whose initializer has run there
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
         self._reader: OutputReader | None = None
         self._is_opening = False
         self._sent: set[str] = set()  # digests of the modules that have gone there
-        self.link = Link(address)
+        self.link = Link(address, tls)
         try:
             self._run_code = rpyc.async_(self.link.root.run_code)  # So that it may take any time.
             self.link.trust()
@@ -190,8 +211,8 @@ class WorkerConnection:
     def _open_reader(self) -> None:
         # In a thread of its own: a function that holds the interpreter's lock lets nobody connect.
         try:
-            reader = OutputReader(self.address)
-        except (EOFError, OSError) as error:
+            reader = OutputReader(self.address, self._tls)
+        except (EOFError, OSError, PoolError) as error:
             log.debug("cannot read the output of the worker at %s yet: %s", self.address, error)
             self._is_opening = False
             return
@@ -205,8 +226,8 @@ class WorkerConnection:
 class OutputReader:
     """A second connection to a worker, for what the function that runs there prints."""
 
-    def __init__(self, address: Address) -> None:
-        self.link = Link(address)
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
+        self.link = Link(address, tls)
         try:
             self._read_output = rpyc.async_(self.link.root.read_output)
             self.link.trust()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerLost,
     )
+    from distribute_challenge.tls import Tls
 
 __all__ = [
     "AccessDenied",
@@ -46,6 +47,7 @@ __all__ = [
     "ServerUnavailable",
     "TaskNotSendable",
     "TaskTimeout",
+    "Tls",
     "WorkerLost",
     "compute_this",
 ]
@@ -64,6 +66,10 @@ def __getattr__(name: str) -> Any:
         from distribute_challenge.client import pool
 
         value = pool.PoolExecutor
+    elif name == "Tls":
+        from distribute_challenge import tls
+
+        value = tls.Tls
     else:
         from distribute_challenge import errors
 

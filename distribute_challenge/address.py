@@ -58,6 +58,18 @@ class Address(NamedTuple):
         """The address given, else the environment's COMPUTE_SERVER, else the default one."""
         return cls.parse(chosen(text))
 
+    def as_named(self, host: str) -> Address:
+        """The same by the name under which it is listened on: certificates have names.
+
+        One that stands for all addresses is in no certificate, and nowhere to connect to: that is localhost.
+
+        >>> Address("192.0.2.7", 18811).as_named("pool.example.org").host
+        'pool.example.org'
+        >>> Address("0.0.0.0", 18811).as_named("0.0.0.0").host
+        'localhost'
+        """
+        return self._replace(host=DEFAULT_HOST if self.host in ("0.0.0.0", "::") else host)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
@@ -65,17 +77,6 @@ class Address(NamedTuple):
 def chosen(text: str | None = None) -> str:
     """The text of the address given, else the environment's COMPUTE_SERVER, else the default one."""
     return text or os.environ.get(SERVER_VARIABLE) or str(Address.default())
-
-
-def is_inside(address: Address) -> bool:
-    """Whether this program runs on a worker of the server at `address`, or below one."""
-    inside = os.environ.get(INSIDE_VARIABLE)
-    if not inside:
-        return False
-    own = Address.parse(inside)
-    return own.port == address.port and (
-        own.host == address.host or (is_loopback(own) and is_loopback(address))
-    )
 
 
 def is_loopback(address: Address) -> bool:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from distribute_challenge.address import SERVER_VARIABLE, Address
 from distribute_challenge.errors import PoolError
+from distribute_challenge.tls import Tls, environment
 
 BACKLOG = 1024  # connections that may wait to be accepted
 
@@ -93,8 +94,32 @@ def size(text: str) -> int:
     return count
 
 
-def listen(host: str, port: int, other: str = "another --port") -> socket.socket:
-    """A listening socket on a loopback address.
+def add_tls(parser: Parser) -> None:
+    """The arguments of mutual TLS, which `tls_in` takes from what was parsed."""
+    parser.add_argument("--tls-cert", metavar="FILE", help="mutual TLS: this end's certificate (PEM)")
+    parser.add_argument("--tls-key", metavar="FILE", help="the certificate's private key")
+    parser.add_argument("--tls-ca", metavar="FILE", help="the CA that signed the other end's certificate")
+
+
+def tls_in(options: argparse.Namespace) -> Tls | None:
+    """The files of mutual TLS that were given. Ends the script if some are missing, or of no use."""
+    paths = [options.tls_cert, options.tls_key, options.tls_ca]
+    if paths.count(None) == len(paths):
+        return None
+    if None in paths:
+        fail("mutual TLS takes --tls-cert, --tls-key and --tls-ca: give all three, or none")
+    if vars(options).get("allow_any_local_user"):
+        fail("with TLS everybody needs a certificate: leave out --allow-any-local-user")
+    tls = Tls(*paths)
+    try:
+        tls.client_context()
+    except PoolError as error:
+        fail(str(error))
+    return tls
+
+
+def listen(host: str, port: int, other: str = "another --port", *, with_tls: bool = False) -> socket.socket:
+    """A listening socket on a loopback address; with TLS, on any.
 
     Ends the script if that cannot be had; `other` is what to try then.
     """
@@ -103,10 +128,11 @@ def listen(host: str, port: int, other: str = "another --port") -> socket.socket
     except (OSError, UnicodeError) as error:
         fail(f"cannot find the host {host} ({error}): choose another --host")
     try:
-        if not ipaddress.ip_address(address[0]).is_loopback:
+        if not (with_tls or ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback):
             fail(
                 f"will not listen on {host}: other machines reach that, and whoever connects runs any code. "
-                "Listen on 127.0.0.1, and reach it from elsewhere through an ssh tunnel"
+                "Listen on 127.0.0.1, and reach it from elsewhere through an ssh tunnel, "
+                "or give --tls-cert, --tls-key and --tls-ca"
             )
         sock = socket.socket(family, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -142,16 +168,20 @@ def interval(text: str) -> int | float:
 
 
 def example_argument(description: str, default: int) -> int | float:
-    """The command line of an example: a duration, and `--server` for where the pool is."""
+    """The command line of an example: a duration, and `--server` and `--tls-...` for where the pool is."""
     parser = Parser(description=description)
     parser.add_argument("x", nargs="?", type=duration, default=default, help=f"seconds ({default})")
     parser.add_argument(
         "--server", metavar="HOST:PORT", help="where the pool is ($COMPUTE_SERVER, or localhost:18811)"
     )
+    add_tls(parser)
     arguments = parser.parse_args()
     try:
         os.environ[SERVER_VARIABLE] = str(Address.choose(arguments.server))
+        os.environ.update(environment(Tls.choose(tls_in(arguments))))
     except ValueError as error:
         parser.error(str(error))
+    except PoolError as error:
+        fail(str(error))
     seconds: int | float = arguments.x
     return seconds

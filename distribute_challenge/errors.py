@@ -14,7 +14,8 @@ class ServerUnavailable(PoolError, ConnectionError):
 
 
 class AccessDenied(PoolError, PermissionError):
-    """The connection was closed before any answer: its owner is not let in."""
+    """One end does not let the other in: the server closed the connection before any answer, or did not
+    prove with its certificate that it is the one meant."""
 
 
 class TaskNotSendable(PoolError, TypeError):

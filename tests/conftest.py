@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.certificates import Certificates
 from tests.running import RunningServer
 
 # The same examples in every run. To look for others: HYPOTHESIS_PROFILE=explore.
@@ -23,10 +24,8 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     """Start servers: `start_server(2, "--grace", "1")`."""
     servers: list[RunningServer] = []
 
-    def start(
-        workers: int, *options: str, folder: Path = tmp_path, python: str = sys.executable
-    ) -> RunningServer:
-        server = RunningServer(workers, *options, folder=folder, python=python)
+    def start(workers: int, *options: str, folder: Path = tmp_path, **how: Any) -> RunningServer:
+        server = RunningServer(workers, *options, folder=folder, **how)
         servers.append(server)
         return server
 
@@ -41,3 +40,9 @@ def server(start_server: Callable[..., RunningServer], monkeypatch: pytest.Monke
     running = start_server(2)
     monkeypatch.setenv("COMPUTE_SERVER", running.address)
     return running
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates for trying out mutual TLS."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from typing import Any
 
 import psutil
 import rpyc
+
+from distribute_challenge import Tls
 
 ROOT = Path(__file__).parents[1]
 HANG_S = 60  # No wait in these tests is near this; what reaches it hangs.
@@ -47,8 +50,18 @@ def script(name: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
 class RunningServer:
     """`python3 server.py N --port 0`, ready."""
 
-    def __init__(self, workers: int, *options: str, folder: Path, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *options: str,
+        folder: Path,
+        python: str = sys.executable,
+        tls: Tls | None = None,
+    ) -> None:
         self.folder = folder
+        self.tls = tls
+        if tls is not None:
+            options = (*options, *tls_options(tls))
         self.workers = workers
         self.log = (folder / f"server-{time.monotonic_ns()}.log").open("w+")
         if "--port" not in options:
@@ -75,7 +88,7 @@ class RunningServer:
 
     def connect(self, timeout_s: float | None = HANG_S) -> rpyc.Connection:
         """A plain RPyC connection."""
-        return connect(self.port, timeout_s)
+        return connect(self.port, timeout_s, self.tls)
 
     def status(self) -> dict[str, Any]:
         with self.connect() as connection:
@@ -126,6 +139,16 @@ class RunningServer:
         self.log.close()
 
 
-def connect(port: int, timeout_s: float | None = HANG_S) -> rpyc.Connection:
+def connect(port: int, timeout_s: float | None = HANG_S, tls: Tls | None = None) -> rpyc.Connection:
     """A plain RPyC connection to a port of this machine."""
-    return rpyc.connect("127.0.0.1", port, config={"sync_request_timeout": timeout_s})
+    config = {"sync_request_timeout": timeout_s}
+    if tls is None:
+        return rpyc.connect("127.0.0.1", port, config=config)
+    return rpyc.ssl_connect(
+        "localhost", port, tls.key, tls.cert, tls.ca, cert_reqs=ssl.CERT_REQUIRED, config=config
+    )
+
+
+def tls_options(tls: Tls) -> tuple[str, ...]:
+    """The files, as the scripts take them."""
+    return ("--tls-cert", tls.cert, "--tls-key", tls.key, "--tls-ca", tls.ca)

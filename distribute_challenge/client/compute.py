@@ -14,6 +14,7 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.client.shipping import Shipment
 from distribute_challenge.client.tasks import TaskFuture
+from distribute_challenge.tls import Tls
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,8 +37,8 @@ class Call(Generic[R]):
         function is killed if it has not ended that many seconds after the worker started it.
 
         Raises what the function raised, with its remote traceback as the cause; TaskNotSendable if the
-        function or a value it uses cannot travel; ServerUnavailable if nothing answers; WorkerLost if the
-        worker died; TaskTimeout.
+        function or a value it uses cannot travel; ServerUnavailable if nothing answers; AccessDenied;
+        WorkerLost if the worker died; TaskTimeout.
 
         >>> func(3).run()                                     # doctest: +SKIP
         9
@@ -154,7 +155,7 @@ class ComputeFunction(Generic[P, R]):
 
     def executor(self) -> PoolExecutor:
         """Where its calls run."""
-        return executor_at(self._server, self.options.wait_s)
+        return executor_at(self._server, self.options.tls, self.options.wait_s)
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
@@ -180,6 +181,7 @@ def compute_this(
     retries: int = 0,
     prints: bool = True,
     wait: float = 0,
+    tls: Tls | None = None,
 ) -> Callable[[Callable[P, R]], ComputeFunction[P, R]]: ...
 def compute_this(
     function: Callable[P, R] | None = None,
@@ -190,6 +192,7 @@ def compute_this(
     retries: int = 0,
     prints: bool = True,
     wait: float = 0,
+    tls: Tls | None = None,
 ) -> Any:
     """Let a function run on the pool. With and without parentheses.
 
@@ -197,7 +200,9 @@ def compute_this(
     environment's COMPUTE_SERVER, else `localhost:18811`. With `timeout`, a call is killed that many seconds
     after its worker started it. A call is run again `retries` times if its worker was lost, and never because
     the function raised. With `prints=False`, what it prints is not shown here. With `wait=10`, a server
-    that is not there yet is waited for, at most so many seconds.
+    that is not there yet is waited for, at most so many seconds. With `tls=Tls(cert, key, ca)` server and
+    workers are reached by mutual TLS; by default with the environment's COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and
+    COMPUTE_TLS_CA, if it has them.
 
     Nothing connects before the first call. Raises ValueError if `server` is no address or another argument
     makes no sense, TypeError if `function` is not callable.
@@ -212,7 +217,7 @@ def compute_this(
     """
     if server is not None:
         check_address(server)
-    options = Options(timeout, retries, prints, wait)
+    options = Options(timeout, retries, prints, wait, tls)
     if function is None:
         return functools.partial(ComputeFunction, server=server, options=options)
     return ComputeFunction(function, server=server, options=options)

@@ -10,9 +10,11 @@ import threading
 import time
 from typing import NamedTuple
 
-from distribute_challenge.address import Address, is_inside, is_loopback
+from distribute_challenge.address import Address, is_loopback
+from distribute_challenge.client.inside import is_inside
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
-from distribute_challenge.errors import ServerUnavailable
+from distribute_challenge.errors import AccessDenied, ServerUnavailable
+from distribute_challenge.tls import Tls
 
 MAX_IDLE = 8
 _RETRY_S = 0.1
@@ -29,10 +31,12 @@ class Facts(NamedTuple):
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
-    def __init__(self, address: Address, wait_s: float = 0) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None, wait_s: float = 0) -> None:
         self.address = address
         self.are_inside = is_inside(address)
-        self.may_share = is_loopback(address)  # memory, with workers, if they are on this machine
+        # Memory, with the workers, if they are on this machine.
+        self.may_share = tls is None and is_loopback(address)
+        self._tls = tls
         self._wait_s = wait_s  # for the server to come up, once
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
@@ -73,11 +77,16 @@ class Connections:
         return self.new_server(), True
 
     def new_server(self) -> ServerConnection:
-        """A new server connection. Raises ServerUnavailable."""
+        """A new server connection. Raises ServerUnavailable or AccessDenied."""
         deadline = time.monotonic() + self._wait_s
+        was_denied = False
         while True:
             try:
-                server = ServerConnection(self.address)
+                server = ServerConnection(self.address, self._tls)
+            except AccessDenied:
+                if was_denied:
+                    raise
+                was_denied = True  # A server that ends looks the same, but only once.
             except ServerUnavailable:
                 if time.monotonic() >= deadline:
                     raise
@@ -108,8 +117,8 @@ class Connections:
         return self.take_idle_worker(port) or self.new_worker(port)
 
     def new_worker(self, port: int) -> WorkerConnection:
-        """A new connection to a worker. Raises OSError or EOFError if it has gone."""
-        return WorkerConnection(self.worker_address(port), may_share=self.may_share)
+        """A new connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
+        return WorkerConnection(self.worker_address(port), self._tls, may_share=self.may_share)
 
     def worker_address(self, port: int) -> Address:
         """Where the worker with a port listens: beside its server."""

@@ -8,29 +8,32 @@ import os
 from distribute_challenge.address import Address, chosen
 from distribute_challenge.client import private
 from distribute_challenge.client.pool import PoolExecutor
+from distribute_challenge.tls import Tls
 
 # Connections belong to a process: a forked child makes its own.
-_pools: dict[tuple[str, int], PoolExecutor] = {}
+_Key = tuple[str, Tls | None, int]
+_pools: dict[_Key, PoolExecutor] = {}
 
 
-def executor_at(server: str | None, wait_s: float = 0) -> PoolExecutor:
+def executor_at(server: str | None, tls: Tls | None = None, wait_s: float = 0) -> PoolExecutor:
     """This process's executor on the pool at an address, closed when the program ends.
 
     A server that is not there when it is first needed is waited for, at most as long as whoever needs it
-    first says.
+    first says; the environment's variables for TLS count as they are then. Raises PoolError if it has some
+    of them, and not all.
     """
-    key = (chosen(server), os.getpid())
+    key = (chosen(server), tls, os.getpid())
     pool = _pools.get(key)
     if pool is None:
-        mine = PoolExecutor(key[0], wait=wait_s)
+        mine = PoolExecutor(key[0], tls=key[1], wait=wait_s)
         pool = _pools.setdefault(key, mine)  # In one step: another thread may have been faster.
         if pool is mine:
             atexit.register(_close, key)
     return pool
 
 
-def _close(key: tuple[str, int]) -> None:
-    if key[1] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
+def _close(key: _Key) -> None:
+    if key[2] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
         _pools[key].shutdown()
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import threading
 from typing import Any
 
 from distribute_challenge.address import Address
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
-from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
+from distribute_challenge.tls import VARIABLES, Tls
 from distribute_challenge.wire.buffers import Probe, tell_secret
 from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.link import Answer, Link
@@ -22,10 +24,13 @@ log = logging.getLogger(__name__)
 class ServerConnection:
     """The server's calls, on one connection. Those that begin with `ask` give an answer to come."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
         self._address = address
+        self._tls = tls
         try:
-            self.link = Link(address)
+            self.link = Link(address, tls)
+        except (EOFError, ssl.SSLError) as error:
+            raise self._denied(error) from None
         except OSError as error:
             raise self.unavailable(error) from None
         try:
@@ -35,6 +40,8 @@ class ServerConnection:
             self.link.trust()
         except (EOFError, OSError) as error:
             self.link.close()
+            if isinstance(error, EOFError) and not self.link.has_heard:
+                raise self._denied(error) from None
             raise self.unavailable(error) from None
         except AttributeError:
             self.link.close()
@@ -110,6 +117,28 @@ class ServerConnection:
             f'or say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER'
         )
 
+    def _denied(self, error: Exception) -> AccessDenied:
+        """What to tell the user when one end does not let the other in."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            assert self._tls is not None
+            return AccessDenied(
+                f"what listens at {self._address} does not prove that it is {self._address.host} "
+                f"({error.verify_message.rstrip('.')}): use a name that its certificate has, and the CA that "
+                f"signed it instead of {self._tls.ca}"
+            )
+        where = f"tls=Tls(cert, key, ca) or the environment's {', '.join(VARIABLES)}"
+        if self._tls is None:
+            advice = f"the user who started it, or with TLS whoever has a certificate: give that with {where}"
+        else:
+            advice = (
+                f"whoever has a certificate of its CA, if it was started with --tls-cert, --tls-key and "
+                f"--tls-ca at all: check {where}"
+            )
+        return AccessDenied(
+            f"the server at {self._address} closed the connection before any answer ({error}). Its log says "
+            f"why. It lets in only {advice}"
+        )
+
     def ended(self, error: BaseException) -> ServerUnavailable:
         """What to tell the user when the server ends while a function runs."""
         return ServerUnavailable(
@@ -120,14 +149,15 @@ class ServerConnection:
 class WorkerConnection:
     """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
 
-    def __init__(self, address: Address, *, may_share: bool = False) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None, *, may_share: bool = False) -> None:
         self.address = address
+        self._tls = tls
         self.prepared: set[bytes] = set()  # the executors whose initializer has run there
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
         self._reader: OutputReader | None = None
         self._is_opening = False
         self._sent: set[str] = set()  # digests of the modules that have gone there
-        self.link = Link(address)
+        self.link = Link(address, tls)
         try:
             self._run_code = self.link.method("run_code")
             self._can_share = may_share and self._can_share_memory()
@@ -199,8 +229,8 @@ class WorkerConnection:
     def _open_reader(self) -> None:
         # In a thread of its own: a function that holds the interpreter's lock lets nobody connect.
         try:
-            reader = OutputReader(self.address)
-        except (EOFError, OSError) as error:
+            reader = OutputReader(self.address, self._tls)
+        except (EOFError, OSError, PoolError) as error:
             log.debug("cannot read the output of the worker at %s yet: %s", self.address, error)
             self._is_opening = False
             return
@@ -214,8 +244,8 @@ class WorkerConnection:
 class OutputReader:
     """A second connection to a worker, for what the function that runs there prints."""
 
-    def __init__(self, address: Address) -> None:
-        self.link = Link(address)
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
+        self.link = Link(address, tls)
         try:
             self._read_output = self.link.method("read_output")
             self.link.trust()

@@ -22,6 +22,7 @@ from distribute_challenge.client.pace import Pace
 from distribute_challenge.client.shipping import Parcel, Shipment, Written
 from distribute_challenge.client.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
+from distribute_challenge.tls import Tls
 from distribute_challenge.wire.payload import INITIALIZER, NO_SCOPE
 
 P = ParamSpec("P")
@@ -58,10 +59,13 @@ class PoolExecutor(Executor):
     program. At most `max_workers` of its workers are used at once, by default all. `initializer` is
     called once in each worker process before the first function of this executor runs there; the global names
     that it binds are there for those functions. With `prints=False`, what functions print is not shown
-    here. With `wait=10`, a server that is not there yet is waited for, at most so many seconds.
+    here. With `wait=10`, a server that is not there yet is waited for, at most so many seconds. With
+    `tls=Tls(cert, key, ca)` server and workers are reached by mutual TLS; by default with the environment's
+    COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if it has them. (A private pool needs none.)
 
     Nothing connects before the first call. Raises ValueError if `server` is no address or `max_workers` is
-    not positive, TypeError if `initializer` is not callable.
+    not positive, TypeError if `initializer` is not callable or `tls` no Tls, PoolError if the environment
+    has some of its variables for TLS, and not all.
 
     >>> with PoolExecutor() as pool:                          # doctest: +SKIP
     ...     print(pool.submit(pow, 2, 10).result(), list(pool.map(abs, [-1, -2])))
@@ -77,6 +81,7 @@ class PoolExecutor(Executor):
         initargs: tuple[Any, ...] = (),
         prints: bool = True,
         wait: float = 0,
+        tls: Tls | None = None,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
@@ -89,7 +94,8 @@ class PoolExecutor(Executor):
         self._max_workers = max_workers
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
         self._scope = NO_SCOPE if initializer is None else os.urandom(len(NO_SCOPE))
-        self._options = Options(prints=prints)
+        self._options = Options(prints=prints, tls=tls)
+        self._tls = Tls.choose(tls) if workers is None else None
         self._wait_s = wait
         self._lock = threading.Lock()  # guards all that follows
         self._known_connections: Connections | None = None
@@ -224,7 +230,7 @@ class PoolExecutor(Executor):
             if self._known_connections is None:
                 address = self._private.address() if self._private is not None else self._address
                 assert address is not None
-                self._known_connections = Connections(address, self._wait_s)
+                self._known_connections = Connections(address, self._tls, self._wait_s)
             return self._known_connections
 
     def leave_to_parent(self) -> None:

@@ -24,8 +24,8 @@ from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.service import Pool, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.acceptor import Acceptor
-from distribute_challenge.wire.access import check_loopback, check_owner
 from distribute_challenge.wire.stream import GIBI, KIBI
+from distribute_challenge.wire.tls import authenticator
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 
     raise_descriptor_limit()
-    listener = cli.listen(options.host, options.port)
+    tls = cli.tls_in(options)
+    listen = functools.partial(cli.listen, options.host, with_tls=tls is not None)
+    listener = listen(options.port)
     address = Address(*listener.getsockname()[:2])
     worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
-    listeners = [cli.listen(options.host, port) for port in worker_ports]
+    listeners = [listen(port) for port in worker_ports]
     ports = [listener.getsockname()[1] for listener in listeners]
     supervisor = Supervisor(
         listeners,
-        address,
+        address if tls is None else address.as_named(options.host),
+        tls,
         on_failure=lambda reason: mailbox.post(Stop(reason, 1)),
         worker_options=[
             *("--max-frame", str(options.max_frame)),
@@ -100,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listener,
         lambda: SchedulerService(pool),
         max_frame_bytes=64 * KIBI,
-        admit=check_loopback if options.allow_any_local_user else check_owner,
+        admit=authenticator(tls, any_local_user=options.allow_any_local_user),
     )
 
     supervisor.start(dispatcher)
@@ -177,6 +180,7 @@ def parse(arguments: Sequence[str] | None) -> Any:
         action="store_true",
         help="let in every user of this machine: each can then run any code as you",
     )
+    cli.add_tls(parser)
     parser.add_argument("--owner", metavar="FD", type=int, help="a pipe: the server ends when that does")
     parser.add_argument("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
     options = parser.parse_args(arguments)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
+from distribute_challenge.tls import Tls, environment
 from distribute_challenge.wire.ending import Ending
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,13 @@ _MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
 class WorkerProcess:
     """A running worker, from its start. Raises OSError if it cannot be started."""
 
-    def __init__(self, listener: socket.socket, server: Address, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, listener: socket.socket, server: Address, tls: Tls | None = None, options: Sequence[str] = ()
+    ) -> None:
+        if tls is not None:
+            options = (*options, "--tls-cert", tls.cert, "--tls-key", tls.key, "--tls-ca", tls.ca)
+        # What its functions find: the pool that they run in, and how to connect to that.
+        own = {SERVER_VARIABLE: str(server), INSIDE_VARIABLE: str(server), **environment(tls)}
         host, self.port = listener.getsockname()[:2]
         self.is_ready = False
         # Guards `_is_reaped`: once reaped, the number may be that of another process.
@@ -58,7 +65,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, SERVER_VARIABLE: str(server), INSIDE_VARIABLE: str(server)},
+                env={**os.environ, **own},
             )
         except BaseException:
             os.close(self._owner)

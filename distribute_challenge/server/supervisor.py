@@ -14,6 +14,7 @@ from typing import Protocol
 
 from distribute_challenge.address import Address
 from distribute_challenge.server.process import WorkerProcess
+from distribute_challenge.tls import Tls
 from distribute_challenge.wire.ending import Ending
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,13 @@ class Supervisor:
         self,
         listeners: Sequence[socket.socket],
         server: Address,
+        tls: Tls | None,
         on_failure: Callable[[str], None],
         worker_options: Sequence[str] = (),
     ) -> None:
         self._listeners = listeners
         self._server = server
+        self._tls = tls
         self._on_failure = on_failure
         self._worker_options = worker_options
         self._lock = threading.Lock()  # guards the two below: no process starts once stopping is decided
@@ -122,7 +125,7 @@ class Supervisor:
             if self._is_stopping.is_set():
                 return None
             process = self._processes[worker] = WorkerProcess(
-                self._listeners[worker], self._server, self._worker_options
+                self._listeners[worker], self._server, self._tls, self._worker_options
             )
             return process
 

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 import rpyc
+from rpyc.utils.authenticators import AuthenticationError
 
-from distribute_challenge.wire.access import Refused, check_owner
+from distribute_challenge.wire.access import Authenticator, check_owner
 from distribute_challenge.wire.serving import Served
-from distribute_challenge.wire.stream import FrameChannel, SocketStream, not_for_children
+from distribute_challenge.wire.stream import FrameChannel, not_for_children
+from distribute_challenge.wire.tls import stream_over
 from distribute_challenge.wire.transport import SERVER_CONFIG
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class Acceptor:
         service: Callable[[], rpyc.Service],
         *,
         max_frame_bytes: int,
-        admit: Callable[[socket.socket], None] = check_owner,
+        admit: Authenticator = check_owner,
         config: dict[str, Any] = SERVER_CONFIG,
         serve: Callable[[Served], None] = Served.serve_all,
     ) -> None:
@@ -103,13 +105,13 @@ class Acceptor:
 
     def _serve(self, sock: socket.socket, name: str) -> None:
         try:
-            self._admit(sock)
-        except (Refused, OSError) as reason:
+            sock, credentials = self._admit(sock)
+        except (AuthenticationError, OSError) as reason:
             self._log_refusal(name, str(reason))
             sock.close()
             return
-        channel = FrameChannel(SocketStream(sock), self._max_frame_bytes)
-        served = Served(channel, self._service(), self._config)
+        channel = FrameChannel(stream_over(sock), self._max_frame_bytes)
+        served = Served(channel, self._service(), {**self._config, "credentials": credentials})
         try:
             self._serve_all(served)
         except EOFError as end:

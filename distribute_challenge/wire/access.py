@@ -14,6 +14,9 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from typing import Any
+
+from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.address import Address
 
@@ -30,34 +33,37 @@ _TIMEOUT_S = 2.0
 _ANYWAY = "start the server with --allow-any-local-user to let in everybody on this machine"
 
 
-Admission = Callable[[socket.socket], None]
+# An authenticator in RPyC's sense: takes the socket of a connection, gives the one to serve and who is there.
+Authenticator = Callable[[socket.socket], tuple[socket.socket, Any]]
 
 
-class Refused(Exception):
-    """The connection must not be served; says why."""
-
-
-def check_loopback(sock: socket.socket) -> None:
-    """Raise Refused unless the other end is on this machine."""
+def check_loopback(sock: socket.socket) -> tuple[socket.socket, None]:
+    """Raise AuthenticationError unless the other end is on this machine."""
     peer = Address(*sock.getpeername()[:2])
     if not ipaddress.ip_address(peer.host.partition("%")[0]).is_loopback:
-        raise Refused(f"{peer.host} is no loopback address")
+        raise AuthenticationError(f"{peer.host} is no loopback address")
+    return sock, None
 
 
-def check_owner(sock: socket.socket) -> None:
-    """Raise Refused unless the other end of a loopback connection is a process of our own user."""
+def check_owner(sock: socket.socket) -> tuple[socket.socket, int]:
+    """Raise AuthenticationError unless the other end is on this machine, and a process of our own user."""
     check_loopback(sock)
     peer, here = sock.getpeername()[:2], sock.getsockname()[:2]
     if not sys.platform.startswith("linux"):
-        raise Refused(f"this system does not tell who is at the other end: {_ANYWAY}")
+        raise AuthenticationError(f"this system does not tell who is at the other end: {_ANYWAY}")
     try:
         state, uid, inode = _look_up(sock.family, peer, here)
     except OSError as error:
-        raise Refused(f"the system does not tell who is at the other end ({error}): {_ANYWAY}") from None
+        raise AuthenticationError(
+            f"the system does not tell who is at the other end ({error}): {_ANYWAY}"
+        ) from None
     if state != _ESTABLISHED or inode == 0:
-        raise Refused("the other end was closed before it could be told whose it is")
+        raise AuthenticationError("the other end was closed before it could be told whose it is")
     if uid != os.getuid():
-        raise Refused(f"the other end belongs to the user with the number {uid}, not to {os.getuid()}")
+        raise AuthenticationError(
+            f"the other end belongs to the user with the number {uid}, not to {os.getuid()}"
+        )
+    return sock, uid
 
 
 def _look_up(family: int, source: tuple[str, int], destination: tuple[str, int]) -> tuple[int, int, int]:

@@ -22,7 +22,9 @@ from typing import Any, NoReturn
 from rpyc.core import brine, consts, vinegar
 
 from distribute_challenge.address import Address
-from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel, SocketStream
+from distribute_challenge.tls import Tls
+from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel
+from distribute_challenge.wire.tls import encrypt, stream_over
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +87,16 @@ class Method:
 
 
 class Link:
-    """A connection to the RPyC service at an address. Raises OSError or EOFError if there is none."""
+    """A connection to the RPyC service at an address.
 
-    def __init__(self, address: Address, max_frame_bytes: int = 4 * GIBI) -> None:
-        self._socket = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
+    Raises OSError or EOFError if there is none. With TLS, also what `encrypt` raises.
+    """
+
+    def __init__(self, address: Address, tls: Tls | None = None, max_frame_bytes: int = 4 * GIBI) -> None:
+        sock = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
+        self._stream = stream_over(sock if tls is None else encrypt(sock, address.host, tls))
+        self._socket = self._stream.sock
         self._max_frame_bytes = max_frame_bytes
-        self._stream = SocketStream(self._socket)
         self._channel = FrameChannel(self._stream, 64 * KIBI)
         self._socket.settimeout(ANSWER_TIMEOUT_S)
         self._numbers = itertools.count()
@@ -127,13 +133,18 @@ class Link:
         return self._wait(self.ask(method, *args)).value
 
     @property
+    def has_heard(self) -> bool:
+        """Whether the peer has said anything."""
+        return self._stream.has_heard
+
+    @property
     def closed(self) -> bool:
         """Whether the connection is known to have ended."""
         return bool(self._channel.closed)
 
     def fileno(self) -> int:
         """The socket's descriptor, to be polled."""
-        return self._socket.fileno()
+        return int(self._socket.fileno())
 
     def serve(self, timeout_s: float | None) -> bool:
         """Take in one message; False if none came within `timeout_s` seconds. EOFError at the end."""

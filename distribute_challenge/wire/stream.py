@@ -50,7 +50,10 @@ def _keep_alive(sock: socket.socket) -> None:
 class SocketStream(rpyc.SocketStream):
     """RPyC's socket stream with buffered reads and whole writes."""
 
-    __slots__ = ("_arrived", "_buffer", "_is_patient", "_outbox", "_poller", "_position", "sent", "written")
+    __slots__ = (
+        *("_arrived", "_buffer", "_is_patient", "_outbox", "_poller", "_position"),
+        *("has_heard", "sent", "written"),
+    )
 
     _READ_AHEAD = 32 * KIBI
     _JOIN_BELOW = 64 * KIBI
@@ -69,6 +72,7 @@ class SocketStream(rpyc.SocketStream):
         self._arrived: list[bytes] = []  # after the buffer, by `fill`
         self._is_patient = True
         self._outbox: deque[bytes | memoryview] = deque()
+        self.has_heard = False  # whether the peer has said anything that `read` has waited for
         # While nothing waits: how many bytes were written, and how many of these the system has taken.
         self.written = 0
         self.sent = 0
@@ -123,6 +127,7 @@ class SocketStream(rpyc.SocketStream):
         if not data:
             self.close()
             raise EOFError("connection closed by peer")
+        self.has_heard = True
         return data
 
     def never_wait(self) -> None:

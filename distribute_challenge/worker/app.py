@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from distribute_challenge import cli
 from distribute_challenge.wire.acceptor import Acceptor
-from distribute_challenge.wire.access import check_loopback, check_owner
 from distribute_challenge.wire.stream import GIBI
+from distribute_challenge.wire.tls import authenticator
 from distribute_challenge.wire.transport import SERVER_CONFIG
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.output import Streams
@@ -37,14 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest message taken (1G)"
     )
+    cli.add_tls(parser)
     parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
     options = parser.parse_args(arguments)
 
     if options.owner is not None:
         die_with_owner(options.owner)
+    tls = cli.tls_in(options)
     faulthandler.enable(all_threads=False)  # The function runs in the thread that crashes.
     if options.listener is None:
-        listener = cli.listen(options.host, options.port, "another PORT")
+        listener = cli.listen(options.host, options.port, "another PORT", with_tls=tls is not None)
     else:
         listener = socket.socket(fileno=options.listener)
         listener.set_inheritable(False)
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     execution = Execution(streams.make)
     worker = Worker(execution, streams)
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
-    admit = check_loopback if options.allow_any_local_user else check_owner
+    admit = authenticator(tls, any_local_user=options.allow_any_local_user)
     config = {**SERVER_CONFIG, "include_local_traceback": True}
     Acceptor(
         listener,

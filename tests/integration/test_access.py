@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from rpyc.utils.authenticators import AuthenticationError
 
-from distribute_challenge.wire.access import Refused, check_owner
-from tests.running import HANG_S, RunningServer, eventually
+from distribute_challenge.wire.access import check_owner
+from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -45,9 +46,29 @@ print("sent")
 """
 
 
+# With our own client, which says why.
+DENIED = f"""
+import os, sys
+from distribute_challenge import AccessDenied, compute_this
+import distribute_challenge.client.direct
+"x".encode("idna")
+call = compute_this(server="127.0.0.1:" + sys.argv[1])(divmod)(7, 3)
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+try:
+    call.run()
+except AccessDenied as error:
+    print(error)
+"""
+
+
 def intrude(program: str, *arguments: object) -> str:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=True).stdout.strip()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANG_S, check=True, env=environment
+    )
+    return result.stdout.strip()
 
 
 @as_root
@@ -59,6 +80,14 @@ def test_another_user_is_refused_by_the_server_and_by_workers(server: RunningSer
     log = server.stderr()
     assert "belongs to the user with the number 65534" in log
     assert log.count("refused 127.0.0.1") == 1  # The server says it once a minute.
+
+
+@as_root
+def test_our_client_tells_another_user_so(server: RunningServer):
+    message = intrude(DENIED, server.port)
+    assert f"the server at 127.0.0.1:{server.port} closed the connection before any answer" in message
+    assert "It lets in only the user who started it" in message
+    assert "\n" not in message
 
 
 @as_root
@@ -91,8 +120,8 @@ def test_our_own_connection_is_let_in_while_it_is_open(family: int):
         client = socket.create_connection(listener.getsockname()[:2])
         accepted, _ = listener.accept()
         with accepted:
-            check_owner(accepted)
+            assert check_owner(accepted) == (accepted, os.getuid())
             client.sendall(b"more")
             client.close()
-            with pytest.raises(Refused, match="closed before"):
+            with pytest.raises(AuthenticationError, match="closed before"):
                 check_owner(accepted)

@@ -88,9 +88,9 @@ def test_frames_that_arrive_in_pieces(frames: list[bytes], data: st.DataObject):
 @MANY
 @given(st.binary(max_size=128))
 def test_the_payload_readers(data: bytes):
-    for unpack in (Call.unpack, Outcome.unpack, unpack_buffers_of_others, unpack_own_buffers):
+    for reader in (Call.unpack, Outcome.unpack, unpack_buffers_of_others, unpack_own_buffers):
         with contextlib.suppress(ValueError):
-            unpack(data)
+            reader(data)
 
 
 def unpack_buffers_of_others(data: bytes) -> list[Buffer]:

@@ -19,10 +19,9 @@ def executor_at(server: str | None, tls: Tls | None = None, wait_s: float = 0) -
     """This process's executor on the pool at an address, closed when the program ends.
 
     A server that is not there when it is first needed is waited for, at most as long as whoever needs it
-    first says; the environment's variables for TLS count as they are then. Raises PoolError if it has some
-    of them, and not all.
+    first says. Raises PoolError if the environment has some of the variables for TLS, and not all.
     """
-    key = (chosen(server), tls, os.getpid())
+    key = (chosen(server), Tls.choose(tls), os.getpid())
     pool = _pools.get(key)
     if pool is None:
         mine = PoolExecutor(key[0], tls=key[1], wait=wait_s)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _NO_DESCRIPTORS_PAUSE_S = 0.1
 _REFUSED_EVERY_S = 60.0
-_MAX_REASONS = 1000
+_MAX_SOURCES = 1000
 
 
 class Acceptor:
@@ -51,7 +51,7 @@ class Acceptor:
         self._admit = admit
         self._config = config
         self._serve_all = serve
-        self._refused: dict[str, float] = {}  # when a refusal was last logged, by its reason
+        self._refused: dict[str, float] = {}  # when a refusal was last logged, by its source
         self._is_closed = threading.Event()
         # Given up for a moment when descriptors run out, so that a caller can be turned away.
         self._spare: int | None = None
@@ -122,12 +122,12 @@ class Acceptor:
             served.close()
 
     def _log_refusal(self, name: str, reason: str) -> None:
-        """Say it once a minute: who is refused may come back as often as they like."""
+        """Say it once a minute for each source, which may come back as often as it likes."""
         now = time.monotonic()
         source = name.rpartition(":")[0]
-        if now - self._refused.get(source + reason, -_REFUSED_EVERY_S) < _REFUSED_EVERY_S:
-            return
-        if len(self._refused) >= _MAX_REASONS:
-            self._refused.clear()
-        self._refused[source + reason] = now
-        log.warning("refused %s: %s", name, reason)
+        is_news = now - self._refused.get(source, -_REFUSED_EVERY_S) >= _REFUSED_EVERY_S
+        log.log(logging.WARNING if is_news else logging.DEBUG, "refused %s: %s", name, reason)
+        if is_news:
+            if len(self._refused) >= _MAX_SOURCES:
+                self._refused.clear()
+            self._refused[source] = now

@@ -84,7 +84,3 @@ def _look_up(family: int, source: tuple[str, int], destination: tuple[str, int])
         raise OSError(number, os.strerror(number))
     _, state, _, _, _, _, _, uid, inode = _ANSWER.unpack_from(answer, _NLMSG_HEADER.size)
     return state, uid, inode
-
-
-def _packed(family: int, host: str) -> bytes:
-    return socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0")

@@ -79,7 +79,7 @@ class Probe:
 def tell_secret(description: bytes) -> bytes | None:
     """The secret of another process's probe; None if it cannot be opened from here."""
     try:
-        (secret,) = unpack(memoryview(description), is_ours=False)
+        (secret,) = unpack(memoryview(description))
         return bytes(secret[:_SECRET_BYTES])
     except ValueError:
         return None
@@ -147,17 +147,13 @@ def wrap_bytes(value: object) -> object:
     return LargeBytes(value) if type(value) is bytes and len(value) >= LARGE_BYTES else value
 
 
-def unpack(section: memoryview, *, is_ours: bool) -> list[Buffer]:
-    """The buffers, writable. Raises ValueError if that is not what `pack` made, or the file is not there.
-
-    `is_ours` says that nobody else will read the file any more: then what is written to it need not be kept
-    apart.
-    """
+def unpack(section: memoryview) -> list[Buffer]:
+    """The buffers, writable. Raises ValueError if that is not what `pack` made, or the file is not there."""
     if not section:
         return []
     try:
         if section[:1] == _SHARED:
-            return _open(section[1:], is_ours=is_ours)
+            return _open(section[1:])
         sizes, rest = _unpack_sizes(section[1:])
         if section[:1] != _IN_PLACE or sum(sizes) != len(rest):
             raise ValueError("buffers of another size")
@@ -167,15 +163,15 @@ def unpack(section: memoryview, *, is_ours: bool) -> list[Buffer]:
         raise ValueError(f"the buffers beside it cannot be read ({error})") from None
 
 
-def _open(description: memoryview, *, is_ours: bool) -> list[Buffer]:
+def _open(description: memoryview) -> list[Buffer]:
     process, descriptor, device, inode = _FILE.unpack_from(description)
     sizes, rest = _unpack_sizes(description[_FILE.size :])
     if rest:
         raise ValueError("more than the description of a file")
     offsets = _offsets(sizes)
     size = offsets[-1] + sizes[-1]
-    mode = os.O_RDWR if is_ours else os.O_RDONLY
-    file = os.open(f"/proc/{process}/fd/{descriptor}", mode | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    file = os.open(f"/proc/{process}/fd/{descriptor}", flags)
     try:
         status = os.fstat(file)
         if (status.st_dev, status.st_ino, status.st_size) != (device, inode, size):
@@ -184,9 +180,8 @@ def _open(description: memoryview, *, is_ours: bool) -> list[Buffer]:
             raise ValueError("its buffers are in no file")
         if len(_mappings) >= MAX_OPEN:  # Python keeps a descriptor for each.
             return [_read(file, size, offset) for size, offset in zip(sizes, offsets, strict=True)]
-        # A private one takes a copy of what is written, and of nothing else.
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0) if is_ours else mmap.MAP_PRIVATE
-        mapping = mmap.mmap(file, size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        # What is written to a private one is copied, page by page: it is seen by nobody else.
+        mapping = mmap.mmap(file, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     finally:
         os.close(file)
     _mappings.add(mapping)

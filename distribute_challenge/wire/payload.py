@@ -129,7 +129,7 @@ class Outcome(NamedTuple):
         if end > len(data) or kind not in (VALUE, FAILURE, VALUES, MIXED):
             raise ValueError("not an outcome")
         content = data[content_at:end]
-        opened = unpack_buffers(memoryview(data)[end:], is_ours=True) if end < len(data) else ()
+        opened = unpack_buffers(memoryview(data)[end:]) if end < len(data) else ()
         if not printed:
             return cls(kind, content, seconds, 0, (), opened)
         try:

@@ -46,7 +46,7 @@ class Worker:
         call, buffers = Call.unpack(data)
         if call.flags & PRINTS:
             self.streams.begin(call.id)
-        result = self._run(source, call, unpack_buffers(buffers, is_ours=False))
+        result = self._run(source, call, unpack_buffers(buffers))
         is_large = len(data) > LARGE_BYTES or bool(buffers)
         # A function and its global names hold on to each other: if they are large, they shall go at once.
         self._has_to_collect = is_large and not self._runner.keeps(source, call)

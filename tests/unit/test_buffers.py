@@ -23,13 +23,12 @@ def descriptors() -> int:
 
 @pytest.mark.parametrize("can_share", [True, False])
 @pytest.mark.parametrize("may_share", [True, False])
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_buffers_arrive_as_they_were_and_may_be_written_to(can_share: bool, may_share: bool, is_ours: bool):
+def test_buffers_arrive_as_they_were_and_may_be_written_to(can_share: bool, may_share: bool):
     before = descriptors()
     parts = Parts([A, B], may_share=may_share)
     section = b"".join(parts.pack(can_share=can_share))
     assert (len(section) < 100) == (can_share and may_share)
-    arrived = unpack(memoryview(section), is_ours=is_ours)
+    arrived = unpack(memoryview(section))
     assert [bytes(buffer) for buffer in arrived] == [A, B]
     for buffer in arrived:
         memoryview(buffer)[0] = 77
@@ -41,9 +40,9 @@ def test_buffers_arrive_as_they_were_and_may_be_written_to(can_share: bool, may_
 def test_what_a_receiver_writes_is_not_seen_by_the_next_one():
     parts = Parts([A], may_share=True)
     (section,) = parts.pack(can_share=True)
-    (first,) = unpack(memoryview(section), is_ours=False)
+    (first,) = unpack(memoryview(section))
     memoryview(first)[:4] = b"mine"
-    (second,) = unpack(memoryview(section), is_ours=False)
+    (second,) = unpack(memoryview(section))
     assert bytes(second) == A == bytes(parts.load()[0])
 
 
@@ -63,11 +62,11 @@ def test_a_file_that_has_gone_or_become_another_one_is_not_trusted():
     os.truncate(other, len(A))
     os.dup2(other, number, inheritable=False)
     with pytest.raises(ValueError, match="another one"):
-        unpack(memoryview(section), is_ours=False)
+        unpack(memoryview(section))
     os.close(other)
     del region
     with pytest.raises(ValueError, match="cannot be read"):
-        unpack(memoryview(section), is_ours=False)
+        unpack(memoryview(section))
 
 
 def test_only_large_buffers_leave_the_pickle():
@@ -86,6 +85,6 @@ def test_not_more_descriptors_are_taken_than_allowed(monkeypatch: pytest.MonkeyP
     before = descriptors()
     parts = [Parts([A], may_share=True) for _ in range(5)]
     assert sum(part.region is not None for part in parts) >= 2
-    received = [unpack(memoryview(b"".join(part.pack(can_share=True))), is_ours=True) for part in parts]
+    received = [unpack(memoryview(b"".join(part.pack(can_share=True)))) for part in parts]
     assert all(bytes(buffer) == A for (buffer,) in received)
     assert descriptors() <= before + 8

@@ -88,17 +88,17 @@ def test_frames_that_arrive_in_pieces(frames: list[bytes], data: st.DataObject):
 @MANY
 @given(st.binary(max_size=128))
 def test_the_payload_readers(data: bytes):
-    for reader in (Call.unpack, Outcome.unpack, unpack_buffers_of_others, unpack_own_buffers):
+    for reader in (Call.unpack, Outcome.unpack, unpack_buffers, unpack_shared_buffers):
         with contextlib.suppress(ValueError):
             reader(data)
 
 
-def unpack_buffers_of_others(data: bytes) -> list[Buffer]:
-    return unpack(memoryview(data), is_ours=False)
+def unpack_buffers(data: bytes) -> list[Buffer]:
+    return unpack(memoryview(data))
 
 
-def unpack_own_buffers(data: bytes) -> list[Buffer]:
-    return unpack(memoryview(b"s" + data), is_ours=True)
+def unpack_shared_buffers(data: bytes) -> list[Buffer]:
+    return unpack(memoryview(b"s" + data))
 
 
 @SOME

@@ -1,4 +1,4 @@
-"""Functions that are kept, at the client and on workers: never seen in any other state than as they are sent."""
+"""Functions that are kept, at the client and on workers, are never found in another state than sent."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ from distribute_challenge.wire.payload import Outcome
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 10
-OUTPUT_EVERY_S = 0.1
 
 
 class Lease:
@@ -132,11 +131,9 @@ def _run_on(
         answer = worker.start(parcel)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not answer.is_here:
-            left_s = None if deadline is None else max(deadline - time.monotonic(), 0)
-            wait_s = OUTPUT_EVERY_S if parcel.prints else left_s
-            if worker.link.serve(wait_s if left_s is None or wait_s is None else min(wait_s, left_s)):
+            if worker.link.serve_for_a_tick():
                 continue
-            if timeout_s is not None and left_s == 0:
+            if timeout_s is not None and deadline is not None and time.monotonic() >= deadline:
                 raise Overdue(timeout_s)
             if parcel.prints:
                 worker.show_output(parcel.id, printer)
@@ -148,7 +145,8 @@ def _run_on(
         if payload.is_busy(error):
             raise Broken("it still runs the function of a client that gave up", has_run=False) from None
         raise
-    printer.write(outcome.offset, outcome.output)
-    printer.finish()
+    if outcome.output or printer.seen:
+        printer.write(outcome.offset, outcome.output)
+        printer.finish()
     connections.put_worker(port, worker)
     return outcome

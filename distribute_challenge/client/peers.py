@@ -162,6 +162,7 @@ class WorkerConnection:
             self._run_code = self.link.method("run_code")
             self._can_share = may_share and self._can_share_memory()
             self.link.trust()
+            self.link.wait_in_ticks()
         except BaseException:
             self.link.close()
             raise

@@ -2,11 +2,7 @@
 
 The messages are RPyC's, written and read by RPyC's own `brine` and `vinegar`, over its Channel. What its
 `Connection` does beside that (proxies of remote objects, locks between threads, requests of the peer's) takes
-longer than the rest of a short call, and nothing here needs it:
-
-    message   kind (1 byte: request, reply, exception), then in brine (number, content)
-    request   content is (handler, boxed arguments)
-    reply     content is a boxed value, or for an exception what `vinegar` makes of it
+longer than the rest of a short call, and nothing here needs it.
 
 A link belongs to one thread at a time.
 """
@@ -23,6 +19,7 @@ from rpyc.core import brine, consts, vinegar
 
 from distribute_challenge.address import Address
 from distribute_challenge.tls import Tls
+from distribute_challenge.wire.messages import EXCEPTION, REQUEST, MethodCall, number_part
 from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel
 from distribute_challenge.wire.tls import encrypt, stream_over
 
@@ -31,9 +28,6 @@ log = logging.getLogger(__name__)
 # What is asked and waited for is answered within this, or the peer is not well. (What may take any time, as
 # waiting for a worker or running a function does, is asked for with `ask`, which has no limit.)
 ANSWER_TIMEOUT_S = 10.0
-
-_REQUEST = bytes([consts.MSG_REQUEST])
-_MARK = "where the arguments go"
 
 
 class Answer:
@@ -65,25 +59,14 @@ class Answer:
         self.is_here = True
 
 
-class Method:
+class Method(MethodCall):
     """A held method of the peer's service: calling it costs one message each way."""
 
-    __slots__ = ("_after", "_before", "name")
+    __slots__ = ("name",)
 
     def __init__(self, name: str, reference: Any) -> None:
+        super().__init__(reference)
         self.name = name
-        boxed = (
-            (consts.LABEL_LOCAL_REF, reference),
-            (consts.LABEL_VALUE, _MARK),
-            (consts.LABEL_VALUE, ()),
-        )
-        # All but the arguments is the same in each call. Brine writes a tuple as its items one after another.
-        content = brine.dump((consts.HANDLE_CALL, (consts.LABEL_TUPLE, boxed)))
-        self._before, self._after = content.split(brine.dump(_MARK))
-
-    def content(self, args: tuple[Any, ...]) -> bytes:
-        """A request's content, in brine."""
-        return b"".join((self._before, brine.dump(args), self._after))
 
 
 class Link:
@@ -148,7 +131,20 @@ class Link:
 
     def serve(self, timeout_s: float | None) -> bool:
         """Take in one message; False if none came within `timeout_s` seconds. EOFError at the end."""
-        if timeout_s is not None and not self._channel.poll(timeout_s):
+        if timeout_s is None:
+            self._stream.spin()
+        elif not self._channel.poll(timeout_s):
+            return False
+        self._take(self._channel.recv())
+        return True
+
+    def wait_in_ticks(self) -> None:
+        """Be ready for `serve_for_a_tick`."""
+        self._stream.wait_in_ticks()
+
+    def serve_for_a_tick(self) -> bool:
+        """Take in one message; False if none came within TICK_S. EOFError at the end."""
+        if not self._stream.tick():
             return False
         self._take(self._channel.recv())
         return True
@@ -201,8 +197,7 @@ class Link:
     def _send(self, answer: Answer | str, content: bytes) -> None:
         number = next(self._numbers)
         self._answers[number] = answer
-        # A pair in brine is its head, and then the two one after another; `None` takes one byte.
-        self._channel.send(b"".join((_REQUEST, brine.dump((number, None))[:-1], content)))
+        self._channel.send(b"".join((REQUEST, number_part(number), content)))
 
     def _look_up(self, handler: int, boxed: tuple[Any, ...]) -> Any:
         answer = Answer(self)
@@ -223,8 +218,8 @@ class Link:
         return answer
 
     def _take(self, data: bytes) -> None:
-        kind = data[0] if data else 0
-        if kind == consts.MSG_REQUEST:  # The peer says goodbye; there is nothing else that it may ask for.
+        kind = data[:1]
+        if kind == REQUEST:  # The peer says goodbye; there is nothing else that it may ask for.
             self.close()
             raise EOFError("connection closed by peer")
         try:
@@ -232,7 +227,7 @@ class Link:
             answer = self._answers.pop(number)
         except Exception as error:
             self._refuse(f"what no RPyC peer sends ({error!r})")
-        is_error = kind == consts.MSG_EXCEPTION
+        is_error = kind == EXCEPTION
         if isinstance(answer, Answer):
             answer.arrive(content, is_error=is_error)
         elif is_error:

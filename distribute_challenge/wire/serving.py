@@ -15,10 +15,10 @@ import rpyc
 from rpyc.core import brine, consts, vinegar
 from rpyc.lib import get_id_pack
 
+from distribute_challenge.wire.messages import EXCEPTION, REPLY, REQUEST, MethodCall
 from distribute_challenge.wire.stream import FrameChannel
 
 _PREFIX = "exposed_"
-_REPLY, _EXCEPTION = bytes([consts.MSG_REPLY]), bytes([consts.MSG_EXCEPTION])
 
 
 class Served:
@@ -27,12 +27,12 @@ class Served:
     def __init__(self, channel: FrameChannel, service: rpyc.Service, config: dict[str, Any]) -> None:
         self._channel = channel
         self._shows_traceback = bool(config.get("include_local_traceback"))
-        self._methods: dict[Any, Callable[..., Any]] = {}  # by what a peer calls them
+        self._methods: list[tuple[MethodCall, Callable[..., Any]]] = []  # the one called last first
         for name in dir(service):
             if name.startswith(_PREFIX):
                 method = getattr(service, name)
                 setattr(service, name, method)  # So that each look-up finds this same object.
-                self._methods[get_id_pack(method)] = method
+                self._methods.append((MethodCall(get_id_pack(method)), method))
         self._connection = rpyc.connect_channel(channel, service=service, config=config)
 
     @property
@@ -55,7 +55,7 @@ class Served:
     def serve(self) -> None:
         """Take in one message, and answer it. Waits for it. EOFError at the end of the connection."""
         data = self._channel.recv()
-        if data[:1] != bytes([consts.MSG_REQUEST]) or not self._call_held(data):
+        if data[:1] != REQUEST or not self._call_held(data):
             self._channel.put_back(data)
             self._connection.serve(None)
 
@@ -72,22 +72,22 @@ class Served:
 
     def _call_held(self, data: bytes) -> bool:
         """Do what a message asks for, if it is a call of a held method; whether it was one."""
-        number, (handler, (label, boxed)) = brine.load(data[1:])
-        if handler != consts.HANDLE_CALL or label != consts.LABEL_TUPLE or len(boxed) != 3:
+        for place, (call, method) in enumerate(self._methods):  # noqa: B007  It is used below.
+            if (found := call.read(data)) is not None:
+                break
+        else:
             return False
-        (kind, reference), (args_label, args), (kwargs_label, kwargs) = boxed
-        if kind != consts.LABEL_LOCAL_REF or args_label != consts.LABEL_VALUE or type(args) is not tuple:
+        number, args = found
+        if type(args) is not tuple:
             return False
-        method = self._methods.get(reference)
-        if method is None or kwargs_label != consts.LABEL_VALUE:
-            return False
+        if place:
+            self._methods.insert(0, self._methods.pop(place))
         try:
-            answer = brine.dump((number, (consts.LABEL_VALUE, method(*args, **dict(kwargs)))))
-            kind = _REPLY
+            kind, content = REPLY, brine.dump((consts.LABEL_VALUE, method(*args)))
         except BaseException:  # As RPyC has it: whatever that is, it is the caller's.
             exception = vinegar.dump(
                 *sys.exc_info(), include_local_traceback=self._shows_traceback, include_local_version=True
             )
-            answer, kind = brine.dump((number, exception)), _EXCEPTION
-        self._channel.send(kind + answer)
+            kind, content = EXCEPTION, brine.dump(exception)
+        self._channel.send(b"".join((kind, number, content)))
         return True

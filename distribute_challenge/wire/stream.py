@@ -11,6 +11,8 @@ import itertools
 import os
 import select
 import socket
+import struct
+import time
 import weakref
 import zlib
 from collections import deque
@@ -22,6 +24,14 @@ from rpyc.lib import Timeout
 KIBI = 1 << 10
 MEBI = 1 << 20
 GIBI = 1 << 30
+
+TICK_S = 0.1
+_TIMEVAL = struct.Struct("@ll")  # of the C library
+
+# With one processor, the peer can answer only when we do not use it.
+_CAN_SPIN = hasattr(os, "sched_yield") and (os.cpu_count() or 1) > 1
+_SPIN_S = 100e-6
+_MAX_SPINS_SKIPPED = 63
 
 _open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
@@ -52,7 +62,7 @@ class SocketStream(rpyc.SocketStream):
 
     __slots__ = (
         *("_arrived", "_buffer", "_is_patient", "_outbox", "_poller", "_position"),
-        *("has_heard", "sent", "written"),
+        *("_spins_in_vain", "_spins_to_skip", "has_heard", "sent", "written"),
     )
 
     _READ_AHEAD = 32 * KIBI
@@ -76,6 +86,7 @@ class SocketStream(rpyc.SocketStream):
         # While nothing waits: how many bytes were written, and how many of these the system has taken.
         self.written = 0
         self.sent = 0
+        self._spins_in_vain = self._spins_to_skip = 0
         not_for_children(sock)
 
     def poll(self, timeout: Any) -> bool:
@@ -87,6 +98,49 @@ class SocketStream(rpyc.SocketStream):
             return True
         left_s = timeout.timeleft() if isinstance(timeout, Timeout) else timeout
         return left_s is None or bool(self._poller.poll(left_s * 1000))
+
+    def wait_in_ticks(self) -> None:
+        """Have the system end each wait for data after TICK_S, as `tick` expects."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(TICK_S * 1e6)))
+
+    def tick(self) -> bool:
+        """Whether there is something to read within TICK_S."""
+        return self.spin() or self._read_ahead(0)
+
+    def spin(self) -> bool:
+        """Whether there is something to read in the next moment, for which the processor is not given up.
+
+        To sleep and to be woken takes longer than a short call. Where that was in vain, it is not tried again
+        for some time, which grows.
+        """
+        if self.has_read_ahead():
+            return True
+        if not _CAN_SPIN:
+            return False
+        if self._spins_to_skip:
+            self._spins_to_skip -= 1
+            return False
+        end = time.perf_counter() + _SPIN_S
+        while time.perf_counter() < end:
+            if self._read_ahead(socket.MSG_DONTWAIT):
+                self._spins_in_vain = 0
+                return True
+            os.sched_yield()  # Whoever else has something to do goes first.
+        self._spins_in_vain = min(2 * self._spins_in_vain + 1, _MAX_SPINS_SKIPPED)
+        self._spins_to_skip = self._spins_in_vain
+        return False
+
+    def _read_ahead(self, flags: int) -> bool:
+        """Receive what there is, with nothing read ahead before; False if the wait for it ended."""
+        try:
+            data = self.sock.recv(self._READ_AHEAD, flags)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self.close()
+            raise EOFError(f"connection lost: {error}") from None
+        self._buffer, self._position = data, 0
+        return True
 
     def has_read_ahead(self) -> bool:
         """Whether something was received that has not been read."""
@@ -119,16 +173,19 @@ class SocketStream(rpyc.SocketStream):
         return b"".join(parts)
 
     def _receive(self, count: int, flags: int) -> bytes:
-        try:
-            data: bytes = self.sock.recv(count, flags)
-        except OSError as error:
-            self.close()
-            raise EOFError(f"connection lost: {error}") from None
-        if not data:
-            self.close()
-            raise EOFError("connection closed by peer")
-        self.has_heard = True
-        return data
+        while True:
+            try:
+                data: bytes = self.sock.recv(count, flags)
+            except BlockingIOError:  # A tick has passed.
+                continue
+            except OSError as error:
+                self.close()
+                raise EOFError(f"connection lost: {error}") from None
+            if not data:
+                self.close()
+                raise EOFError("connection closed by peer")
+            self.has_heard = True
+            return data
 
     def never_wait(self) -> None:
         """From now on what is written is kept for `flush`."""

@@ -20,7 +20,7 @@ from rpyc.utils.authenticators import AuthenticationError, SSLAuthenticator
 
 from distribute_challenge.tls import Tls
 from distribute_challenge.wire.access import Authenticator, check_loopback, check_owner
-from distribute_challenge.wire.stream import KIBI, SocketStream
+from distribute_challenge.wire.stream import KIBI, TICK_S, SocketStream
 
 HANDSHAKE_S = 5.0
 _RECORD_BYTES = 16 * KIBI  # OpenSSL gives no more at once.
@@ -155,6 +155,17 @@ class TlsStream(SocketStream):
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(cast(socket.socket, TlsSocket(sock)))  # As far as streams use it, it is one.
+
+    def wait_in_ticks(self) -> None:
+        """Nothing to do: `tick` asks."""
+
+    def tick(self) -> bool:
+        """Whether there is something to read within TICK_S."""
+        return self.poll(TICK_S)
+
+    def spin(self) -> bool:
+        """Not worth while: TLS takes longer."""
+        return self.has_read_ahead()
 
     def poll(self, timeout: Any) -> bool:
         """As for other streams. What arrives may be TLS's own affair; what has arrived may be inside TLS."""

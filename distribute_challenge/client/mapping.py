@@ -46,8 +46,10 @@ class Pool(Protocol):
     def max_chunk(self) -> int | None:
         """How many functions may go to a worker at once."""
 
-    def parcel_chunk(self, shipment: Shipment, function: Written, items: list[Any], prints: bool) -> Parcel:
-        """A call of the function for each of the items. Raises TaskNotSendable."""
+    def parcel_chunk(
+        self, shipment: Shipment, function: Written, columns: list[list[Any]], prints: bool
+    ) -> Parcel:
+        """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
 
     def add(self, task: Task) -> None:
         """Have a task run."""
@@ -84,7 +86,8 @@ class Mapping:
         self._shows_progress = progress
         self._total = _length(iterables)
         self._pace = Pace()  # of these calls: with others, the function may have been quicker.
-        self._items: Iterator[tuple[Any, ...]] = zip(*iterables)  # noqa: B905  As `map` has it.
+        self._has_one = len(iterables) == 1
+        self._items: Iterator[Any] = iter(iterables[0]) if self._has_one else zip(*iterables)  # noqa: B905  As `map`.
         self._taken = 0
         self._last_size = 1
         self._bytes_per_item = 0.0
@@ -121,12 +124,13 @@ class Mapping:
                 count = len(values)
                 self._fill()
                 values.reverse()
+                for number in sorted(failures):
+                    while count - len(values) < number:
+                        yield values.pop()
+                    if not self._returns_exceptions:
+                        raise failures[number]
+                    values[-1] = failures.pop(number)
                 while values:  # What has been consumed is not held any longer.
-                    if failures and (failure := failures.pop(count - len(values), None)) is not None:
-                        if not self._returns_exceptions:
-                            raise failure
-                        values[-1] = failure
-                        del failure
                     yield values.pop()
                 self._buffered -= count
                 if self._is_full:
@@ -182,37 +186,32 @@ class Mapping:
                 items = list(itertools.islice(self._items, size))
                 self._is_exhausted = len(items) < size
                 if items:
-                    self._start(items)
+                    self._start([items] if self._has_one else list(map(list, zip(*items, strict=True))))
             except Exception as error:  # Raised in its turn: what came before has results.
                 self._failure, self._is_exhausted = error, True
 
-    def _start(self, items: list[tuple[Any, ...]]) -> None:
+    def _start(self, columns: list[list[Any]]) -> None:
+        """Start a chunk: for each parameter, a list of its values."""
+        count = len(columns[0])
         try:
-            parcel = self._pool.parcel_chunk(self._shipment, self._function, items, self._options.prints)
-        except TaskNotSendable:
-            if len(items) == 1 and not self._returns_exceptions:
+            parcel = self._pool.parcel_chunk(self._shipment, self._function, columns, self._options.prints)
+        except TaskNotSendable as error:
+            if count > 1:  # That one fails, the others are sent.
+                for number in range(count):
+                    self._start([[column[number]] for column in columns])
+                return
+            if not self._returns_exceptions:
                 raise
-            self._start_one_by_one(items)
+            refused: Future[Any] = Future()
+            self._note(refused, 1)
+            refused.set_exception(error)
             return
         size = len(parcel.call.arguments) + (0 if parcel.large is None else parcel.large.size)
-        self._bytes_per_item = size / len(items)
-        self._last_size = len(items)
-        task = Task(self._shipment.name, parcel, self._pace, self._options, len(items))
-        self._note(task.future, len(items))
+        self._bytes_per_item = size / count
+        self._last_size = count
+        task = Task(self._shipment.name, parcel, self._pace, self._options, count)
+        self._note(task.future, count)
         self._pool.add(task)
-
-    def _start_one_by_one(self, items: list[tuple[Any, ...]]) -> None:
-        """Find the item that cannot be sent: that one fails, the others are sent."""
-        if len(items) > 1:
-            for item in items:
-                self._start([item])
-            return
-        refused: Future[Any] = Future()
-        self._note(refused, 1)
-        try:
-            self._pool.parcel_chunk(self._shipment, self._function, items, self._options.prints)
-        except TaskNotSendable as error:
-            refused.set_exception(error)
 
     def _note(self, future: Future[Any], count: int) -> None:
         """Take a chunk in that is under way."""

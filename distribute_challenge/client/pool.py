@@ -270,11 +270,13 @@ class PoolExecutor(Executor):
             task.future.on_kill(functools.partial(driver.kill, task))
             driver.add(task, min(facts.workers, self._max_workers or facts.workers), facts.max_tasks)
 
-    def parcel_chunk(self, shipment: Shipment, function: Written, items: list[Any], prints: bool) -> Parcel:
-        """A call of the function for each of the items."""
+    def parcel_chunk(
+        self, shipment: Shipment, function: Written, columns: list[list[Any]], prints: bool
+    ) -> Parcel:
+        """Calls of the function, given a list of values for each parameter."""
         return shipment.chunk(
             function,
-            items,
+            columns,
             prints=prints,
             scope=self._scope,
             python=self.python,

@@ -16,7 +16,7 @@ from distribute_challenge.client.text import find_text, not_ours
 from distribute_challenge.client.unchanged import Unchanged, watch
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.buffers import LARGE_BYTES, Buffer, Collector, Parts, wrap_bytes
+from distribute_challenge.wire.buffers import Buffer, Collector, Parts, wrap_bytes
 from distribute_challenge.wire.payload import (
     CHUNK,
     INITIALIZER,
@@ -154,15 +154,15 @@ class Shipment:
     def chunk(
         self,
         function: Written,
-        items: list[tuple[Any, ...]],
+        columns: list[list[Any]],
         *,
         prints: bool,
         scope: bytes,
         python: str | None,
         may_share: bool = True,
     ) -> Parcel:
-        """A call for each of `items`, given what `dump_function` returned."""
-        arguments = self.dump_arguments(items, python)
+        """Several calls, given what `dump_function` returned, and for each parameter a list of its values."""
+        arguments = self.dump_arguments(columns, python)
         return self.pack(function, arguments, prints=prints, flags=CHUNK, scope=scope, may_share=may_share)
 
     def pack(
@@ -207,20 +207,15 @@ class Shipment:
         return written
 
     def dump_arguments(self, arguments: Any, python: str | None) -> Written:
-        """Arguments, or a list of them."""
-        if is_plain(arguments):
-            if isinstance(arguments, list):
-                arguments, has_large = _with_large_bytes_aside(arguments)
-            else:
-                args, kwargs = arguments
-                (args,), has_large = _with_large_bytes_aside([args])
-                arguments = args, kwargs
-            if not has_large:
-                return Written(pickle.dumps(arguments, PROTOCOL))
-            large = Collector()
-            data = pickle.dumps(arguments, PROTOCOL, buffer_callback=large)
-            return Written(data, buffers=large.buffers)
-        return self._dump(arguments, python, lambda: _parts_of_arguments(arguments))
+        """Arguments of a call, as (args, kwargs), or those of several, as a list for each parameter."""
+        kinds = _kinds_in(arguments)
+        if not payload.PLAIN_TYPES.issuperset(kinds):
+            return self._dump(arguments, python, lambda: _parts_of_arguments(arguments))
+        if bytes not in kinds:
+            return Written(pickle.dumps(arguments, PROTOCOL))
+        large = Collector()
+        data = pickle.dumps(_with_large_bytes_aside(arguments), PROTOCOL, buffer_callback=large)
+        return Written(data, buffers=large.buffers)
 
     def _dump(
         self, value: Any, python: str | None, parts: Callable[[], Iterable[tuple[str, Any]]]
@@ -259,26 +254,27 @@ class Shipment:
         return f"{self.name} cannot be sent to a worker: {error}"
 
 
-def _with_large_bytes_aside(calls: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], bool]:
-    """Positional arguments, large `bytes` marked to travel beside the pickle; whether there are any."""
-    if not any(type(value) is bytes and len(value) >= LARGE_BYTES for args in calls for value in args):
-        return calls, False
-    return [tuple(map(wrap_bytes, args)) for args in calls], True
-
-
-def is_plain(arguments: Any) -> bool:
-    """Whether arguments hold nothing but plain values, for which plain pickle will do."""
+def _kinds_in(arguments: Any) -> set[type]:
+    """The types of all values in the arguments of a call, or of several."""
     if isinstance(arguments, list):
-        return payload.PLAIN_TYPES.issuperset(map(type, itertools.chain.from_iterable(arguments)))
+        return set(map(type, itertools.chain.from_iterable(arguments)))
     args, kwargs = arguments
-    return payload.PLAIN_TYPES.issuperset(map(type, args)) and payload.PLAIN_TYPES.issuperset(
-        map(type, kwargs.values())
-    )
+    return {*map(type, args), *map(type, kwargs.values())} if kwargs else set(map(type, args))
+
+
+def _with_large_bytes_aside(arguments: Any) -> Any:
+    """The arguments of a call, or of several, with large `bytes` marked to travel beside the pickle."""
+    if isinstance(arguments, list):
+        return [list(map(wrap_bytes, column)) for column in arguments]
+    args, kwargs = arguments
+    return tuple(map(wrap_bytes, args)), {name: wrap_bytes(value) for name, value in kwargs.items()}
 
 
 def _parts_of_arguments(arguments: Any) -> Iterator[tuple[str, Any]]:
     """Everything that the arguments hold, and what to call it in a message."""
-    calls = [(args, {}) for args in arguments] if isinstance(arguments, list) else [arguments]
+    calls = (
+        [(args, {}) for args in zip(*arguments, strict=True)] if isinstance(arguments, list) else [arguments]
+    )
     for args, kwargs in calls:
         for number, value in enumerate(args, start=1):
             yield f"argument {number}", value

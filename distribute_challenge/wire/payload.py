@@ -3,7 +3,7 @@
     call     flags (1 byte), id (8), scope (16), lengths of modules, function and arguments (4 each), then
              modules    pickled list of `Module`, empty if there are none
              function   pickled; if it has a text, that is the `source` beside the call
-             arguments  pickled (args, kwargs); for a chunk a list of args
+             arguments  pickled (args, kwargs); for a chunk a list for each parameter, of its values
              buffers    the large ones of function and arguments: `buffers.py` has the format
     outcome  kind (1 byte), seconds that the functions took (8), lengths of output and content (4 each), then
              output     pickled (offset, pieces): what was printed and has not been read before

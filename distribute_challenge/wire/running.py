@@ -88,16 +88,19 @@ def _may_be_filled(value: Any) -> bool:
     return type(value) not in payload.PLAIN_TYPES and not isinstance(value, fixed)
 
 
-def _run_each(function: Callable[..., Any], name: str, items: list[tuple[Any, ...]]) -> Result:
+def _run_each(function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Result:
     began = time.perf_counter()
-    values: list[Any] = [None] * len(items)
+    values: list[Any] = [None] * len(columns[0])
     failures: dict[int, bytes] = {}
-    rest = enumerate(items)
+    if len(columns) == 1:
+        call, rest = function, enumerate(columns[0])
+    else:
+        call, rest = (lambda args: function(*args)), enumerate(zip(*columns, strict=True))
     number, is_done = 0, False
     while not is_done:
         try:
-            for number, args in rest:
-                values[number] = function(*args)
+            for number, item in rest:
+                values[number] = call(item)
             is_done = True
         except BaseException as error:
             failures[number], values[number] = failure(error), None

@@ -533,3 +533,25 @@ def test_what_a_function_prints_appears_while_it_runs(address: str, tmp_path: Pa
     finally:
         sys.stdout, sys.stderr = streams
     assert (out.getvalue(), err.getvalue()) == ("before\n", "to stderr\n")
+
+
+def stops_at_three(x, y=0):
+    if x == 3:
+        raise StopIteration("three")
+    return x + y
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 4, 100])
+@pytest.mark.parametrize("others", [(), (range(10),)], ids=["one iterable", "two"])
+def test_every_result_of_a_map_belongs_to_its_item(
+    address: str, chunksize: int | None, others: tuple[Any, ...]
+):
+    with PoolExecutor(address) as pool:
+        results = list(
+            pool.map(stops_at_three, range(10), *others, chunksize=chunksize, return_exceptions=True)
+        )
+    stop = results.pop(3)
+    assert isinstance(stop, StopIteration)
+    assert stop.args == ("three",)
+    factor = 2 if others else 1
+    assert results == [factor * number for number in range(10) if number != 3]

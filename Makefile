@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo    two workers, four programs at once, and what the workers did"
 	@echo "make test    all checks and tests"
-	@echo "make bench   measurements"
+	@echo "make bench   measurements, also beside other pools (15 minutes)"
 	@echo "make soak    ten minutes of random kills"
 	@echo "make clean   remove what the others made here"
 
@@ -24,7 +24,8 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/dev
+bench: $(VENV)/peers
+	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/long_profile.py
@@ -50,4 +51,10 @@ $(VENV)/run: requirements.txt $(VENV)/made
 
 $(VENV)/dev: pyproject.toml requirements.txt $(VENV)/made
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(VENV)/peers: $(VENV)/dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]' || \
+	  { echo "make: Ray does not install for this Python: measuring without it" >&2; \
+	    $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers-without-ray]'; }
 	@touch $@

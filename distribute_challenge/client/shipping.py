@@ -28,6 +28,7 @@ from distribute_challenge.wire.payload import (
     Module,
 )
 
+_LARGE_BYTES = 1 << 20  # What is smaller need not be looked at closely.
 _LAST_ID = (1 << 64) - 1
 BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
 
@@ -54,7 +55,7 @@ class Parcel:
     `modules` are those of the user's own that it needs, `large` the buffers that travel beside it.
     """
 
-    __slots__ = ("_call", "large", "modules", "source")
+    __slots__ = ("call", "large", "modules", "size", "source")
 
     def __init__(
         self, source: str, call: Call, modules: tuple[Module, ...], large: Parts | None = None
@@ -62,57 +63,50 @@ class Parcel:
         self.source = source
         self.modules = modules
         self.large = large
-        self._call = call
+        self.call = call
+        self.size = len(source) + len(call.function) + len(call.arguments)  # about, in bytes
+        if large is not None:
+            self.size += large.size
 
     @property
     def id(self) -> bytes:
         """By which its output can be asked for."""
-        return self._call.id
+        return self.call.id
 
     @property
     def prints(self) -> bool:
         """Whether its output is wanted."""
-        return bool(self._call.flags & PRINTS)
+        return bool(self.call.flags & PRINTS)
 
     @property
     def is_chunk(self) -> bool:
         """Whether it runs the function for each item of a list."""
-        return bool(self._call.flags & CHUNK)
+        return bool(self.call.flags & CHUNK)
 
     @property
     def is_initializer(self) -> bool:
         """Whether it runs the initializer of an executor."""
-        return bool(self._call.flags & INITIALIZER)
+        return bool(self.call.flags & INITIALIZER)
 
     @property
     def scope(self) -> bytes:
         """The executor that it belongs to, if that has an initializer."""
-        return self._call.scope
-
-    @property
-    def size(self) -> int:
-        """About how many bytes it has."""
-        size = len(self.source) + len(self._call.function) + len(self._call.arguments)
-        return size if self.large is None else size + self.large.size
-
-    @property
-    def call(self) -> Call:
-        """The call, for who runs it in place."""
-        return self._call
+        return self.call.scope
 
     def pack(self, sent: set[str], *, can_share: bool) -> bytes:
         """As bytes, for a connection on which modules with the digests in `sent` have gone before.
 
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
         """
-        call = self._call._replace(flags=self._call.flags | SHARES) if can_share else self._call
+        call = self.call
         if self.modules:
             news = tuple(
                 module._replace(text=None) if module.digest in sent else module for module in self.modules
             )
             sent.update(module.digest for module in news)
             call = call._replace(modules=pickle.dumps([tuple(module) for module in news]))
-        return call.pack(*(() if self.large is None else self.large.pack(can_share=can_share)))
+        buffers = () if self.large is None else self.large.pack(can_share=can_share)
+        return call.pack(buffers, SHARES if can_share else 0)
 
 
 class Shipment:
@@ -177,21 +171,29 @@ class Shipment:
     ) -> Parcel:
         """The parts of a call together."""
         call = Call(flags | PRINTS * prints, _new_id(), scope, b"", function.data, arguments.data)
-        modules = function.modules | arguments.modules
+        sources = self._modules(function.modules | arguments.modules)
+        large = None
+        if function.buffers or arguments.buffers:
+            large = Parts([*function.buffers, *arguments.buffers], may_share=may_share)
+        parcel = Parcel(self.source, call, sources, large)
+        if sources or parcel.size > _LARGE_BYTES:
+            self._check_size(parcel)
+        return parcel
+
+    def _modules(self, names: frozenset[str]) -> tuple[Module, ...]:
         try:
-            sources = modules_for(modules) if modules else ()
+            return modules_for(names) if names else ()
         except (OSError, SyntaxError, UnicodeError) as error:
             raise TaskNotSendable(
                 f"{self.name} cannot be sent to a worker: a module that it needs cannot be read ({error})"
             ) from error
-        buffers = [*function.buffers, *arguments.buffers]
-        large = Parts(buffers, may_share=may_share) if buffers else None
-        size = len(function.data) + len(arguments.data) + 4 * len(self.source) + (large.size if large else 0)
+
+    def _check_size(self, parcel: Parcel) -> None:
+        texts = [self.source, *(module.text or "" for module in parcel.modules)]
         try:
-            payload.check_size(size + sum(len(module.text or "") * 4 for module in sources))
+            payload.check_size(parcel.size + 4 * sum(map(len, texts)))
         except OverflowError as error:
             raise TaskNotSendable(f"{self.name} cannot be sent to a worker: {error}") from error
-        return Parcel(self.source, call, sources, large)
 
     def dump_function(self, python: str | None) -> Written:
         """The function without its text."""

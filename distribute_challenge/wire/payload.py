@@ -52,12 +52,13 @@ class Call(NamedTuple):
     function: bytes
     arguments: bytes
 
-    def pack(self, *buffers: bytes) -> bytes:
+    def pack(self, buffers: Sequence[bytes] = (), more_flags: int = 0) -> bytes:
         """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
-        parts = self.modules, self.function, self.arguments
-        check_size(sum(map(len, parts)) + sum(map(len, buffers)))
-        head = _CALL.pack(self.flags, self.id, self.scope, *map(len, parts))
-        return b"".join((head, *parts, *buffers))
+        flags, id_, scope, modules, function, arguments = self
+        head = _CALL.pack(flags | more_flags, id_, scope, len(modules), len(function), len(arguments))
+        packed = b"".join((head, modules, function, arguments, *buffers))
+        check_size(len(packed))
+        return packed
 
     @classmethod
     def unpack(cls, data: bytes) -> tuple[Call, memoryview]:

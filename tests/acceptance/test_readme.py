@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.peers import results, table
 from tests.running import HANG_S, ROOT, RunningServer
 
 README = (ROOT / "README.md").read_text()
@@ -51,3 +52,7 @@ def test_every_option_it_names_exists():
         shown = subprocess.check_output([sys.executable, str(ROOT / name), "--help"], text=True)
         for option in re.findall(r"(--\w+|-v)", row.split("|")[1]):
             assert option in shown, (name, option)
+
+
+def test_its_figures_are_those_of_the_last_measurement():
+    assert table.text(results.read()) in README

@@ -108,7 +108,7 @@ def unpack_shared_buffers(data: bytes) -> list[Buffer]:
     )
 )
 def test_a_call_comes_back_as_it_was(call: Call):
-    assert Call.unpack(call.pack(b"buf", b"fers")) == (call, b"buffers")
+    assert Call.unpack(call.pack([b"buf", b"fers"])) == (call, b"buffers")
 
 
 @SOME

@@ -1,0 +1,73 @@
+"""The command line: measure, write the results, and draw and tell them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.peers import alone, figure, results, table
+from benchmarks.peers.beside import Comparison
+from benchmarks.peers.cases import CASES
+from benchmarks.peers.rivals import PEERS
+from benchmarks.peers.running import PeerFailed, is_installed
+from benchmarks.recording import running_server
+
+
+def main() -> int:
+    """Measure; the exit code says whether that went well, not whether the promises are kept."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything, to try things out")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="CASE or PEER",
+        choices=[*CASES, *PEERS],
+        help=f"only these: {', '.join([*CASES, *PEERS])} (this pool is always measured)",
+    )
+    parser.add_argument("--show", action="store_true", help="only draw and tell the results that are there")
+    options = parser.parse_args()
+    if options.show:
+        return publish(results.read())
+
+    measured = results.Results()
+    began = time.monotonic()
+    cases = {name for name in options.only if name in CASES} or set(CASES)
+    names = [name for name in PEERS if name in options.only and name in PEERS] or list(PEERS)
+    names = [name for name in PEERS if name == "pool" or name in names]
+    for name in names:
+        if not is_installed(PEERS[name]):
+            print(f"{PEERS[name].title} is not installed here: measured without it")
+    names = [name for name in names if is_installed(PEERS[name])]
+    rounds = 2 if options.quick else options.rounds
+    try:
+        with tempfile.TemporaryDirectory() as name, running_server(name) as server:
+            folder = Path(name)
+            Comparison(measured, folder, server, names, cases, options.quick).run(rounds)
+            print("this pool alone", flush=True)
+            alone.measure(measured, folder, server, cases, rounds, options.quick)
+    except PeerFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    print(f"measured in {time.monotonic() - began:.0f} s\n")
+    if options.quick or options.only:  # No part of a run takes the place of a whole one.
+        print(table.text(measured))
+        return 0
+    measured.write()
+    return publish(measured)
+
+
+def publish(measured: results.Results) -> int:
+    """Put the results where they are read."""
+    print(table.text(measured))
+    table.put_into_readme(measured)
+    figure.save(measured)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

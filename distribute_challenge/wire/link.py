@@ -151,8 +151,8 @@ class Link:
 
     def serve_arrived(self) -> None:
         """Take in all messages that have arrived whole. EOFError at the end of the connection."""
-        while self._channel.has_frame():
-            self._take(self._channel.recv())
+        for message in self._channel.recv_arrived():
+            self._take(message)
 
     def never_wait(self) -> None:
         """From now on what is sent is kept here, until `flush`."""

@@ -221,6 +221,14 @@ class SocketStream(rpyc.SocketStream):
         self._position = 0
         self._arrived.clear()
 
+    def ahead(self) -> tuple[bytes, int]:
+        """What was read ahead, and from where on it has not been read."""
+        return self._buffer, self._position
+
+    def skip_to(self, position: int) -> None:
+        """Take what was read ahead as read, up to there."""
+        self._position = position
+
     def peek(self, count: int) -> bytes:
         """The next bytes, at most `count` of those that `fill` has found."""
         return self._buffer[self._position : self._position + count]
@@ -328,6 +336,33 @@ class FrameChannel(rpyc.Channel):
         if length > self.max_frame_bytes:
             return True
         return bool(self.stream.fill(size + length + len(self.FLUSHER)))
+
+    def recv_arrived(self) -> list[bytes]:
+        """All frames that have arrived whole. Does not wait. EOFError if there is nothing but the end."""
+        if self.closed:  # What is left in the buffer then is the beginning of a frame, or less.
+            raise EOFError("connection closed")
+        frames: list[bytes] = []
+        try:
+            while self.has_frame():
+                frames.append(self.recv())
+                self._recv_following(frames)
+        except EOFError:
+            if not frames:
+                raise
+        return frames
+
+    def _recv_following(self, frames: list[bytes]) -> None:
+        """Receive the plain frames that were read ahead, all at once."""
+        unpack, head = self.FRAME_HEADER.unpack_from, self.FRAME_HEADER.size
+        buffer, position = self.stream.ahead()
+        while position + head <= len(buffer):
+            length, compressed = unpack(buffer, position)
+            end = position + head + length
+            if compressed or length > self.max_frame_bytes or buffer[end : end + 1] != self.FLUSHER:
+                break
+            frames.append(buffer[position + head : end])
+            position = end + 1
+        self.stream.skip_to(position)
 
     def _decompress(self, data: bytes) -> bytes:
         unpacker = zlib.decompressobj()

@@ -44,8 +44,7 @@ def read_all(data: bytes, *, patiently: bool) -> tuple[list[bytes], bool]:
     found = []
     try:
         while True:
-            assert patiently or channel.has_frame()
-            found.append(channel.recv())
+            found += [channel.recv()] if patiently else channel.recv_arrived()
     except EOFError:
         return found, True
     finally:

@@ -33,7 +33,8 @@ HELLO = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03"  # The beginning of a ha
 def shared(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[RunningServer]:
     """A server of two workers that listens on all addresses."""
     folder = tmp_path_factory.mktemp("tls")
-    server = RunningServer(2, "--host", "0.0.0.0", folder=folder, tls=certificates.server)
+    # With -v each refusal is in the log, and not only the first one of a minute.
+    server = RunningServer(2, "-v", "--host", "0.0.0.0", folder=folder, tls=certificates.server)
     yield server
     server.close()
 

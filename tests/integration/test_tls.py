@@ -216,7 +216,9 @@ def test_a_certificate_of_another_ca_is_refused_by_the_server_and_by_workers(
     with PoolExecutor(address, tls=certificates.stranger) as pool:
         assert isinstance(pool.submit(divmod, 7, 3).exception(HANG_S), AccessDenied)
     log = server.stderr()
-    assert len(re.findall("refused 127.0.0.1.*certificate verify failed", log)) == 1  # Once a minute.
+    assert "certificate verify failed" in log
+    # Once a minute it is a warning.
+    assert 1 <= log.count("WARNING refused 127.0.0.1") < log.count("refused 127.0.0.1")
     assert "Traceback" not in log
 
 

@@ -26,6 +26,7 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/peers
 	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/long_profile.py

@@ -136,7 +136,7 @@ class ServerConnection:
             )
         return AccessDenied(
             f"the server at {self._address} closed the connection before any answer ({error}). Its log says "
-            f"why. It lets in only {advice}"
+            f"why (with -v, each time). It lets in only {advice}"
         )
 
     def ended(self, error: BaseException) -> ServerUnavailable:

@@ -8,21 +8,24 @@ server replaces the workers that it held. There is no third way, and so no lease
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from distribute_challenge.client.connections import Connections
 from distribute_challenge.client.losses import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.peers import ServerConnection
+from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.errors import PoolError, WorkerLost
 from distribute_challenge.wire import payload
+from distribute_challenge.wire.link import Answer
 from distribute_challenge.wire.payload import Outcome
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 10
+SMALL_BYTES = 1 << 16  # of a call: a socket takes so many at once
 
 
 class Lease:
@@ -118,6 +121,18 @@ def find_lease(connections: Connections) -> Lease | None:
         return lease
 
 
+def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> Answer:
+    """Send a call that the worker may take its time to receive; the answer is to come. Raises Overdue."""
+    deadline = time.monotonic() + timeout_s
+    worker.link.never_wait()
+    answer = worker.start(parcel)
+    while not worker.link.flush_for_a_tick():
+        if time.monotonic() >= deadline:
+            raise Overdue(timeout_s)
+    worker.link.wait_again()
+    return answer
+
+
 def _run_on(
     connections: Connections, port: int, name: str, parcel: Parcel, timeout_s: float | None
 ) -> Outcome:
@@ -126,15 +141,16 @@ def _run_on(
         worker = connections.take_worker(port)
     except (EOFError, OSError) as error:
         raise why_no_worker(error, connections.worker_address(port)) from None
+    limit_s = math.inf if timeout_s is None else timeout_s
     printer = Printer()
     try:
-        answer = worker.start(parcel)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        began_at = time.monotonic()
+        answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit_s)
         while not answer.is_here:
             if worker.link.serve_for_a_tick():
                 continue
-            if timeout_s is not None and deadline is not None and time.monotonic() >= deadline:
-                raise Overdue(timeout_s)
+            if time.monotonic() - began_at >= limit_s:
+                raise Overdue(limit_s)
             if parcel.prints:
                 worker.show_output(parcel.id, printer)
         outcome = worker.outcome(parcel, answer)

@@ -1,7 +1,7 @@
 """The one thread that runs the tasks of an executor: those that wait, and the lanes on which they run.
 
 It is started by the first task, and ends when there has been none for a moment; as it is no daemon, a
-program ends only when its tasks have. Everything but `add`, `close` and `kill` happens in that thread.
+program ends only when its tasks have. What is posted to it from other threads happens in that thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_FAILED_LANES = 10  # in a row, without a task getting done
 class Driver:
     """Runs tasks on the workers of a pool.
 
-    `prepare` makes the task that has to run first on each worker, if there is one, and names its scope.
+    `prepare` makes the task that has to run first on each worker, if there is one.
     """
 
     def __init__(self, connections: Connections, prepare: Callable[[], Task] | None = None) -> None:
@@ -120,12 +120,22 @@ class Driver:
                     os.set_blocking(end, False)
                 self._is_rung = False
                 thread = threading.Thread(target=self._run, name="pool", daemon=False)
-                thread.start()
+                try:
+                    thread.start()
+                except BaseException:  # The program is ending, or there are too many threads.
+                    self._inbox.pop()
+                    self._close_bell()
+                    raise
                 self._thread = thread
             elif not self._is_rung and self._bell is not None:
                 self._is_rung = True
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._bell[1], b"!")
+
+    def _close_bell(self) -> None:
+        bell, self._bell = self._bell, None
+        for end in bell or ():
+            os.close(end)
 
     # The thread
 
@@ -141,14 +151,15 @@ class Driver:
         with self._lock:
             self._broken = error
             self._thread = None
-            for end in self._bell or ():
-                os.close(end)
-            self._bell = None
+            self._close_bell()
         self._do_what_was_posted()
         for lane in self._lanes:
             lane.server.close()
-            for task in [*lane.returned, *(sent.task for sent in lane.sent)]:
+            if lane.worker is not None:
+                lane.worker.close()
+            for task in lane.returned:
                 task.fail(error)
+            lane.fail_all(error)
         self._lanes.clear()
         self._give_up(error)
 
@@ -183,10 +194,8 @@ class Driver:
         with self._lock:
             if self._inbox:
                 return False
-            assert self._bell is not None
-            for end in self._bell:
-                os.close(end)
-            self._bell = self._thread = None
+            self._close_bell()
+            self._thread = None
             action, self._at_end = self._at_end, _nothing
         action()
         return True

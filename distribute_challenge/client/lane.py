@@ -219,11 +219,23 @@ class Lane:
         """Give the worker back."""
         self.server.free(self.port, finished=self._finished, failed=self._failed)
         self.state = State.CLOSED
-        if self.worker is not None:
-            self.worker.link.wait_again()
-            self._connections.put_worker(self.port, self.worker)
-            self.worker = None
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            try:
+                worker.link.wait_again()
+                self._connections.put_worker(self.port, worker)
+            except EOFError as error:
+                log.debug("the worker on port %d has died after its last task: %s", self.port, error)
+                worker.close()
         self._put_server()
+
+    def fail_all(self, error: Exception) -> None:
+        """Fail the tasks that are on the worker, or were lost with it."""
+        for task in [*(sent.task for sent in self.sent), self._lost]:
+            if task is not None:
+                task.fail(error)
+        self.sent.clear()
+        self._lost = None
 
     def leave(self) -> None:
         """Give up a place in the line, by ending the connection. (A worker handed over meanwhile is lost.)"""
@@ -352,10 +364,7 @@ class Lane:
         else:
             self.error = self.server.ended(error)
         self.state = State.CLOSED
-        for task in [*(sent.task for sent in self.sent), self._lost]:
-            if task is not None:
-                task.fail(self.server.ended(error))
-        self.sent.clear()
+        self.fail_all(self.server.ended(error))
 
     def _put_server(self) -> None:
         try:

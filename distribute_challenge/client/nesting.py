@@ -17,6 +17,7 @@ from distribute_challenge.client.losses import Unusable
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.client.tasks import Task
+from distribute_challenge.errors import WorkerLost
 from distribute_challenge.wire.buffers import Parts
 from distribute_challenge.wire.payload import Outcome
 from distribute_challenge.wire.running import Runner
@@ -29,7 +30,7 @@ _in_place = Runner()
 def run(connections: Connections, name: str, parcel: Parcel, options: Options) -> Outcome:
     """The outcome of a call: on a worker that is free, else here."""
     lease = direct.find_lease(connections)
-    return _run_here(parcel) if lease is None else _run_there(lease, name, parcel, options)
+    return _run_here(parcel) if lease is None else _run_there(connections, lease, name, parcel, options)
 
 
 def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] | None) -> None:
@@ -52,7 +53,7 @@ def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] |
 
     def run() -> None:
         try:
-            outcome = _run_there(lease, task.name, task.parcel, task.options)
+            outcome = _run_there(connections, lease, task.name, task.parcel, task.options)
         except BaseException as error:
             task.fail(error)
         else:
@@ -61,12 +62,22 @@ def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] |
     threading.Thread(target=run, name=f"nested {task.name}", daemon=True).start()
 
 
-def _run_there(lease: direct.Lease, name: str, parcel: Parcel, options: Options) -> Outcome:
-    with lease:
-        try:
-            return lease.run(name, parcel, options.timeout_s)
-        except Unusable as reason:
-            log.info("%s", reason)
+def _run_there(
+    connections: Connections, lease: direct.Lease, name: str, parcel: Parcel, options: Options
+) -> Outcome:
+    for retries in range(options.retries, -1, -1):
+        with lease:
+            try:
+                return lease.run(name, parcel, options.timeout_s)
+            except Unusable as reason:
+                log.info("%s", reason)
+                break
+            except WorkerLost as loss:
+                another = direct.find_lease(connections) if retries else None
+                if another is None:  # What has just ended a worker is not run here.
+                    raise
+                log.info("%s; it is run again", loss)
+        lease = another
     return _run_here(parcel)
 
 

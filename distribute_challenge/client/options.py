@@ -18,13 +18,15 @@ class Options:
     retries: int = 0  # how often it is run again if its worker is lost
     prints: bool = True  # whether its output is shown here
     wait_s: float = 0  # for a server that is not there yet
-    tls: Tls | None = None  # for the connections to it, where the environment does not say
+    tls: Tls | None = None  # for the connections to it; else what the environment says
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not (
             isinstance(self.timeout_s, int | float) and 0 < self.timeout_s <= LONGEST_S
         ):
             raise ValueError(f"timeout is a number of seconds, more than 0, or None, not {self.timeout_s!r}")
+        if not (isinstance(self.wait_s, int | float) and 0 <= self.wait_s <= LONGEST_S):
+            raise ValueError(f"wait is a number of seconds, 0 or more, not {self.wait_s!r}")
         if self.tls is not None and not isinstance(self.tls, Tls):
             raise TypeError(f"tls is a Tls(cert, key, ca), or None, not {self.tls!r}")
         if operator.index(self.retries) < 0:

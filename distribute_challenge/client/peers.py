@@ -189,7 +189,7 @@ class WorkerConnection:
             probe = Probe()
             self._release = self.link.method("release")
             secret, theirs = self.link.call(self.link.method("share"), probe.description)
-        except (OSError, AttributeError):
+        except (OSError, AttributeError, RuntimeError):
             return False
         their_secret = tell_secret(theirs)
         return secret == probe.secret and their_secret is not None
@@ -236,7 +236,7 @@ class WorkerConnection:
             self._is_opening = False
             return
         with self._lock:
-            if not self.link.closed:
+            if not self.link.closed and self._is_opening:  # It may have become idle meanwhile.
                 self._reader = reader
                 return
         reader.close()

@@ -29,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-# Of the plain functions that were sent last: only those that hold on to nothing but constants.
+# Of plain functions that hold on to nothing but constants: the latest that were sent for the first time.
 _shipments: OrderedDict[Callable[..., Any], tuple[types.CodeType, Shipment]] = OrderedDict()
 _MAX_SHIPMENTS = 64
 

@@ -16,7 +16,7 @@ from distribute_challenge.client.text import find_text, not_ours
 from distribute_challenge.client.unchanged import Unchanged, watch
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.buffers import Buffer, Collector, Parts, wrap_bytes
+from distribute_challenge.wire.buffers import Buffer, BytesWrapper, Collector, Parts
 from distribute_challenge.wire.payload import (
     CHUNK,
     INITIALIZER,
@@ -211,12 +211,15 @@ class Shipment:
     def dump_arguments(self, arguments: Any, python: str | None) -> Written:
         """Arguments of a call, as (args, kwargs), or those of several, as a list for each parameter."""
         kinds = _kinds_in(arguments)
-        if not payload.PLAIN_TYPES.issuperset(kinds):
-            return self._dump(arguments, python, lambda: _parts_of_arguments(arguments))
         if bytes not in kinds:
-            return Written(pickle.dumps(arguments, PROTOCOL))
+            if payload.PLAIN_TYPES.issuperset(kinds):
+                return Written(pickle.dumps(arguments, PROTOCOL))
+            return self._dump(arguments, python, lambda: _parts_of_arguments(arguments))
+        wrapped = _with_large_bytes_aside(arguments)
+        if not payload.PLAIN_TYPES.issuperset(kinds):
+            return self._dump(wrapped, python, lambda: _parts_of_arguments(arguments))
         large = Collector()
-        data = pickle.dumps(_with_large_bytes_aside(arguments), PROTOCOL, buffer_callback=large)
+        data = pickle.dumps(wrapped, PROTOCOL, buffer_callback=large)
         return Written(data, buffers=large.buffers)
 
     def _dump(
@@ -266,10 +269,11 @@ def _kinds_in(arguments: Any) -> set[type]:
 
 def _with_large_bytes_aside(arguments: Any) -> Any:
     """The arguments of a call, or of several, with large `bytes` marked to travel beside the pickle."""
+    wrap = BytesWrapper()
     if isinstance(arguments, list):
-        return [list(map(wrap_bytes, column)) for column in arguments]
+        return [list(map(wrap, column)) for column in arguments]
     args, kwargs = arguments
-    return tuple(map(wrap_bytes, args)), {name: wrap_bytes(value) for name, value in kwargs.items()}
+    return tuple(map(wrap, args)), {name: wrap(value) for name, value in kwargs.items()}
 
 
 def _parts_of_arguments(arguments: Any) -> Iterator[tuple[str, Any]]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterable
 from typing import Any
 
 from distribute_challenge.client.sending import Subject, names_of
 from distribute_challenge.wire.payload import PLAIN_TYPES
+from distribute_challenge.wire.reuse import are_plain, is_bare, travels_by_name
 
 _UNBOUND = object()
 
@@ -40,7 +40,7 @@ class Unchanged:
             if (
                 function.__code__ is not code
                 or function.__defaults__ is not defaults
-                or not _is_bare(function)
+                or not is_bare(function)
             ):
                 return False
         if self._modules and self._modules != len(sys.modules):
@@ -50,21 +50,22 @@ class Unchanged:
     def _add(self, function: types.FunctionType) -> None:
         if function in self._functions:
             return
-        if function.__closure__ or not _is_bare(function) or not _are_plain(function.__defaults__ or ()):
+        if function.__closure__ or not is_bare(function) or not are_plain(function.__defaults__ or ()):
             raise _Changeable
         self._functions[function] = function.__code__, function.__defaults__
         scope = function.__globals__
         for name in names_of(function.__code__).globals:
             value = scope.get(name, _UNBOUND)
             self._names.append((scope, name, value))
-            if value is _UNBOUND or type(value) in PLAIN_TYPES or self._subject.is_itself(value):
+            if value is _UNBOUND or type(value) in PLAIN_TYPES:
                 continue
             if type(value) is types.FunctionType and value.__globals__ is scope:
                 self._add(value)
-            elif not isinstance(value, types.ModuleType):
+            elif type(value) is types.ModuleType and travels_by_name(value):
+                if hasattr(value, "__path__"):
+                    self._modules = len(sys.modules)
+            elif not (name == function.__name__ and self._subject.is_itself(value)):
                 raise _Changeable
-            elif hasattr(value, "__path__"):
-                self._modules = len(sys.modules)
 
 
 def watch(subject: Subject) -> Unchanged | None:
@@ -75,11 +76,3 @@ def watch(subject: Subject) -> Unchanged | None:
         return Unchanged(subject)
     except _Changeable:
         return None
-
-
-def _is_bare(function: types.FunctionType) -> bool:
-    return function.__kwdefaults__ is None and not function.__dict__
-
-
-def _are_plain(values: Iterable[Any]) -> bool:
-    return PLAIN_TYPES.issuperset(map(type, values))

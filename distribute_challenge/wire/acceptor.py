@@ -20,8 +20,9 @@ import rpyc
 from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.wire.access import Authenticator, check_owner
+from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.serving import Served
-from distribute_challenge.wire.stream import FrameChannel, not_for_children
+from distribute_challenge.wire.stream import not_for_children
 from distribute_challenge.wire.tls import stream_over
 from distribute_challenge.wire.transport import SERVER_CONFIG
 

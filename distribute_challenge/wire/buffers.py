@@ -142,9 +142,17 @@ class LargeBytes:
         return bytes, (pickle.PickleBuffer(self._data),)
 
 
-def wrap_bytes(value: object) -> object:
-    """A value, as it is to be pickled with a `Collector`."""
-    return LargeBytes(value) if type(value) is bytes and len(value) >= LARGE_BYTES else value
+class BytesWrapper:
+    """Wraps the large `bytes` of one pickle for its `Collector`, the same ones always in the same wrapper."""
+
+    def __init__(self) -> None:
+        self._wrappers: dict[int, LargeBytes] = {}
+
+    def __call__(self, value: object) -> object:
+        """A value as it is to be pickled."""
+        if type(value) is not bytes or len(value) < LARGE_BYTES:
+            return value
+        return self._wrappers.setdefault(id(value), LargeBytes(value))
 
 
 def unpack(section: memoryview) -> list[Buffer]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from distribute_challenge.wire.buffers import Buffer
 from distribute_challenge.wire.definition import Definition, Values, bare, fill, finish, new_namespace
-from distribute_challenge.wire.reuse import Kept, Loaded, Namespaces
+from distribute_challenge.wire.reuse import Kept, Loaded, Namespaces, Unchanged, watch
 
 Reduced = tuple[Any, ...]
 
@@ -50,30 +50,29 @@ def reduce_cached(function: Any) -> Reduced:
 
 
 def load_call(
-    source: str,
-    function_data: bytes,
-    arguments_data: bytes,
-    kept: Kept | None = None,
-    buffers: Iterable[Buffer] = (),
-) -> tuple[Loaded, Any]:
-    """The function of a call, and its arguments. Functions of one module share their global names.
+    source: str, function_data: bytes, arguments_data: bytes, kept: Kept, buffers: Iterable[Buffer] = ()
+) -> tuple[Loaded, Any, Unchanged | None]:
+    """The function of a call, its arguments, and if the function is to be kept, how it is.
 
-    With `kept`, a function that was loaded before may be the one that is called again.
+    Functions of one module share their global names. One that was loaded before is taken from `kept`.
     """
     rest = iter(buffers)  # First come those of the function.
+    key = source, function_data
     before = getattr(_loading, "source", None), getattr(_loading, "namespaces", None)
-    loaded = None if kept is None else kept.take(source, function_data)
-    namespaces: Namespaces = {} if loaded is None else loaded.namespaces
+    known = kept.take(key)
+    namespaces: Namespaces = {} if known is None else dict(known.loaded.namespaces)
     _loading.source, _loading.namespaces = source, namespaces
     try:
-        if loaded is None:
+        if known is not None:
+            loaded = Loaded(known.loaded.function, namespaces)
+        else:
             function, definition = pickle.loads(function_data, buffers=rest)
             if definition is not None:
                 function = finish(function, source, Definition(*definition))
             loaded = Loaded(function, namespaces)
-            if kept is not None:
-                kept.put(source, function_data, loaded)
-        return loaded, pickle.loads(arguments_data, buffers=rest)
+            # Before the arguments are loaded: functions among them add to the namespaces.
+            known = watch(key, Loaded(function, dict(namespaces)))
+        return loaded, pickle.loads(arguments_data, buffers=rest), known
     finally:
         _loading.source, _loading.namespaces = before  # Nothing may hold on to what was loaded.
 

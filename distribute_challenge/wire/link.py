@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import select
 import socket
 import time
 from typing import Any, NoReturn
@@ -19,8 +20,9 @@ from rpyc.core import brine, consts, vinegar
 
 from distribute_challenge.address import Address
 from distribute_challenge.tls import Tls
+from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.messages import EXCEPTION, REQUEST, MethodCall, number_part
-from distribute_challenge.wire.stream import GIBI, KIBI, FrameChannel
+from distribute_challenge.wire.stream import GIBI, KIBI, TICK_S
 from distribute_challenge.wire.tls import encrypt, stream_over
 
 log = logging.getLogger(__name__)
@@ -75,23 +77,23 @@ class Link:
     Raises OSError or EOFError if there is none. With TLS, also what `encrypt` raises.
     """
 
-    def __init__(self, address: Address, tls: Tls | None = None, max_frame_bytes: int = 4 * GIBI) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
         sock = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
         self._stream = stream_over(sock if tls is None else encrypt(sock, address.host, tls))
         self._socket = self._stream.sock
-        self._max_frame_bytes = max_frame_bytes
         self._channel = FrameChannel(self._stream, 64 * KIBI)
         self._socket.settimeout(ANSWER_TIMEOUT_S)
         self._numbers = itertools.count()
         self._answers: dict[int, Answer | str] = {}  # by number; of those not waited for, the method's name
         self._root: Any = None
+        self.has_heard = False  # whether the peer has said anything
 
     def trust(self) -> None:
         """From now on frames may be large and answers take any time: the peer has shown what it is.
 
         Who knows what listens at an address? What speaks another protocol may claim anything, and go quiet.
         """
-        self._channel.max_frame_bytes = self._max_frame_bytes
+        self._channel.max_frame_bytes = 4 * GIBI
         self._socket.settimeout(None)
 
     def method(self, name: str) -> Method:
@@ -114,11 +116,6 @@ class Link:
     def call(self, method: Method, *args: Any) -> Any:
         """Make a call that is answered at once. EOFError, or TimeoutError, if it is not."""
         return self._wait(self.ask(method, *args)).value
-
-    @property
-    def has_heard(self) -> bool:
-        """Whether the peer has said anything."""
-        return self._stream.has_heard
 
     @property
     def closed(self) -> bool:
@@ -153,6 +150,8 @@ class Link:
         """Take in all messages that have arrived whole. EOFError at the end of the connection."""
         for message in self._channel.recv_arrived():
             self._take(message)
+        if self.closed:  # The end has come together with the last messages.
+            raise EOFError("connection closed by peer")
 
     def never_wait(self) -> None:
         """From now on what is sent is kept here, until `flush`."""
@@ -165,6 +164,14 @@ class Link:
     def flush(self) -> bool:
         """Send what was kept; whether all of it has gone. EOFError if the peer has gone."""
         return self._stream.flush()
+
+    def flush_for_a_tick(self) -> bool:
+        """Send what was kept, as far as the peer takes it within TICK_S; whether all of it has gone."""
+        if not self.flush():
+            poller = select.poll()
+            poller.register(self, select.POLLOUT)
+            poller.poll(TICK_S * 1000)
+        return not self.has_unsent or self.flush()
 
     @property
     def has_unsent(self) -> bool:
@@ -218,6 +225,7 @@ class Link:
         return answer
 
     def _take(self, data: bytes) -> None:
+        self.has_heard = True
         kind = data[:1]
         if kind == REQUEST:  # The peer says goodbye; there is nothing else that it may ask for.
             self.close()

@@ -8,9 +8,10 @@ functions like itself is kept, and called again as long as each of them is still
 from __future__ import annotations
 
 import operator
+import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from distribute_challenge.wire.payload import PLAIN_TYPES
@@ -18,6 +19,7 @@ from distribute_challenge.wire.payload import PLAIN_TYPES
 MAX_KEPT = 256
 MAX_BYTES = 1 << 14  # of a function as it was sent: larger ones are not kept
 
+Key = tuple[str, bytes]  # the source of a function, and its pickle
 Namespaces = dict[str, dict[str, Any]]  # the global names of the functions in a call, by module
 
 
@@ -29,32 +31,36 @@ class Loaded(NamedTuple):
 
 
 class Kept:
-    """The functions that one process keeps, by what they were loaded from."""
+    """The functions that one process keeps, by what they were loaded from.
+
+    A function that runs is not among them: whoever calls it again meanwhile makes another one.
+    """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, bytes], _Unchanged] = OrderedDict()  # the latest last
+        self._known: OrderedDict[Key, Unchanged] = OrderedDict()  # the latest last
 
-    def __contains__(self, key: tuple[str, bytes]) -> bool:
+    def __contains__(self, key: Key) -> bool:
         return key in self._known
 
-    def take(self, source: str, data: bytes) -> Loaded | None:
+    def take(self, key: Key) -> Unchanged | None:
         """The function that was loaded from these before, if it is as it was then."""
-        known = self._known.pop((source, data), None)
-        if known is None or not known.still_holds():
-            return None
-        self._known[source, data] = known
-        return Loaded(known.loaded.function, dict(known.loaded.namespaces))
+        known = self._known.pop(key, None)
+        return known if known is not None and known.still_holds() else None
 
-    def put(self, source: str, data: bytes, loaded: Loaded) -> None:
-        """Keep a function that has just been loaded and not yet been called, if that is possible."""
-        if len(source) + len(data) > MAX_BYTES or not _is_constant(loaded):
-            return
-        self._known[source, data] = _Unchanged(loaded)
+    def put(self, key: Key, known: Unchanged) -> None:
+        """Keep a function, which may have been called."""
+        self._known[key] = known
         if len(self._known) > MAX_KEPT:
             self._known.popitem(last=False)
 
 
-class _Unchanged:
+def watch(key: Key, loaded: Loaded) -> Unchanged | None:
+    """How a function is that has just been loaded; None if it may change without a trace."""
+    source, data = key
+    return Unchanged(loaded) if len(source) + len(data) <= MAX_BYTES and _is_constant(loaded) else None
+
+
+class Unchanged:
     """A function, and all that belongs to it when it was loaded."""
 
     def __init__(self, loaded: Loaded) -> None:
@@ -65,11 +71,12 @@ class _Unchanged:
         ]
 
     def still_holds(self) -> bool:
+        """Whether all is as it was."""
         for space, names, values in self._spaces:
             if tuple(space) != names or not all(map(operator.is_, space.values(), values)):
                 return False
         return all(
-            function.__code__ is code and function.__defaults__ is defaults and _is_bare(function)
+            function.__code__ is code and function.__defaults__ is defaults and is_bare(function)
             for function, code, defaults in self._functions
         )
 
@@ -81,10 +88,13 @@ def _is_constant(loaded: Loaded) -> bool:
     for value in _values_of(loaded):
         if isinstance(value, types.FunctionType):
             is_ours = any(value.__globals__ is space for space in loaded.namespaces.values())
-            has_constants = PLAIN_TYPES.issuperset(map(type, value.__defaults__ or ()))
-            if not (is_ours and has_constants and _is_bare(value) and not value.__closure__):
+            has_constants = are_plain(value.__defaults__ or ())
+            if not (is_ours and has_constants and is_bare(value) and not value.__closure__):
                 return False
-        elif type(value) not in PLAIN_TYPES and not isinstance(value, types.ModuleType):
+        elif type(value) is types.ModuleType:
+            if not travels_by_name(value):
+                return False
+        elif type(value) not in PLAIN_TYPES:
             return False
     return True
 
@@ -99,5 +109,24 @@ def _functions_of(loaded: Loaded) -> Iterator[types.FunctionType]:
     return (value for value in _values_of(loaded) if isinstance(value, types.FunctionType))
 
 
-def _is_bare(function: types.FunctionType) -> bool:
+def is_bare(function: types.FunctionType) -> bool:
+    """Whether nothing belongs to a function that might change inside."""
     return function.__kwdefaults__ is None and not function.__dict__
+
+
+def are_plain(values: Iterable[Any]) -> bool:
+    """Whether all values are of types whose values never change."""
+    return PLAIN_TYPES.issuperset(map(type, values))
+
+
+def travels_by_name(module: types.ModuleType) -> bool:
+    """Whether a module is imported where it is needed; else it is copied, with all that is in it."""
+    name = module.__name__
+    return sys.modules.get(name) is module and name.partition(".")[0] not in _copied()
+
+
+def _copied() -> set[str]:
+    """The modules of which the program has said that they are to be copied."""
+    cloudpickle = sys.modules.get("cloudpickle")  # A process that has not loaded it copies none.
+    names = () if cloudpickle is None else cloudpickle.list_registry_pickle_by_value()
+    return {name.partition(".")[0] for name in names}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.buffers import LARGE_BYTES, Buffer, Collector, LargeBytes
+from distribute_challenge.wire.buffers import Buffer, BytesWrapper, Collector
 from distribute_challenge.wire.functions import load_call
 from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call, Result
 from distribute_challenge.wire.reuse import Kept, Loaded
@@ -30,11 +30,11 @@ class Runner:
     def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Result:
         """What becomes of a call."""
         name = "the function"
-        began = None
+        began = known = None
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
                 return Result(VALUE, payload.dump(None, reply_pickler))
-            loaded, arguments = load_call(source, call.function, call.arguments, self._kept, buffers)
+            loaded, arguments, known = load_call(source, call.function, call.arguments, self._kept, buffers)
             function = loaded.function
             name = getattr(function, "__name__", name)
             self._apply(call.scope, loaded)
@@ -52,6 +52,9 @@ class Runner:
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
             return Result(FAILURE, failure(error), seconds)
+        finally:
+            if known is not None:
+                self._kept.put((source, call.function), known)
         return dump_value(name, value)._replace(seconds=seconds)
 
     def keeps(self, source: str, call: Call) -> bool:
@@ -131,8 +134,11 @@ def _run_each(function: Callable[..., Any], name: str, columns: list[list[Any]])
 
 
 def _dump_values(values: list[Any], large: Collector) -> bytes:
-    if payload.PLAIN_TYPES.issuperset(map(type, values)):
-        return pickle.dumps(values, payload.PROTOCOL)
+    kinds = set(map(type, values))
+    if bytes in kinds:
+        values = list(map(BytesWrapper(), values))
+    if payload.PLAIN_TYPES.issuperset(kinds):
+        return pickle.dumps(values, payload.PROTOCOL, buffer_callback=large)
     file = io.BytesIO()
     reply_pickler(file, large).dump(values)
     return file.getvalue()
@@ -163,8 +169,8 @@ def dump_value(name: str, value: Any, *, aside: bool = True) -> Result:
     """What a function returned, which may turn out not to travel; with its large buffers `aside`, or not."""
     large = Collector() if aside else None
     try:
-        if type(value) is bytes and len(value) >= LARGE_BYTES and large is not None:
-            content = pickle.dumps(LargeBytes(value), payload.PROTOCOL, buffer_callback=large)
+        if type(value) is bytes and large is not None:
+            content = pickle.dumps(BytesWrapper()(value), payload.PROTOCOL, buffer_callback=large)
         elif type(value) in payload.PLAIN_TYPES:
             content = pickle.dumps(value, payload.PROTOCOL)
         else:

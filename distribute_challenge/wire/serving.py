@@ -15,8 +15,8 @@ import rpyc
 from rpyc.core import brine, consts, vinegar
 from rpyc.lib import get_id_pack
 
+from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.messages import EXCEPTION, REPLY, REQUEST, MethodCall
-from distribute_challenge.wire.stream import FrameChannel
 
 _PREFIX = "exposed_"
 

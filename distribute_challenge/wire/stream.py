@@ -1,8 +1,7 @@
-"""Bytes and frames: RPyC's stream and channel, with other reads and writes.
+"""Bytes: RPyC's socket stream, with other reads and writes.
 
-The bytes on the wire are plain RPyC: a frame is `!LB` (length of the payload; 1 if it is zlib-compressed),
-the payload, and a newline. A stock RPyC peer notices no difference but speed: one write per frame, reads
-without a copy more than needed, no delayed acknowledgements, no compression, no hidden timeouts.
+A stock RPyC peer notices no difference but speed: one write per frame, reads without a copy more than needed,
+no delayed acknowledgements, no hidden timeouts, and no sleep where an answer comes at once.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import socket
 import struct
 import time
 import weakref
-import zlib
 from collections import deque
 from typing import Any
 
@@ -61,8 +59,8 @@ class SocketStream(rpyc.SocketStream):
     """RPyC's socket stream with buffered reads and whole writes."""
 
     __slots__ = (
-        *("_arrived", "_buffer", "_is_patient", "_outbox", "_poller", "_position"),
-        *("_spins_in_vain", "_spins_to_skip", "has_heard", "sent", "written"),
+        *("_arrived", "_arrived_bytes", "_buffer", "_is_patient", "_outbox", "_poller", "_position"),
+        *("_spins_in_vain", "_spins_to_skip", "sent", "written"),
     )
 
     _READ_AHEAD = 32 * KIBI
@@ -80,9 +78,9 @@ class SocketStream(rpyc.SocketStream):
         self._buffer = b""
         self._position = 0
         self._arrived: list[bytes] = []  # after the buffer, by `fill`
+        self._arrived_bytes = 0
         self._is_patient = True
         self._outbox: deque[bytes | memoryview] = deque()
-        self.has_heard = False  # whether the peer has said anything that `read` has waited for
         # While nothing waits: how many bytes were written, and how many of these the system has taken.
         self.written = 0
         self.sent = 0
@@ -184,7 +182,6 @@ class SocketStream(rpyc.SocketStream):
             if not data:
                 self.close()
                 raise EOFError("connection closed by peer")
-            self.has_heard = True
             return data
 
     def never_wait(self) -> None:
@@ -200,10 +197,11 @@ class SocketStream(rpyc.SocketStream):
 
     def fill(self, count: int) -> bool:
         """Whether `count` bytes can be read without waiting, or the end of the connection."""
-        there = len(self._buffer) - self._position + sum(map(len, self._arrived))
-        while there < count:
+        ahead = len(self._buffer) - self._position
+        while ahead + self._arrived_bytes < count:
+            missing = count - ahead - self._arrived_bytes
             try:
-                data = self.sock.recv(max(self._READ_AHEAD, min(count - there, MEBI)), socket.MSG_DONTWAIT)
+                data = self.sock.recv(max(self._READ_AHEAD, min(missing, MEBI)), socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return False
             except OSError:
@@ -211,8 +209,8 @@ class SocketStream(rpyc.SocketStream):
             if not data:
                 return True
             self._arrived.append(data)
-            there += len(data)
-        if self._arrived and len(self._buffer) - self._position < count:
+            self._arrived_bytes += len(data)
+        if self._arrived and ahead < count:
             self._join()
         return True
 
@@ -220,6 +218,7 @@ class SocketStream(rpyc.SocketStream):
         self._buffer = b"".join((self._buffer[self._position :], *self._arrived))
         self._position = 0
         self._arrived.clear()
+        self._arrived_bytes = 0
 
     def ahead(self) -> tuple[bytes, int]:
         """What was read ahead, and from where on it has not been read."""
@@ -286,94 +285,3 @@ class SocketStream(rpyc.SocketStream):
     def _keep(self, *parts: bytes | memoryview) -> None:
         self._outbox.extend(parts)
         self.written += sum(map(len, parts))
-
-
-class FrameChannel(rpyc.Channel):
-    """RPyC's channel, sending uncompressed and refusing frames over `max_frame_bytes`."""
-
-    __slots__ = ("_returned", "max_frame_bytes")
-
-    def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
-        super().__init__(stream, compress=False)
-        self.max_frame_bytes = max_frame_bytes
-        self._returned: bytes | None = None
-
-    def put_back(self, data: bytes) -> None:
-        """Have the next `recv` give this frame, which the last one gave, again."""
-        self._returned = data
-
-    def poll(self, timeout: Any) -> bool:
-        """Whether there is something to receive within `timeout` seconds."""
-        return self._returned is not None or bool(self.stream.poll(timeout))
-
-    def send(self, data: bytes) -> None:
-        """Send one frame."""
-        self.stream.write_frame(self.FRAME_HEADER.pack(len(data), 0), data, self.FLUSHER)
-
-    def recv(self) -> bytes:
-        """Receive one frame. EOFError, and the end of the connection, if it is too large or malformed."""
-        if self._returned is not None:
-            data, self._returned = self._returned, None
-            return data
-        length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
-        if length > self.max_frame_bytes:
-            self._refuse(f"a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here")
-        frame: bytes = self.stream.read(length + len(self.FLUSHER))
-        if frame[-len(self.FLUSHER) :] != self.FLUSHER:
-            self._refuse("a frame without its end")
-        data = frame[: -len(self.FLUSHER)]
-        return self._decompress(data) if compressed else data
-
-    def has_frame(self) -> bool:
-        """Whether `recv` will not wait: a whole frame is there, or the end of the connection."""
-        size = self.FRAME_HEADER.size
-        if not self.stream.fill(size):
-            return False
-        header = self.stream.peek(size)
-        if len(header) < size:
-            return True
-        length, _ = self.FRAME_HEADER.unpack(header)
-        if length > self.max_frame_bytes:
-            return True
-        return bool(self.stream.fill(size + length + len(self.FLUSHER)))
-
-    def recv_arrived(self) -> list[bytes]:
-        """All frames that have arrived whole. Does not wait. EOFError if there is nothing but the end."""
-        if self.closed:  # What is left in the buffer then is the beginning of a frame, or less.
-            raise EOFError("connection closed")
-        frames: list[bytes] = []
-        try:
-            while self.has_frame():
-                frames.append(self.recv())
-                self._recv_following(frames)
-        except EOFError:
-            if not frames:
-                raise
-        return frames
-
-    def _recv_following(self, frames: list[bytes]) -> None:
-        """Receive the plain frames that were read ahead, all at once."""
-        unpack, head = self.FRAME_HEADER.unpack_from, self.FRAME_HEADER.size
-        buffer, position = self.stream.ahead()
-        while position + head <= len(buffer):
-            length, compressed = unpack(buffer, position)
-            end = position + head + length
-            if compressed or length > self.max_frame_bytes or buffer[end : end + 1] != self.FLUSHER:
-                break
-            frames.append(buffer[position + head : end])
-            position = end + 1
-        self.stream.skip_to(position)
-
-    def _decompress(self, data: bytes) -> bytes:
-        unpacker = zlib.decompressobj()
-        try:
-            plain = unpacker.decompress(data, self.max_frame_bytes)
-        except zlib.error as error:
-            self._refuse(f"a broken compressed frame ({error})")
-        if not unpacker.eof:
-            self._refuse(f"a compressed frame of more than the {self.max_frame_bytes} bytes allowed here")
-        return plain
-
-    def _refuse(self, what: str) -> None:
-        self.close()
-        raise EOFError(f"the peer sent {what}")

@@ -62,6 +62,9 @@ class _Guest:
         self._left = threading.Lock()
         self._left.acquire()
 
+    def has_message_ahead(self) -> bool:
+        return self.served.has_read_ahead() and self.served.has_message()
+
     def serve(self) -> bool:
         """Take in a message, if one has arrived whole; whether the connection goes on."""
         try:
@@ -125,6 +128,8 @@ class Execution:
 
     def serve(self, served: Served) -> None:
         """Serve a connection, in its own thread or in the main one, until it ends."""
+        if self._last_caller == threading.get_ident():  # Of a thread that had the same number before.
+            self._last_caller = 0
         while not served.closed:
             served.serve()
             if self._last_caller == threading.get_ident():
@@ -155,7 +160,7 @@ class Execution:
                     guest = task
                     poller.register(guest.served, select.POLLIN)
                 del task  # While the worker is idle, nothing may hold on to the last call and its result.
-            elif (guest is not None and guest.served.has_read_ahead()) or self._await(poller):
+            elif (guest is not None and guest.has_message_ahead()) or self._await(poller):
                 assert guest is not None
                 descriptor = guest.served.fileno()
                 if not guest.serve():

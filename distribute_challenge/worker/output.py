@@ -98,7 +98,8 @@ class Streams:
         for stream in (sys.stdout, sys.stderr):
             if stream not in self._made:  # Something that the function put there.
                 _flush(stream)
-        output, self._output, self._call_id = self._output, None, None
+        with self._lock:
+            output, self._output, self._call_id = self._output, None, None
         if output is None:
             return 0, ()
         output.end()
@@ -126,6 +127,8 @@ class Streams:
             with self._lock:
                 output = self._output
                 if output is None:
+                    if self._call_id is not call_id:  # It has ended, and this thread with it should have.
+                        return
                     output = self._output = Output(call_id)
         output.add(number, data)
 

@@ -43,14 +43,20 @@ class Worker:
 
     def run(self, source: str, data: bytes) -> tuple[bytes, Region | None]:
         """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any."""
-        call, buffers = Call.unpack(data)
+        call, section = Call.unpack(data)
+        buffers = unpack_buffers(section)
+        printed: tuple[int, tuple[Piece, ...]] = (0, ())
         if call.flags & PRINTS:
             self.streams.begin(call.id)
-        result = self._run(source, call, unpack_buffers(buffers))
+            try:
+                result = self._run(source, call, buffers)
+            finally:
+                printed = self.streams.end()
+        else:
+            result = self._run(source, call, buffers)
         is_large = len(data) > LARGE_BYTES or bool(buffers)
         # A function and its global names hold on to each other: if they are large, they shall go at once.
         self._has_to_collect = is_large and not self._runner.keeps(source, call)
-        printed = self.streams.end() if call.flags & PRINTS else (0, ())
         can_share = bool(call.flags & SHARES)
         large = Parts(result.buffers, may_share=can_share) if result.buffers else None
         try:
@@ -67,8 +73,8 @@ class Worker:
 
     def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Result:
         if call.modules or self._modules.are_in_use:
-            modules = pickle.loads(call.modules) if call.modules else ()
             try:
+                modules = pickle.loads(call.modules) if call.modules else ()
                 self._modules.use((Module(*module) for module in modules), call.scope)
             except BaseException as error:
                 return Result(payload.FAILURE, failure(error))
@@ -101,11 +107,14 @@ class WorkerService(rpyc.Service):
     def exposed_share(self, probe: bytes) -> tuple[bytes | None, bytes]:
         """The secret in a probe of the caller's, if its files can be opened from here, and a probe of ours.
 
-        Raises OSError if there is no shared memory here.
+        Raises RuntimeError if there is no shared memory here.
         """
         if type(probe) is not bytes:
             raise TypeError("share takes the description of a probe, as bytes")
-        return tell_secret(probe), self._worker.probe.description
+        try:
+            return tell_secret(probe), self._worker.probe.description
+        except (OSError, AttributeError) as error:
+            raise RuntimeError(f"no memory can be shared here: {error}") from None
 
     def exposed_release(self, call_id: bytes) -> None:
         """The caller has opened the file that came with the outcome of that call."""

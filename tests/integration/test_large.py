@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from distribute_challenge import PoolExecutor, WorkerLost, compute_this
+from distribute_challenge import PoolExecutor, TaskTimeout, WorkerLost, compute_this
 from distribute_challenge.wire.buffers import LARGE_BYTES
 from tests.running import HANG_S, RunningServer, connect, eventually
 
@@ -144,6 +145,11 @@ def test_half_a_message_holds_up_nobody(server: RunningServer):
         first._channel.stream.sock.sendall(b"\0\0\1\0\0half")
         with connect(port) as second:
             assert [second.root.run_code(f"result = {number}") for number in range(3)] == [0, 1, 2]
+        worker = psutil.Process(server.worker_pids()[0])
+        before = sum(worker.cpu_times()[:2])
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.5)
+        assert sum(worker.cpu_times()[:2]) - before < 0.2  # It does not look again and again for the rest.
         first._channel.stream.sock.close()  # After half a message it cannot say goodbye.
 
 
@@ -173,3 +179,17 @@ def test_a_function_by_which_its_caller_ends_leaves_a_worker_that_works(
             one._channel.stream.sock.close()
             with connect(port) as other:
                 assert other.root.run_code("result = 2") == 2
+
+
+def takes(data):
+    return len(data)
+
+
+def test_a_time_limit_holds_while_a_large_call_is_being_sent(server: RunningServer):
+    data = list(range(2_000_000))
+    call = compute_this(timeout=1)(takes)
+    assert call([1]).run() == 1
+    os.kill(server.worker_pids()[0], signal.SIGSTOP)
+    with pytest.raises(TaskTimeout):
+        call(data).run()
+    assert call(data).run() == len(data)

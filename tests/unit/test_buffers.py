@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from distribute_challenge.wire import buffers
-from distribute_challenge.wire.buffers import LARGE_BYTES, Collector, Parts, Region, unpack, wrap_bytes
+from distribute_challenge.wire.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts, Region, unpack
 
 A, B = bytes(range(256)) * 1024, b"b" * (LARGE_BYTES + 7)
 
@@ -72,7 +72,7 @@ def test_a_file_that_has_gone_or_become_another_one_is_not_trusted():
 def test_only_large_buffers_leave_the_pickle():
     large = Collector()
     arrays = [np.zeros(10), np.zeros(LARGE_BYTES), np.zeros((2, LARGE_BYTES))[:, ::2]]
-    data = pickle.dumps([*arrays, wrap_bytes(A), wrap_bytes(b"small")], 5, buffer_callback=large)
+    data = pickle.dumps([*arrays, *map(BytesWrapper(), [A, b"small"])], 5, buffer_callback=large)
     assert [buffer.raw().nbytes for buffer in large.buffers] == [arrays[1].nbytes, len(A)]
     *back, a, small = pickle.loads(data, buffers=large.buffers)
     assert all(map(np.array_equal, back, arrays))

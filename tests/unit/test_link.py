@@ -8,12 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 import rpyc
+from rpyc.core import brine, consts
 from rpyc.utils.server import ThreadedServer
 
 from distribute_challenge.address import Address
 from distribute_challenge.wire.acceptor import Acceptor
-from distribute_challenge.wire.link import Link
+from distribute_challenge.wire.link import Link, Method
+from distribute_challenge.wire.messages import REPLY
 from tests.running import HANG_S, eventually
+
+# Stock RPyC's threads may fall over a connection that ends while they look at it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
 class Service(rpyc.Service):
@@ -149,3 +154,27 @@ def test_a_goodbye_is_the_end(port: int):
             link.serve(HANG_S)
         closing.join(HANG_S)
         assert not link.is_quiet()
+
+
+def test_the_last_answer_and_the_end_may_come_together():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        link = Link(Address(*listener.getsockname()))
+        link.never_wait()
+        answer = link.ask(Method("add", ("builtins.method", 1, 2)), 1)
+        assert link.flush()
+        there, _ = listener.accept()
+        with there:
+            there.recv(1000)
+            message = REPLY + brine.dump((0, (consts.LABEL_VALUE, 11)))
+            there.sendall(len(message).to_bytes(4, "big") + b"\0" + message + b"\n")
+        eventually(lambda: has_ended(link), "the end is told, too")
+        assert answer.is_here
+        assert answer.value == 11
+
+
+def has_ended(link: Link) -> bool:
+    try:
+        link.serve_arrived()
+    except EOFError:
+        return True
+    return False

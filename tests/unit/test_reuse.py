@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 import xml
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from distribute_challenge.client.pool import _shipments, shipment_of
-from distribute_challenge.client.shipping import Shipment
+from distribute_challenge.client.shipping import Shipment, Written
 from distribute_challenge.client.unchanged import watch
-from distribute_challenge.wire.payload import Outcome
+from distribute_challenge.wire.functions import load_call
+from distribute_challenge.wire.payload import NO_SCOPE, Outcome
+from distribute_challenge.wire.reuse import Kept
 from distribute_challenge.wire.running import Runner
 
 CONSTANT = 5
@@ -61,6 +64,27 @@ def raises_after_a_change(x):
     raise ValueError(x)
 
 
+settings = types.ModuleType("settings")
+settings.number = 1  # type: ignore[attr-defined]
+
+
+def uses_a_module_made_here(x):
+    settings.number += x
+    return settings.number
+
+
+class Sly:
+    def __getattr__(self, name):
+        raise RuntimeError("not now")
+
+
+sly: Any = None
+
+
+def uses_something_sly(x):
+    return x, sly
+
+
 def uses_a_package(x):
     return xml.__name__ + str(x)
 
@@ -80,6 +104,7 @@ def run(runner: Runner, shipment: Shipment, *args: Any) -> Any:
         (changes_a_helper, 6),
         (replaces_a_helper, 6),
         (appends, 2),
+        (uses_a_module_made_here, 2),
     ],
 )
 def test_each_call_finds_the_function_as_it_was_sent(function: Callable[[int], int], result: int):
@@ -101,6 +126,39 @@ def test_a_kept_function_is_the_same_one_again():
     run(runner, shipment, 1)
     assert runner.keeps(parcel.source, parcel.call)
     assert shipment.dump_function(None) is shipment.dump_function(None)
+
+
+def test_a_function_that_runs_is_not_called_again_by_another_call():
+    kept, shipment = Kept(), Shipment(uses_a_helper)
+    parcel = shipment.parcel((1,), {})
+    (first, _, known), (second, _, _) = (
+        load_call(parcel.source, parcel.call.function, parcel.call.arguments, kept) for _ in range(2)
+    )
+    assert first.function is not second.function
+    assert known is not None
+    kept.put((parcel.source, parcel.call.function), known)
+    third, *_ = load_call(parcel.source, parcel.call.function, parcel.call.arguments, kept)
+    assert third.function is first.function
+
+
+def test_a_module_that_was_made_at_run_time_is_sent_as_it_is_now(monkeypatch: pytest.MonkeyPatch):
+    runner, shipment = Runner(), Shipment(uses_a_module_made_here)
+    assert run(runner, shipment, 1) == 2
+    monkeypatch.setattr(settings, "number", 10)
+    assert run(runner, shipment, 1) == 11
+
+
+def test_a_global_that_cannot_be_looked_at_is_no_obstacle(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(globals(), "sly", Sly())
+    assert watch(Shipment(uses_something_sly)._subject) is None
+
+
+def test_the_same_large_bytes_travel_once_in_a_chunk():
+    blob = bytes(1 << 20)
+    parcel = Shipment(uses_a_helper).chunk(
+        Written(b""), [[blob] * 20, list(range(20))], prints=True, scope=NO_SCOPE, python=None
+    )
+    assert parcel.size < 2 << 20
 
 
 def test_what_may_change_inside_is_not_kept():
@@ -152,7 +210,6 @@ def test_new_code_and_new_defaults_of_a_helper_are_noticed():
 
 def test_another_submodule_of_a_package_is_noticed(monkeypatch: pytest.MonkeyPatch):
     import sys
-    import types
 
     before = watch(Shipment(uses_a_package)._subject)
     assert before is not None

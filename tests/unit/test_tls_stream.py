@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import rpyc
 
-from distribute_challenge.wire.stream import FrameChannel
+from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.tls import CertificateAuthenticator, encrypt, stream_over
 from tests.certificates import Certificates
 from tests.running import HANG_S, eventually

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 import rpyc
 
-from distribute_challenge.wire.stream import FrameChannel, SocketStream
+from distribute_challenge.wire.frames import FrameChannel
+from distribute_challenge.wire.stream import SocketStream
 from tests.running import HANG_S, eventually
 
 LIMIT = 1 << 24

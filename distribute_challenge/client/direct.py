@@ -102,12 +102,12 @@ def run(connections: Connections, name: str, parcel: Parcel, options: Options) -
     raise PoolError(f"{MAX_ATTEMPTS} workers one after another did not take {name}: see the server's log")
 
 
-def find_lease(connections: Connections) -> Lease | None:
-    """A worker that is free now; None if there is none."""
+def find_lease(connections: Connections, wait_s: float = 0) -> Lease | None:
+    """A worker that is free now, or within `wait_s` seconds; None if there is none."""
     while True:
         server, is_new = connections.take_server()
         try:
-            port = server.find()
+            port = server.find(wait_s)
         except (EOFError, OSError) as error:
             server.close()
             if is_new:

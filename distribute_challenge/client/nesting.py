@@ -24,6 +24,8 @@ from distribute_challenge.wire.running import Runner
 
 log = logging.getLogger(__name__)
 
+REPLACED_S = 5.0  # A worker that was lost is back before.
+
 _in_place = Runner()
 
 
@@ -73,8 +75,9 @@ def _run_there(
                 log.info("%s", reason)
                 break
             except WorkerLost as loss:
-                another = direct.find_lease(connections) if retries else None
-                if another is None:  # What has just ended a worker is not run here.
+                # What has just ended a worker is not run here; but nobody waits for ever.
+                another = direct.find_lease(connections, REPLACED_S) if retries else None
+                if another is None:
                     raise
                 log.info("%s; it is run again", loss)
         lease = another

@@ -68,8 +68,13 @@ class ServerConnection:
         except RuntimeError as error:  # The server says that it is stopping.
             raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
 
-    def find(self) -> int:
-        """The port of a worker that is free now; -1 if there is none. Raises as `acquire` does."""
+    def find(self, wait_s: float = 0) -> int:
+        """The port of a worker that is free now, or within `wait_s` seconds; -1 if there is none.
+
+        Raises as `acquire` does.
+        """
+        if wait_s:
+            return self.port_in(self.link.ask(self._acquire_worker, wait_s))
         try:
             return int(self.link.call(self.link.method("find_free_worker")))
         except RuntimeError as error:

@@ -225,7 +225,7 @@ class Mapping:
     def _next_size(self) -> int:
         """How many items the next chunk takes."""
         if self._chunk_size is not None:
-            return self._chunk_size
+            return min(self._chunk_size, self._buffer_size)
         if self._options.timeout_s is not None:
             return 1  # Each has that time for itself.
         pace_s = self._pace.seconds

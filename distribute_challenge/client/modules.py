@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from distribute_challenge.wire.payload import Module
+from distribute_challenge.wire.payload import Module, is_this_package
 
 
 class _Place(NamedTuple):
@@ -34,7 +34,7 @@ def is_users(name: str) -> bool:
 
 
 def _may_be_sent(name: str) -> bool:
-    return name != "__main__" and bool(name) and not name.startswith(".")
+    return bool(name) and name != "__main__" and not name.startswith(".") and not is_this_package(name)
 
 
 def modules_for(names: Iterable[str]) -> tuple[Module, ...]:
@@ -123,7 +123,7 @@ def _is_outside(path: str) -> bool:
 def _library_folders() -> tuple[Path, ...]:
     folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
-    return (Path(__file__).parents[1], *(Path(folder).resolve() for folder in folders if folder))
+    return (Path(__file__).resolve().parents[1], *(Path(folder).resolve() for folder in folders if folder))
 
 
 @functools.lru_cache(maxsize=1024)

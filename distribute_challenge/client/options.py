@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, replace
 
 from distribute_challenge.tls import Tls
@@ -29,7 +28,9 @@ class Options:
             raise ValueError(f"wait is a number of seconds, 0 or more, not {self.wait_s!r}")
         if self.tls is not None and not isinstance(self.tls, Tls):
             raise TypeError(f"tls is a Tls(cert, key, ca), or None, not {self.tls!r}")
-        if operator.index(self.retries) < 0:
+        if not isinstance(self.prints, bool):
+            raise TypeError(f"prints is True or False, not {self.prints!r}")
+        if not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries is how often to run again, 0 or more, not {self.retries!r}")
 
     def with_timeout(self, timeout_s: float | None) -> Options:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import threading
 import types
@@ -83,7 +84,9 @@ class PoolExecutor(Executor):
         wait: float = 0,
         tls: Tls | None = None,
     ) -> None:
-        if max_workers is not None and max_workers <= 0:
+        if server is not None and not isinstance(server, str):
+            raise TypeError(f"server is an address, HOST:PORT, not {server!r}")
+        if max_workers is not None and operator.index(max_workers) <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import enum
 import functools
 import logging
@@ -28,6 +29,8 @@ from distribute_challenge.wire.stream import GIBI, KIBI
 from distribute_challenge.wire.tls import authenticator
 
 log = logging.getLogger(__name__)
+
+MIN_MEMORY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def parse(arguments: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--memory-limit",
         metavar="SIZE",
-        type=cli.size,
+        type=memory_limit,
         help="kill a worker that takes more, its child processes included (like 2G or 500M)",
     )
     parser.add_argument(
@@ -187,6 +190,16 @@ def parse(arguments: Sequence[str] | None) -> Any:
     if options.port and options.port + options.workers > 65535:
         parser.error(f"{options.workers} workers do not fit above port {options.port}: choose a lower --port")
     return options
+
+
+def memory_limit(text: str) -> int:
+    """An argument that is a size of memory, enough for a worker that does nothing."""
+    size = cli.size(text)
+    if size < MIN_MEMORY_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is too little: a worker alone takes 30M, give 64M or more"
+        )
+    return size
 
 
 def open_sampler(options: Any, supervisor: Supervisor) -> Sampler:

@@ -90,6 +90,11 @@ class Module(NamedTuple):
     text: str | None
 
 
+def is_this_package(name: str) -> bool:
+    """Whether a module is one of the pool's own, which workers have."""
+    return name.partition(".")[0] == __name__.partition(".")[0]
+
+
 class Result(NamedTuple):
     """Kind and content of an outcome, the large buffers of it, and how many seconds the functions took."""
 

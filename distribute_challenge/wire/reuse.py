@@ -66,9 +66,7 @@ class Unchanged:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self._spaces = [(space, tuple(space), tuple(space.values())) for space in loaded.namespaces.values()]
-        self._functions = [
-            (function, function.__code__, function.__defaults__) for function in _functions_of(loaded)
-        ]
+        self._functions = [(function, _state(function)) for function in _functions_of(loaded)]
 
     def still_holds(self) -> bool:
         """Whether all is as it was."""
@@ -76,8 +74,10 @@ class Unchanged:
             if tuple(space) != names or not all(map(operator.is_, space.values(), values)):
                 return False
         return all(
-            function.__code__ is code and function.__defaults__ is defaults and is_bare(function)
-            for function, code, defaults in self._functions
+            is_bare(function)
+            and not function.__annotations__  # Of a text there are none.
+            and all(map(operator.is_, _state(function), before))
+            for function, before in self._functions
         )
 
 
@@ -89,7 +89,13 @@ def _is_constant(loaded: Loaded) -> bool:
         if isinstance(value, types.FunctionType):
             is_ours = any(value.__globals__ is space for space in loaded.namespaces.values())
             has_constants = are_plain(value.__defaults__ or ())
-            if not (is_ours and has_constants and is_bare(value) and not value.__closure__):
+            if not (
+                is_ours
+                and has_constants
+                and is_bare(value)
+                and not value.__closure__
+                and not value.__annotations__
+            ):
                 return False
         elif type(value) is types.ModuleType:
             if not travels_by_name(value):
@@ -109,8 +115,14 @@ def _functions_of(loaded: Loaded) -> Iterator[types.FunctionType]:
     return (value for value in _values_of(loaded) if isinstance(value, types.FunctionType))
 
 
+def _state(function: types.FunctionType) -> tuple[Any, ...]:
+    """What belongs to a function, each of it something that does not change inside."""
+    names = function.__name__, function.__qualname__, function.__module__
+    return (function.__code__, function.__defaults__, *names, function.__doc__)
+
+
 def is_bare(function: types.FunctionType) -> bool:
-    """Whether nothing belongs to a function that might change inside."""
+    """Whether nothing that travels with a function may change inside."""
     return function.__kwdefaults__ is None and not function.__dict__
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from distribute_challenge.wire import payload
@@ -26,11 +28,14 @@ class Runner:
         # What each executor's initializer has bound: scope -> module -> global name -> value.
         self._scopes: dict[bytes, dict[str, dict[str, Any]]] = {}
         self._kept = Kept()
+        self._rest: Iterator[Any] = iter(())  # of the chunk that runs: what has not begun
+        os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Result:
         """What becomes of a call."""
         name = "the function"
         began = known = None
+        threads = threading.active_count()
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
                 return Result(VALUE, payload.dump(None, reply_pickler))
@@ -40,7 +45,7 @@ class Runner:
             self._apply(call.scope, loaded)
             began = time.perf_counter()
             if call.flags & CHUNK:
-                return _run_each(function, name, arguments)
+                return self._run_each(function, name, arguments)
             args, kwargs = arguments
             if call.flags & INITIALIZER:
                 before = {module: dict(names) for module, names in loaded.namespaces.items()}
@@ -53,13 +58,62 @@ class Runner:
             seconds = 0.0 if began is None else time.perf_counter() - began
             return Result(FAILURE, failure(error), seconds)
         finally:
-            if known is not None:
+            # A thread that the function has left may still change its global names.
+            if known is not None and threading.active_count() <= threads:
                 self._kept.put((source, call.function), known)
         return dump_value(name, value)._replace(seconds=seconds)
 
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
         return (source, call.function) in self._kept
+
+    def _run_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Result:
+        began = time.perf_counter()
+        values: list[Any] = [None] * len(columns[0])
+        failures: dict[int, bytes] = {}
+        if len(columns) == 1:
+            call, self._rest = function, enumerate(columns[0])
+        else:
+            call, self._rest = (lambda args: function(*args)), enumerate(zip(*columns, strict=True))
+        number, is_done = 0, False
+        while not is_done:
+            try:
+                for number, item in self._rest:
+                    values[number] = call(item)
+                is_done = True
+            except BaseException as error:
+                failures[number], values[number] = failure(error), None
+        if not payload.PLAIN_TYPES.issuperset(map(type, values)):
+            for number, value in enumerate(values):
+                try:
+                    values[number] = plain_value(value)
+                except BaseException as error:
+                    failures[number] = failure(error)
+        seconds = time.perf_counter() - began
+        if not failures:
+            try:
+                large = Collector()
+                content = _dump_values(values, large)
+                payload.check_size(len(content))
+                return Result(VALUES, content, seconds, large.buffers)
+            except BaseException as problem:
+                del problem  # One of them does not travel back: then each goes for itself.
+        outcomes = [
+            (FAILURE, failures[number]) if number in failures else dump_value(name, value, aside=False)[:2]
+            for number, value in enumerate(values)
+        ]
+        content = pickle.dumps(outcomes, payload.PROTOCOL)
+        if len(content) > payload.MAX_BYTES:
+            text = (
+                f"the results of a chunk are {len(content)} bytes, more than travel at once: set chunksize=1"
+            )
+            return Result(FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler), seconds)
+        return Result(MIXED, content, seconds)
+
+    def _leave_to_parent(self) -> None:
+        """In a child that a function has forked: the rest of its chunk is not the child's to run."""
+        for _ in self._rest:
+            pass
 
     def _apply(self, scope: bytes, loaded: Loaded) -> None:
         """Let the functions of a call find what the initializer of their executor has bound."""
@@ -89,48 +143,6 @@ def _may_be_filled(value: Any) -> bool:
     """Whether a value may have been changed without being bound anew, as a dict is."""
     fixed = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
     return type(value) not in payload.PLAIN_TYPES and not isinstance(value, fixed)
-
-
-def _run_each(function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Result:
-    began = time.perf_counter()
-    values: list[Any] = [None] * len(columns[0])
-    failures: dict[int, bytes] = {}
-    if len(columns) == 1:
-        call, rest = function, enumerate(columns[0])
-    else:
-        call, rest = (lambda args: function(*args)), enumerate(zip(*columns, strict=True))
-    number, is_done = 0, False
-    while not is_done:
-        try:
-            for number, item in rest:
-                values[number] = call(item)
-            is_done = True
-        except BaseException as error:
-            failures[number], values[number] = failure(error), None
-    if not payload.PLAIN_TYPES.issuperset(map(type, values)):
-        for number, value in enumerate(values):
-            try:
-                values[number] = plain_value(value)
-            except BaseException as error:
-                failures[number] = failure(error)
-    seconds = time.perf_counter() - began
-    if not failures:
-        try:
-            large = Collector()
-            content = _dump_values(values, large)
-            payload.check_size(len(content))
-            return Result(VALUES, content, seconds, large.buffers)
-        except BaseException as problem:
-            del problem  # One of them does not travel back: then each goes for itself.
-    outcomes = [
-        (FAILURE, failures[number]) if number in failures else dump_value(name, value, aside=False)[:2]
-        for number, value in enumerate(values)
-    ]
-    content = pickle.dumps(outcomes, payload.PROTOCOL)
-    if len(content) > payload.MAX_BYTES:
-        text = f"the results of a chunk are {len(content)} bytes, more than travel at once: set chunksize=1"
-        return Result(FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler), seconds)
-    return Result(MIXED, content, seconds)
 
 
 def _dump_values(values: list[Any], large: Collector) -> bytes:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 
 from distribute_challenge import cli
@@ -69,10 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ).start("accept")
     host, port = listener.getsockname()[:2]
     print(f"ready: {host}:{port}", flush=True)
+    # Whatever ends the main thread ends the process at once: threads that functions have left would keep it
+    # alive, and nobody would run what is still accepted.
     try:
         execution.serve_forever()
     except KeyboardInterrupt:
-        return 0
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def die_with_owner(pipe: int) -> None:

@@ -21,6 +21,8 @@ from distribute_challenge.wire.serving import Served
 
 T = TypeVar("T")
 
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
 
 class _Task(Generic[T]):
     """A callable on its way from a connection's thread through the main thread, and what became of it."""
@@ -180,7 +182,8 @@ class Execution:
         try:
             return work()
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # An alarm that was set would ring in what follows.
+            for timer in _TIMERS:  # An alarm that was set would ring in what follows.
+                signal.setitimer(timer, 0)
             if os.getpid() != self._process:
                 os._exit(0)  # The function forked and returned twice. This is the child: it has no caller.
 
@@ -206,6 +209,9 @@ class Surroundings:
         self._environment = dict(os.environ)
         # The same, as it is kept inside: to compare that takes a hundredth of the time.
         self._encoded = dict(_encoded(os.environ))
+        self._touched: set[Any] = set()  # what was set or removed below `os.environ`
+        self._putenv, self._unsetenv = os.putenv, os.unsetenv
+        os.putenv, os.unsetenv = self._note_putenv, self._note_unsetenv
         self._path = sys.path
         self._path_entries = list(sys.path)
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
@@ -226,8 +232,27 @@ class Surroundings:
         if _encoded(os.environ) != self._encoded:
             os.environ.clear()
             os.environ.update(self._environment)
+        if self._touched:
+            self._restore_touched()
         sys.path = self._path
         sys.path[:] = self._path_entries
+
+    def _restore_touched(self) -> None:
+        """Put back what child processes find, which `os.environ` does not tell."""
+        for name in {os.fsdecode(name) for name in self._touched}:
+            if name in self._environment:
+                self._putenv(name, self._environment[name])
+            else:
+                self._unsetenv(name)
+        self._touched.clear()
+
+    def _note_putenv(self, name: Any, value: Any, /) -> None:
+        self._touched.add(name)
+        self._putenv(name, value)
+
+    def _note_unsetenv(self, name: Any, /) -> None:
+        self._touched.add(name)
+        self._unsetenv(name)
 
     def _usable_streams(self) -> Any:
         stdin, stdout, stderr = self._streams

@@ -10,7 +10,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from distribute_challenge.wire.payload import NO_SCOPE, Module
+from distribute_challenge.wire.payload import NO_SCOPE, Module, is_this_package
 
 MAX_TEXTS = 1024
 Key = tuple[bytes, str, str]  # scope, name, digest
@@ -37,6 +37,8 @@ class ShippedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         Each executor with an initializer has a scope, and modules of its own.
         """
         self._wanted = {module.name: module for module in modules}
+        if any(map(is_this_package, self._wanted)):
+            raise ImportError("the worker's own modules cannot be replaced")
         for module in self._wanted.values():
             if module.text is not None:
                 self._texts[module.digest] = module.text

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ from distribute_challenge import (
 from distribute_challenge import compute_this as on_the_pool
 from distribute_challenge.client.engine import executor_at
 from distribute_challenge.wire.payload import RemoteTraceback
-from tests.running import HANG_S, RunningServer, connect, eventually
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
 
 FACTOR = 10
 TABLE = {"seven": 7}
@@ -594,3 +595,38 @@ def test_few_connections_are_kept_and_none_after_the_program(start_server: Calla
     mine = [c for c in psutil.Process().net_connections("tcp") if c.status == "ESTABLISHED" and c.raddr]
     assert 1 <= sum(c.raddr.port == server.port for c in mine) <= 8
     assert 1 <= sum(c.raddr.port in server.ports for c in mine) <= 8
+
+
+def test_a_program_that_finds_the_package_by_a_roundabout_way_sends_nothing_of_it(
+    server: RunningServer, tmp_path: Path
+):
+    """A nested call needs the package on the worker: the worker has its own."""
+    (tmp_path / "link").symlink_to(ROOT)
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "link")!r})
+from distribute_challenge import compute_this
+
+@compute_this
+def inner(x):
+    return x + 1
+
+@compute_this
+def outer(x):
+    return inner(x).run()
+
+print(outer(1).run())
+"""
+    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, str(program)],
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+            env={**os.environ, "COMPUTE_SERVER": server.address},
+        )
+        assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
+    assert compute_this(helper)(1).run() == helper(1)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import rpyc
 
-from distribute_challenge import WorkerLost, compute_this
+from distribute_challenge import PoolExecutor, WorkerLost, compute_this
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_running
 
 WAITING_CLIENT = "import rpyc, sys; rpyc.connect('127.0.0.1', int(sys.argv[1])).root.acquire_worker()"
@@ -328,3 +328,68 @@ sys.exit(os.waitstatus_to_exitcode(status))
     # Typed into `-c`, the function has no text: it travels by value.
     assert program.wait(HANG_S) == 7
     assert server.status()["finished"] == 4
+
+
+def leaves_a_thread_that_interrupts():
+    import _thread
+    import threading
+    import time
+
+    def later():
+        _thread.interrupt_main()
+        time.sleep(1000)
+
+    threading.Timer(0.2, later).start()  # No daemon: it would keep the process alive.
+
+
+def test_a_worker_whose_main_thread_has_ended_is_replaced(server: RunningServer):
+    pids = server.worker_pids()
+    with PoolExecutor(server.address, max_workers=1) as pool:
+        pool.submit(leaves_a_thread_that_interrupts).result(HANG_S)
+
+        def is_replaced() -> bool:
+            error = pool.submit(pow, 2, 3).exception(HANG_S)  # The interrupt waits for something to come.
+            assert error is None or isinstance(error, WorkerLost)
+            return server.worker_pids()[0] != pids[0]
+
+        eventually(is_replaced, "it is replaced")
+        assert pool.submit(pow, 2, 3).result(HANG_S) == 8
+
+
+def forks_at_three(x, path):
+    import os
+
+    mark = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(mark, f"{x}\n".encode())
+    if x == 3 and os.fork() == 0:
+        return -1
+    return x
+
+
+def test_a_child_that_a_function_of_a_chunk_forks_does_not_run_the_rest_of_it(
+    server: RunningServer, tmp_path: Path
+):
+    marks = tmp_path / "marks"
+    with PoolExecutor(server.address) as pool:
+        assert list(pool.map(forks_at_three, range(8), [str(marks)] * 8, chunksize=8)) == list(range(8))
+    assert sorted(marks.read_text().split()) == list("01234567")
+
+
+def test_what_child_processes_of_the_next_function_find_is_as_it_was(server: RunningServer):
+    def changes_what_children_find():
+        import os
+
+        os.putenv("LEFT", "yes")
+        os.unsetenv("PATH")
+
+    def children_find():
+        import subprocess
+        import sys
+
+        code = "import os; print(sorted(os.environ))"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    with PoolExecutor(server.address, max_workers=1) as pool:
+        before = pool.submit(children_find).result(HANG_S)
+        pool.submit(changes_what_children_find).result(HANG_S)
+        assert pool.submit(children_find).result(HANG_S) == before

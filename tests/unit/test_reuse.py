@@ -53,6 +53,18 @@ def replaces_a_helper(x):
     return before + x
 
 
+def renames_itself(x):
+    before = renames_itself.__name__, renames_itself.__doc__
+    renames_itself.__name__, renames_itself.__doc__ = "other", "text"
+    return x if before == ("renames_itself", None) else before
+
+
+def starts_a_thread():
+    import threading
+
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
 def appends(x):
     LIST.append(x)
     return len(LIST)
@@ -105,6 +117,7 @@ def run(runner: Runner, shipment: Shipment, *args: Any) -> Any:
         (replaces_a_helper, 6),
         (appends, 2),
         (uses_a_module_made_here, 2),
+        (renames_itself, 1),
     ],
 )
 def test_each_call_finds_the_function_as_it_was_sent(function: Callable[[int], int], result: int):
@@ -118,6 +131,13 @@ def test_a_call_that_raised_leaves_nothing_to_the_next():
         with pytest.raises(ValueError, match="7"):
             run(runner, shipment, 7)
     assert run(runner, Shipment(uses_a_helper), 1) == 6
+
+
+def test_a_function_that_leaves_a_thread_is_not_kept():
+    runner, shipment = Runner(), Shipment(starts_a_thread)
+    parcel = shipment.parcel((), {})
+    run(runner, shipment)
+    assert not runner.keeps(parcel.source, parcel.call)
 
 
 def test_a_kept_function_is_the_same_one_again():

@@ -345,7 +345,7 @@ class Driver:
         # As long as another worker may be had at once, nothing is sent ahead of its turn.
         working = [lane for lane in self._lanes if lane.state is State.WORKING]
         now = time.monotonic()
-        may_send_ahead = len(working) >= self._max_lanes or any(lane.has_waited(now) for lane in self._lanes)
+        may_send_ahead = len(working) >= self._max_lanes or any(lane.is_in_line(now) for lane in self._lanes)
         able = working
         while able and self._waiting:
             able.sort(key=lambda lane: len(lane.sent))

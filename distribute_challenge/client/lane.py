@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 AHEAD_S = 0.02  # of work that may have been sent and not begun
 AHEAD_BYTES = 256 * KIBI
+ANSWERED_S = 0.005  # A server that has a free worker says so before.
 TICK_S = 0.1  # How often it shows output, has tasks counted, and learns who waits.
 
 # What is expected of what has not been measured. It is not infinite, so that it can be taken off again.
@@ -108,8 +109,12 @@ class Lane:
         """Whether it has something to do now and then, whatever arrives."""
         return bool(self.sent) or self.state is State.WAITING
 
+    def is_in_line(self, now: float) -> bool:
+        """Whether it waits for a worker, and is not just about to be answered."""
+        return self.state is State.WAITING and now - self._began_at > ANSWERED_S
+
     def has_waited(self, now: float) -> bool:
-        """Whether it is really in line, and not just about to be answered."""
+        """Whether it has been in line for some time."""
         return self.state is State.WAITING and now - self._began_at > 2 * TICK_S
 
     @property

@@ -83,6 +83,7 @@ class Runner:
                 is_done = True
             except BaseException as error:
                 failures[number], values[number] = failure(error), None
+        item, self._rest = None, iter(())  # An iterator that has ended may still hold its last item.
         if not payload.PLAIN_TYPES.issuperset(map(type, values)):
             for number, value in enumerate(values):
                 try:

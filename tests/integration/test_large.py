@@ -187,9 +187,9 @@ def takes(data):
 
 def test_a_time_limit_holds_while_a_large_call_is_being_sent(server: RunningServer):
     data = list(range(2_000_000))
-    call = compute_this(timeout=1)(takes)
+    call = compute_this(takes)
     assert call([1]).run() == 1
     os.kill(server.worker_pids()[0], signal.SIGSTOP)
     with pytest.raises(TaskTimeout):
-        call(data).run()
+        call(data).run(timeout=1)
     assert call(data).run() == len(data)

@@ -1,0 +1,153 @@
+"""The tasks on one worker: one that runs, and those sent ahead of their turn.
+
+The next tasks are sent before the last one has answered, but only as far ahead as about 20 ms of work, so
+that long functions are never queued behind each other while another worker may become free.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from distribute_challenge.client.losses import Broken, Killed, Overdue
+from distribute_challenge.client.peers import WorkerConnection
+from distribute_challenge.client.printing import Printer
+from distribute_challenge.client.tasks import Task
+from distribute_challenge.wire import payload
+from distribute_challenge.wire.link import Answer
+from distribute_challenge.wire.payload import Outcome
+from distribute_challenge.wire.stream import KIBI
+
+AHEAD_S = 0.02  # of work that may have been sent and not begun
+AHEAD_BYTES = 256 * KIBI
+OUTPUT_S = 0.1  # How often what the running function prints is shown.
+
+# What is expected of what has not been measured. It is not infinite, so that it can be taken off again.
+_UNKNOWN_S = 1e6
+
+
+class Sent(NamedTuple):
+    """A task on a worker, or on its way there."""
+
+    task: Task
+    answer: Answer
+    end: int  # of its message, in bytes that were written to the worker
+    expected_s: float
+
+
+class Pipeline:
+    """The tasks on a worker, in the order in which they run there. It is to run `max_functions` in all."""
+
+    def __init__(self, worker: WorkerConnection, max_functions: float) -> None:
+        self.worker = worker
+        self._functions_left = max_functions
+        self._sent: deque[Sent] = deque()
+        self._depth = 1  # how many tasks may be on the worker
+        self._bytes = 0  # of them all
+        self._expected_s = 0.0  # how long they will take, all together
+        self._printer: Printer | None = None  # of the task that runs; most print nothing
+        self._answered_at = time.monotonic()
+        worker.link.never_wait()
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def tasks(self) -> list[Task]:
+        """All that are there."""
+        return [sent.task for sent in self._sent]
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has been sent as many functions as it is to run."""
+        return self._functions_left <= 0
+
+    def can_send_ahead(self, task: Task) -> bool:
+        """Whether a task may be sent before the last one has answered."""
+        if len(self._sent) >= self._depth or self._bytes + task.parcel.size > AHEAD_BYTES:
+            return False
+        if task.options.timeout_s is not None or self._functions_left < task.count:
+            return False  # A time limit begins when the task is sent.
+        return self._expected_s + _expected_s(task) <= AHEAD_S
+
+    def send(self, task: Task) -> None:
+        """Send a task to the worker, at the next `flush`."""
+        sent = Sent(task, self.worker.start(task.parcel), self.worker.link.written, _expected_s(task))
+        self._sent.append(sent)
+        self._expected_s += sent.expected_s
+        self._bytes += task.parcel.size
+        self._functions_left -= 0 if task.parcel.is_initializer else task.count
+
+    def flush(self) -> None:
+        """Let the worker have what was sent to it. EOFError if it died."""
+        self.worker.link.flush()
+
+    def outcomes(self, now: float) -> Iterator[tuple[Task, Outcome]]:
+        """Take in what has arrived: the tasks that have ended. Raises Broken if the worker must go."""
+        is_dead = False
+        for step in (self.worker.link.flush, self.worker.link.serve_arrived):
+            try:
+                step()
+            except EOFError:
+                is_dead = True  # Answers may have arrived before it died.
+        while self._sent and self._sent[0].answer.is_here:
+            sent = self._sent[0]
+            try:
+                outcome = self.worker.outcome(sent.task.parcel, sent.answer)
+            except Exception as error:
+                if payload.is_busy(error):
+                    raise Broken(
+                        "it still runs the function of a client that gave up", has_run=False
+                    ) from None
+                raise Broken(f"it answers with {error!r}", has_run=True) from None
+            self._sent.popleft()
+            self._note(sent, outcome, now)
+            yield sent.task, outcome
+        if is_dead:
+            has_run = bool(self._sent) and self._sent[0].end <= self.worker.link.sent
+            name = self._sent[0].task.name if has_run else "a function"
+            raise Broken(f"it died under {name}", has_run=has_run)
+
+    def tick(self, now: float) -> None:
+        """Do what is due at this time. Raises Broken if the function that runs is to be stopped."""
+        if not self._sent:
+            return
+        task = self._sent[0].task
+        timeout_s = task.options.timeout_s
+        if task.is_unwanted:
+            raise Killed
+        if timeout_s is not None and now - task.sent_at > timeout_s * task.count:
+            raise Overdue(timeout_s * task.count)
+        if task.parcel.prints and now - max(task.sent_at, self._answered_at) > OUTPUT_S:
+            self._printer = self._printer or Printer()
+            self.worker.show_output(task.parcel.id, self._printer)
+
+    def break_off(self, *, has_run: bool) -> tuple[Task | None, list[Task]]:
+        """End the connection; the task that was lost with the worker, if one has run, and all others."""
+        self._end_output()
+        self.worker.close()
+        tasks = self.tasks()
+        self._sent.clear()
+        return (tasks[0], tasks[1:]) if has_run and tasks else (None, tasks)
+
+    def _note(self, sent: Sent, outcome: Outcome, now: float) -> None:
+        sent.task.pace.note(outcome.seconds / sent.task.count)
+        # As with what a new acquaintance is lent: more each time it turns out well, little again if not.
+        self._depth = self._depth + 1 if outcome.seconds <= AHEAD_S else 1
+        self._answered_at = now
+        self._expected_s -= sent.expected_s
+        self._bytes -= sent.task.parcel.size
+        if outcome.output:
+            self._printer = self._printer or Printer()
+            self._printer.write(outcome.offset, outcome.output)
+        self._end_output()
+
+    def _end_output(self) -> None:
+        if self._printer is not None:
+            self._printer.finish()
+            self._printer = None
+
+
+def _expected_s(task: Task) -> float:
+    return _UNKNOWN_S if task.expected_s is None else task.expected_s

@@ -110,6 +110,11 @@ class RunningServer:
                 lambda: json.loads(connection.root.status())["busy"] == busy, f"busy is {busy}", within_s
             )
 
+    def idle_status(self) -> dict[str, Any]:
+        """The state once all workers are free: clients give them back by a word that they do not wait for."""
+        self.await_busy([0] * self.workers)
+        return self.status()
+
     def rows(self, event: str | None = None) -> list[dict[str, str]]:
         """The changes in the profile so far; or the rows of one event."""
         with (self.folder / "profiling" / f"results_{self.workers}.csv").open(newline="") as file:

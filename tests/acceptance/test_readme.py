@@ -27,18 +27,18 @@ def run_block(server: RunningServer, folder: Path, block: str) -> str:
 def test_the_first_example(server: RunningServer, tmp_path: Path):
     block = PYTHON_BLOCKS[0].replace("func(3).run()", "print(func(3).run())")
     assert run_block(server, tmp_path, block) == "9\n"
-    assert server.status()["finished"] == 1
+    assert server.idle_status()["finished"] == 1
 
 
 def test_the_executor(server: RunningServer, tmp_path: Path):
     assert run_block(server, tmp_path, PYTHON_BLOCKS[1]) == f"27 {sum(x**3 for x in range(1000))}\n"
-    assert server.status()["finished"] == 1001
+    assert server.idle_status()["finished"] == 1001
 
 
 def test_the_plain_client(server: RunningServer, tmp_path: Path):
     block = PYTHON_BLOCKS[2].replace("18811", str(server.port))
     assert run_block(server, tmp_path, f"{block}\nprint(result)\n") == "9\n"
-    assert server.status()["finished"] == 1
+    assert server.idle_status()["finished"] == 1
 
 
 def test_every_file_it_names_exists():

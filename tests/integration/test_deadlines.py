@@ -170,7 +170,7 @@ def test_a_worker_is_replaced_after_so_many_functions(start_server: Callable[...
     on_server = compute_this(server=server.address)(pid.__wrapped__)
     pids = [on_server().run() for _ in range(9)]
     assert [pids.count(one) for one in dict.fromkeys(pids)] == [3, 3, 3]
-    status = server.status()
+    status = server.idle_status()
     assert (status["finished"], status["failed"]) == (9, 0)
     with PoolExecutor(server.address) as pool:
         ran = [future.result(HANG_S) for future in [pool.submit(pid.__wrapped__) for _ in range(50)]]

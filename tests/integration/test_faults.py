@@ -238,8 +238,7 @@ def test_two_hundred_clients_on_four_workers_are_served_right_and_in_order(
     assert results == {number: number**2 for number in range(200)}
     leases = re.findall(r"(127\.0\.0\.1:\d+) leases worker", server.stderr())
     assert [name for name in leases if name in came] == came
-    server.await_busy([0, 0, 0, 0])
-    assert server.status()["finished"] == 204
+    assert server.idle_status()["finished"] == 204
 
 
 def test_a_function_of_thirty_five_seconds_returns(server: RunningServer):
@@ -280,8 +279,7 @@ def test_workers_killed_at_random_lose_only_what_ran_on_them(start_server: Calla
         ends = list(threads.map(call, range(300)))
     is_over.set()
     killer.join(HANG_S)
-    server.await_busy([0, 0])
-    status = server.status()
+    status = server.idle_status()
     assert status["finished"] == ends.count("done") > ends.count("lost") > 0
     # Also a worker that died in the hands of a client, before it got the function, counts as a failure.
     assert status["failed"] >= ends.count("lost")
@@ -299,9 +297,8 @@ def test_a_program_that_ends_with_calls_made_leaves_no_lease_behind(server: Runn
             for _ in range(4)
         ]
         assert [program.wait(HANG_S) for program in programs] == [0, 0, 0, 0]
-    server.await_busy([0, 0])
+    assert server.idle_status()["finished"] == 40
     assert server.worker_pids() == pids
-    assert server.status()["finished"] == 40
 
 
 def test_a_forked_child_makes_connections_of_its_own(server: RunningServer):
@@ -327,7 +324,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
     program = python(code, env={**os.environ, "COMPUTE_SERVER": server.address})
     # Typed into `-c`, the function has no text: it travels by value.
     assert program.wait(HANG_S) == 7
-    assert server.status()["finished"] == 4
+    assert server.idle_status()["finished"] == 4
 
 
 def leaves_a_thread_that_interrupts():

@@ -94,8 +94,7 @@ def test_a_thousand_clients_on_sixty_four_workers(start_server: Callable[..., Ru
     # As long as the first to be done was not, everybody was waiting or working.
     first_done = min(times[-1] for times in ends)
     assert jain([sum(time <= first_done for time in times) for times in ends]) >= 0.95
-    server.await_busy([0] * WORKERS)
-    status = server.status()
+    status = server.idle_status()
     assert (status["finished"], status["failed"], status["waiting"]) == (PROCESSES * THREADS * CALLS, 0, 0)
     eventually(lambda: process.num_fds() <= before[0] + 4, "descriptors are as before")
     eventually(lambda: process.num_threads() <= before[1] + 2, "threads are as before")

@@ -76,7 +76,7 @@ class Address(NamedTuple):
 
 def chosen(text: str | None = None) -> str:
     """The text of the address given, else the environment's COMPUTE_SERVER, else the default one."""
-    return text or os.environ.get(SERVER_VARIABLE) or str(Address.default())
+    return text if text is not None else os.environ.get(SERVER_VARIABLE) or str(Address.default())
 
 
 def is_loopback(address: Address) -> bool:

@@ -184,7 +184,8 @@ def parse(arguments: Sequence[str] | None) -> Any:
         help="let in every user of this machine: each can then run any code as you",
     )
     cli.add_tls(parser)
-    parser.add_argument("--owner", metavar="FD", type=int, help="a pipe: the server ends when that does")
+    # A pipe that whoever started the server holds open: when it closes, the server ends.
+    parser.add_argument("--owner", type=int, help=argparse.SUPPRESS)
     parser.add_argument("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
     options = parser.parse_args(arguments)
     if options.port and options.port + options.workers > 65535:

@@ -116,6 +116,7 @@ def test_the_example_says_how_to_start_a_server(taken_port: int):
         result, f"no server answers at localhost:{taken_port - 1}", "python3 server.py 2"
     )
     assert_is_one_helpful_line(script("challenge.py", "0", "--server", "a:b"), "'a:b' is not an address")
+    assert_is_one_helpful_line(script("challenge.py", "0", "--server", ""), "'' is not an address")
     wrong = {**os.environ, "COMPUTE_SERVER": "host:"}
     assert_is_one_helpful_line(script("challenge.py", "0", env=wrong), "'host:' is not an address")
 

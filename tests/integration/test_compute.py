@@ -22,6 +22,7 @@ import pytest
 import distribute_challenge
 from distribute_challenge import (
     PoolError,
+    PoolExecutor,
     ServerUnavailable,
     TaskNotSendable,
     WorkerLost,
@@ -305,8 +306,11 @@ def test_the_address_is_the_argument_or_the_environments(
     assert bare(3).run() == 9
     assert compute_this(server=two.address)(helper)(3).run() == 31
     assert (one.idle_status()["finished"], two.idle_status()["finished"]) == (1, 1)
-    with pytest.raises(ValueError, match="not an address"):
-        compute_this(server="nonsense:port")
+    for wrong in ("nonsense:port", ""):
+        with pytest.raises(ValueError, match="not an address"):
+            compute_this(server=wrong)
+        with pytest.raises(ValueError, match="not an address"):
+            PoolExecutor(wrong)
 
 
 @compute_this

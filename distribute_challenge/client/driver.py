@@ -49,6 +49,7 @@ class Driver:
 
         From now on at most `max_lanes` workers are used at once, each for about `max_tasks` functions.
         """
+        task.driver, task.future.task = self, task
         self._lanes.max_lanes, self._lanes.max_tasks = max_lanes, max_tasks
         self._post(task)
 

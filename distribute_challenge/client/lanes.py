@@ -86,9 +86,8 @@ class Lanes:
         """Have the tasks that wait never run."""
         while self._waiting:
             task = self._waiting.popleft()
-            if task.future.cancel():
-                task.future.set_running_or_notify_cancel()
-            else:  # It has run before, on a worker that was lost.
+            task.future.cancel()  # Refused by one that has run before, on a worker that was lost.
+            if task.begin(time.monotonic()):
                 task.fail(CancelledError())
 
     def kill_all(self) -> None:
@@ -112,7 +111,7 @@ class Lanes:
     def _open(self) -> None:
         """Get in line for one more worker if there is work for it: one place at a time, as others do."""
         while self._waiting and self._waiting[0].future.cancelled():
-            self._waiting.popleft().future.set_running_or_notify_cancel()
+            self._waiting.popleft().begin(time.monotonic())
         if self._opening or not self._waiting or len(self._lanes) >= self.max_lanes:
             return
         if any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):

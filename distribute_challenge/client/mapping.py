@@ -206,7 +206,7 @@ class Mapping:
             self._note(refused, 1)
             refused.set_exception(error)
             return
-        size = len(parcel.call.arguments) + (0 if parcel.large is None else parcel.large.size)
+        size = len(parcel.arguments) + (0 if parcel.large is None else parcel.large.size)
         self._bytes_per_item = size / count
         self._last_size = count
         task = Task(self._shipment.name, parcel, self._pace, self._options, count)

@@ -86,6 +86,6 @@ def _run_there(
 
 def _run_here(parcel: Parcel) -> Outcome:
     kind, content, seconds, buffers = _in_place.run(
-        parcel.source, parcel.call, () if parcel.large is None else parcel.large.load()
+        parcel.source, parcel.call(), () if parcel.large is None else parcel.large.load()
     )
     return Outcome(kind, content, seconds, 0, (), Parts(buffers, may_share=False).load())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 import os
 import threading
@@ -270,7 +269,6 @@ class PoolExecutor(Executor):
                 self._driver = Driver(connections, prepare)
                 self._drivers[:] = [self._driver]
             driver = self._driver
-            task.future.on_kill(functools.partial(driver.kill, task))
             driver.add(task, min(facts.workers, self._max_workers or facts.workers), facts.max_tasks)
 
     def parcel_chunk(

@@ -52,61 +52,68 @@ class Written(NamedTuple):
 class Parcel:
     """One call, ready to go.
 
-    `modules` are those of the user's own that it needs, `large` the buffers that travel beside it.
+    `modules` are those of the user's own that it needs, `large` the buffers that travel beside it. It holds
+    the call's parts itself, since many wait at once, and each object less is one that Python's collector of
+    garbage need not look at.
     """
 
-    __slots__ = ("call", "large", "modules", "size", "source")
+    __slots__ = ("arguments", "flags", "function", "id", "large", "modules", "scope", "size", "source")
 
     def __init__(
-        self, source: str, call: Call, modules: tuple[Module, ...], large: Parts | None = None
+        self,
+        source: str,
+        flags: int,
+        scope: bytes,
+        function: Written,
+        arguments: Written,
+        modules: tuple[Module, ...] = (),
+        large: Parts | None = None,
     ) -> None:
         self.source = source
+        self.flags = flags
+        self.id = _new_id()  # by which its output can be asked for
+        self.scope = scope  # the executor that it belongs to, if that has an initializer
+        self.function = function.data
+        self.arguments = arguments.data
         self.modules = modules
         self.large = large
-        self.call = call
-        self.size = len(source) + len(call.function) + len(call.arguments)  # about, in bytes
+        self.size = len(source) + len(function.data) + len(arguments.data)  # about, in bytes
         if large is not None:
             self.size += large.size
 
     @property
-    def id(self) -> bytes:
-        """By which its output can be asked for."""
-        return self.call.id
-
-    @property
     def prints(self) -> bool:
         """Whether its output is wanted."""
-        return bool(self.call.flags & PRINTS)
+        return bool(self.flags & PRINTS)
 
     @property
     def is_chunk(self) -> bool:
         """Whether it runs the function for each item of a list."""
-        return bool(self.call.flags & CHUNK)
+        return bool(self.flags & CHUNK)
 
     @property
     def is_initializer(self) -> bool:
         """Whether it runs the initializer of an executor."""
-        return bool(self.call.flags & INITIALIZER)
+        return bool(self.flags & INITIALIZER)
 
-    @property
-    def scope(self) -> bytes:
-        """The executor that it belongs to, if that has an initializer."""
-        return self.call.scope
+    def call(self, modules: bytes = b"") -> Call:
+        """The call itself."""
+        return Call(self.flags, self.id, self.scope, modules, self.function, self.arguments)
 
     def pack(self, sent: set[str], *, can_share: bool) -> bytes:
         """As bytes, for a connection on which modules with the digests in `sent` have gone before.
 
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
         """
-        call = self.call
+        modules = b""
         if self.modules:
             news = tuple(
                 module._replace(text=None) if module.digest in sent else module for module in self.modules
             )
             sent.update(module.digest for module in news)
-            call = call._replace(modules=pickle.dumps([tuple(module) for module in news]))
+            modules = pickle.dumps([tuple(module) for module in news])
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
-        return call.pack(buffers, SHARES if can_share else 0)
+        return self.call(modules).pack(buffers, SHARES if can_share else 0)
 
 
 class Shipment:
@@ -170,12 +177,11 @@ class Shipment:
         may_share: bool,
     ) -> Parcel:
         """The parts of a call together."""
-        call = Call(flags | PRINTS * prints, _new_id(), scope, b"", function.data, arguments.data)
         sources = self._modules(function.modules | arguments.modules)
         large = None
         if function.buffers or arguments.buffers:
             large = Parts([*function.buffers, *arguments.buffers], may_share=may_share)
-        parcel = Parcel(self.source, call, sources, large)
+        parcel = Parcel(self.source, flags | PRINTS * prints, scope, function, arguments, sources, large)
         if sources or parcel.size > _LARGE_BYTES:
             self._check_size(parcel)
         return parcel

@@ -7,6 +7,7 @@ as in plain RPyC.
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from typing import Any
 
 import rpyc
@@ -17,20 +18,24 @@ from distribute_challenge.wire.stream import SocketStream
 class FrameChannel(rpyc.Channel):
     """RPyC's channel, sending uncompressed and refusing frames over `max_frame_bytes`."""
 
-    __slots__ = ("_returned", "max_frame_bytes")
+    __slots__ = ("_ready", "max_frame_bytes")
 
     def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
         super().__init__(stream, compress=False)
         self.max_frame_bytes = max_frame_bytes
-        self._returned: bytes | None = None
+        self._ready: deque[bytes] = deque()  # what comes next: taken from the stream already
 
     def put_back(self, data: bytes) -> None:
         """Have the next `recv` give this frame, which the last one gave, again."""
-        self._returned = data
+        self._ready.appendleft(data)
 
     def poll(self, timeout: Any) -> bool:
         """Whether there is something to receive within `timeout` seconds."""
-        return self._returned is not None or bool(self.stream.poll(timeout))
+        return bool(self._ready) or bool(self.stream.poll(timeout))
+
+    def has_read_ahead(self) -> bool:
+        """Whether something was received that `recv` has not given."""
+        return bool(self._ready) or bool(self.stream.has_read_ahead())
 
     def send(self, data: bytes) -> None:
         """Send one frame."""
@@ -38,9 +43,8 @@ class FrameChannel(rpyc.Channel):
 
     def recv(self) -> bytes:
         """Receive one frame. EOFError, and the end of the connection, if it is too large or malformed."""
-        if self._returned is not None:
-            data, self._returned = self._returned, None
-            return data
+        if self._ready:
+            return self._ready.popleft()
         length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
         if length > self.max_frame_bytes:
             self._refuse(f"a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here")
@@ -52,6 +56,8 @@ class FrameChannel(rpyc.Channel):
 
     def has_frame(self) -> bool:
         """Whether `recv` will not wait: a whole frame is there, or the end of the connection."""
+        if self._ready:
+            return True
         size = self.FRAME_HEADER.size
         if not self.stream.fill(size):
             return False
@@ -61,7 +67,10 @@ class FrameChannel(rpyc.Channel):
         length, _ = self.FRAME_HEADER.unpack(header)
         if length > self.max_frame_bytes:
             return True
-        return bool(self.stream.fill(size + length + len(self.FLUSHER)))
+        if not self.stream.fill(size + length + len(self.FLUSHER)):
+            return False
+        self._separate()
+        return True
 
     def recv_arrived(self) -> list[bytes]:
         """All frames that have arrived whole. Does not wait. EOFError if there is nothing but the end."""
@@ -71,14 +80,15 @@ class FrameChannel(rpyc.Channel):
         try:
             while self.has_frame():
                 frames.append(self.recv())
-                self._recv_following(frames)
+                frames.extend(self._ready)
+                self._ready.clear()
         except EOFError:
             if not frames:
                 raise
         return frames
 
-    def _recv_following(self, frames: list[bytes]) -> None:
-        """Receive the plain frames that were read ahead, all at once."""
+    def _separate(self) -> None:
+        """Take the plain frames that were read ahead from the stream, all at once."""
         unpack, head = self.FRAME_HEADER.unpack_from, self.FRAME_HEADER.size
         buffer, position = self.stream.ahead()
         while position + head <= len(buffer):
@@ -86,7 +96,7 @@ class FrameChannel(rpyc.Channel):
             end = position + head + length
             if compressed or length > self.max_frame_bytes or buffer[end : end + 1] != self.FLUSHER:
                 break
-            frames.append(buffer[position + head : end])
+            self._ready.append(buffer[position + head : end])
             position = end + 1
         self.stream.skip_to(position)
 

@@ -21,7 +21,16 @@ from rpyc.core import brine, consts, vinegar
 from distribute_challenge.address import Address
 from distribute_challenge.tls import Tls
 from distribute_challenge.wire.frames import FrameChannel
-from distribute_challenge.wire.messages import EXCEPTION, REQUEST, MethodCall, number_part
+from distribute_challenge.wire.messages import (
+    EXCEPTION,
+    FIRST_NUMBER,
+    REQUEST,
+    MethodCall,
+    Parts,
+    load_content,
+    number_part,
+    split,
+)
 from distribute_challenge.wire.stream import GIBI, KIBI, TICK_S
 from distribute_challenge.wire.tls import encrypt, stream_over
 
@@ -83,8 +92,9 @@ class Link:
         self._socket = self._stream.sock
         self._channel = FrameChannel(self._stream, 64 * KIBI)
         self._socket.settimeout(ANSWER_TIMEOUT_S)
-        self._numbers = itertools.count()
-        self._answers: dict[int, Answer | str] = {}  # by number; of those not waited for, the method's name
+        self._numbers = itertools.count(FIRST_NUMBER)
+        # By their numbers, as they are written. Of those not waited for it is the method's name.
+        self._answers: dict[bytes, Answer | str] = {}
         self._root: Any = None
         self.has_heard = False  # whether the peer has said anything
 
@@ -201,14 +211,14 @@ class Link:
         """Close at once, without a goodbye, which would wait for a peer that is busy."""
         self._channel.close()
 
-    def _send(self, answer: Answer | str, content: bytes) -> None:
-        number = next(self._numbers)
+    def _send(self, answer: Answer | str, content: Parts) -> None:
+        number = number_part(next(self._numbers))
         self._answers[number] = answer
-        self._channel.send(b"".join((REQUEST, number_part(number), content)))
+        self._channel.send(b"".join((REQUEST, number, *content)))
 
     def _look_up(self, handler: int, boxed: tuple[Any, ...]) -> Any:
         answer = Answer(self)
-        self._send(answer, brine.dump((handler, (consts.LABEL_TUPLE, boxed))))
+        self._send(answer, (brine.dump((handler, (consts.LABEL_TUPLE, boxed))),))
         self._wait(answer)
         if answer._is_error:
             raise _exception(answer._content)
@@ -231,7 +241,8 @@ class Link:
             self.close()
             raise EOFError("connection closed by peer")
         try:
-            number, content = brine.load(data[1:])
+            number, at = split(data)
+            content = load_content(data, at)
             answer = self._answers.pop(number)
         except Exception as error:
             self._refuse(f"what no RPyC peer sends ({error!r})")

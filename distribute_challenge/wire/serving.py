@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import rpyc
-from rpyc.core import brine, consts, vinegar
+from rpyc.core import brine, vinegar
 from rpyc.lib import get_id_pack
 
 from distribute_challenge.wire.frames import FrameChannel
-from distribute_challenge.wire.messages import EXCEPTION, REPLY, REQUEST, MethodCall
+from distribute_challenge.wire.messages import EXCEPTION, REPLY, REQUEST, MethodCall, value_content
 
 _PREFIX = "exposed_"
 
@@ -46,7 +46,7 @@ class Served:
 
     def has_read_ahead(self) -> bool:
         """Whether something was received that has not been taken in."""
-        return bool(self._channel.stream.has_read_ahead())
+        return self._channel.has_read_ahead()
 
     def has_message(self) -> bool:
         """Whether a message has arrived whole, or the end of the connection."""
@@ -83,11 +83,11 @@ class Served:
         if place:
             self._methods.insert(0, self._methods.pop(place))
         try:
-            kind, content = REPLY, brine.dump((consts.LABEL_VALUE, method(*args)))
+            kind, content = REPLY, value_content(method(*args))
         except BaseException:  # As RPyC has it: whatever that is, it is the caller's.
             exception = vinegar.dump(
                 *sys.exc_info(), include_local_traceback=self._shows_traceback, include_local_version=True
             )
-            kind, content = EXCEPTION, brine.dump(exception)
-        self._channel.send(b"".join((kind, number, content)))
+            kind, content = EXCEPTION, (brine.dump(exception),)
+        self._channel.send(b"".join((kind, number, *content)))
         return True

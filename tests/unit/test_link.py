@@ -14,7 +14,7 @@ from rpyc.utils.server import ThreadedServer
 from distribute_challenge.address import Address
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.link import Link, Method
-from distribute_challenge.wire.messages import REPLY
+from distribute_challenge.wire.messages import FIRST_NUMBER, REPLY
 from tests.running import HANG_S, eventually
 
 # Stock RPyC's threads may fall over a connection that ends while they look at it.
@@ -165,7 +165,7 @@ def test_the_last_answer_and_the_end_may_come_together():
         there, _ = listener.accept()
         with there:
             there.recv(1000)
-            message = REPLY + brine.dump((0, (consts.LABEL_VALUE, 11)))
+            message = REPLY + brine.dump((FIRST_NUMBER, (consts.LABEL_VALUE, 11)))
             there.sendall(len(message).to_bytes(4, "big") + b"\0" + message + b"\n")
         eventually(lambda: has_ended(link), "the end is told, too")
         assert answer.is_here

@@ -150,4 +150,5 @@ class Pipeline:
 
 
 def _expected_s(task: Task) -> float:
-    return _UNKNOWN_S if task.expected_s is None else task.expected_s
+    expected_s = task.expected_s
+    return _UNKNOWN_S if expected_s is None else expected_s

@@ -124,7 +124,8 @@ class Task:
     @property
     def expected_s(self) -> float | None:
         """How long it will take, if that is known."""
-        return None if self.pace.seconds is None else self.pace.seconds * self.count
+        seconds = self.pace.seconds
+        return None if seconds is None else seconds * self.count
 
     def complete(self, outcome: Outcome) -> None:
         """Give the future its result."""

@@ -73,12 +73,12 @@ class Unchanged:
         for space, names, values in self._spaces:
             if tuple(space) != names or not all(map(operator.is_, space.values(), values)):
                 return False
-        return all(
-            is_bare(function)
-            and not function.__annotations__  # Of a text there are none.
-            and all(map(operator.is_, _state(function), before))
-            for function, before in self._functions
-        )
+        for function, before in self._functions:
+            if not is_bare(function) or function.__annotations__:  # Of a text there are none.
+                return False
+            if not all(map(operator.is_, _state(function), before)):
+                return False
+        return True
 
 
 def _is_constant(loaded: Loaded) -> bool:

@@ -61,7 +61,7 @@ class Runner:
             # A thread that the function has left may still change its global names.
             if known is not None and threading.active_count() <= threads:
                 self._kept.put((source, call.function), known)
-        return dump_value(name, value)._replace(seconds=seconds)
+        return dump_value(name, value, seconds)
 
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
@@ -178,7 +178,7 @@ async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:
     return [item async for item in items]
 
 
-def dump_value(name: str, value: Any, *, aside: bool = True) -> Result:
+def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = True) -> Result:
     """What a function returned, which may turn out not to travel; with its large buffers `aside`, or not."""
     large = Collector() if aside else None
     try:
@@ -194,8 +194,9 @@ def dump_value(name: str, value: Any, *, aside: bool = True) -> Result:
     except BaseException as problem:
         reason = payload.describe(problem)
         text = f"{name} returned a {type(value).__name__} that does not travel back ({reason})"
-        return Result(FAILURE, payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler))
-    return Result(VALUE, content, 0.0, large.buffers if large is not None else ())
+        content = payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler)
+        return Result(FAILURE, content, seconds)
+    return Result(VALUE, content, seconds, large.buffers if large is not None else ())
 
 
 def failure(error: BaseException) -> bytes:

@@ -15,6 +15,7 @@ from distribute_challenge.client.inside import is_inside
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.errors import AccessDenied, ServerUnavailable
 from distribute_challenge.tls import Tls
+from distribute_challenge.wire import regions
 
 MAX_IDLE = 8
 _RETRY_S = 0.1
@@ -138,7 +139,8 @@ class Connections:
                 connection.close()
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and give back the memory that was kept for large values."""
+        regions.let_go()
         with self._lock:
             idle: list[ServerConnection | WorkerConnection] = [*self._servers, *self._workers.values()]
             self._servers.clear()

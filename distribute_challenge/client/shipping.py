@@ -16,7 +16,7 @@ from distribute_challenge.client.text import find_text, not_ours
 from distribute_challenge.client.unchanged import Unchanged, watch
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.buffers import Buffer, BytesWrapper, Collector, Parts
+from distribute_challenge.wire.buffers import BytesWrapper, Collector, Parts
 from distribute_challenge.wire.payload import (
     CHUNK,
     INITIALIZER,
@@ -27,6 +27,7 @@ from distribute_challenge.wire.payload import (
     Call,
     Module,
 )
+from distribute_challenge.wire.regions import Buffer
 
 _LARGE_BYTES = 1 << 20  # What is smaller need not be looked at closely.
 _LAST_ID = (1 << 64) - 1

@@ -13,8 +13,8 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from distribute_challenge.wire.buffers import Buffer
 from distribute_challenge.wire.definition import Definition, Values, bare, fill, finish, new_namespace
+from distribute_challenge.wire.regions import Buffer
 from distribute_challenge.wire.reuse import Kept, Loaded, Namespaces, Unchanged, watch
 
 Reduced = tuple[Any, ...]

@@ -24,8 +24,9 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from distribute_challenge.wire.buffers import Buffer, Collector
+from distribute_challenge.wire.buffers import Collector
 from distribute_challenge.wire.buffers import unpack as unpack_buffers
+from distribute_challenge.wire.regions import Buffer
 
 PROTOCOL = 5
 _MAX_TEXT = 1 << 20

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from distribute_challenge.wire import payload
-from distribute_challenge.wire.buffers import Buffer, BytesWrapper, Collector
+from distribute_challenge.wire.buffers import BytesWrapper, Collector
 from distribute_challenge.wire.functions import load_call
 from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call, Result
+from distribute_challenge.wire.regions import Buffer
 from distribute_challenge.wire.reuse import Kept, Loaded
 
 MAX_SCOPES = 1000  # Executors whose initializer a process remembers.

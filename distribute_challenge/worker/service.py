@@ -14,10 +14,11 @@ from typing import Any
 import rpyc
 from rpyc.core import brine
 
-from distribute_challenge.wire import payload
-from distribute_challenge.wire.buffers import Buffer, Parts, Probe, Region, tell_secret
+from distribute_challenge.wire import payload, regions
+from distribute_challenge.wire.buffers import Parts, Probe, tell_secret
 from distribute_challenge.wire.buffers import unpack as unpack_buffers
 from distribute_challenge.wire.payload import PRINTS, SHARES, Call, Module, Piece, Result
+from distribute_challenge.wire.regions import Buffer, Region
 from distribute_challenge.wire.running import Runner, failure
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ShippedModules
@@ -91,6 +92,7 @@ class WorkerService(rpyc.Service):
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""
         self._held.clear()
+        regions.let_go()
 
     def exposed_run_code(self, source: str, call: bytes | None = None) -> Any:
         """Run a function; with `call`, the outcome as bytes, else what `source` bound to `result`."""

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor, TaskTimeout, WorkerLost, compute_this
+from distribute_challenge.wire import regions
 from distribute_challenge.wire.buffers import LARGE_BYTES
 from tests.running import HANG_S, RunningServer, connect, eventually
 
@@ -118,16 +119,44 @@ def test_more_large_values_than_descriptors_may_be_used_for(server: RunningServe
 
 
 def test_nothing_stays_open(server: RunningServer):
+    regions.let_go()
     before = memory_files(os.getpid())
     pids = server.worker_pids()
     with PoolExecutor(server.address) as pool:
-        results = list(pool.map(doubled_in_place, [np.zeros(COUNT)] * 10))
         compute_this(doubled_in_place)(np.zeros(COUNT)).run()
-        # One file is the worker's own: the probe by which clients find out whether they can open it.
-        eventually(lambda: all(memory_files(pid) <= 1 for pid in pids), "the workers have let go")
+        results = list(pool.map(doubled_in_place, [np.zeros(COUNT)] * 10))
+    # One file is the worker's own: the probe by which clients find out whether they can open it.
+    eventually(lambda: all(memory_files(pid) <= 1 for pid in pids), "the workers have let go")
     assert memory_files(os.getpid()) > before
     del results
     assert memory_files(os.getpid()) == before
+
+
+def test_results_that_are_kept_are_not_written_over(server: RunningServer):
+    """A file is used again only when nobody has what was in it."""
+    call = compute_this(doubled_in_place)
+    kept = {}
+    for number in range(30):
+        result = call(np.full(COUNT, number)).run()
+        if number % 3:
+            kept[number] = result
+        del result
+    assert all((result == 2 * number).all() for number, result in kept.items())
+
+
+def keeps_and_returns(array):
+    import builtins
+
+    kept = vars(builtins).setdefault("kept", [])
+    kept.append(array)
+    return [int(one[0]) for one in kept], [int(one[-1]) for one in kept]
+
+
+def test_arguments_that_a_worker_keeps_are_not_written_over(server: RunningServer):
+    with PoolExecutor(server.address, max_workers=1) as pool:
+        for number in range(10):
+            firsts, lasts = pool.submit(keeps_and_returns, np.full(COUNT, number)).result(HANG_S)
+            assert firsts == lasts == list(range(number + 1))
 
 
 def test_a_worker_that_dies_takes_its_files_along(server: RunningServer, tmp_path: Path):

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distribute_challenge.wire import buffers
-from distribute_challenge.wire.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts, Region, unpack
+from distribute_challenge.wire import regions
+from distribute_challenge.wire.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts, unpack
 
 A, B = bytes(range(256)) * 1024, b"b" * (LARGE_BYTES + 7)
 
 
 def descriptors() -> int:
     gc.collect()
+    regions.let_go()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -39,7 +40,7 @@ def test_buffers_arrive_as_they_were_and_may_be_written_to(can_share: bool, may_
 
 def test_what_a_receiver_writes_is_not_seen_by_the_next_one():
     parts = Parts([A], may_share=True)
-    (section,) = parts.pack(can_share=True)
+    section = b"".join(parts.pack(can_share=True))
     (first,) = unpack(memoryview(section))
     memoryview(first)[:4] = b"mine"
     (second,) = unpack(memoryview(section))
@@ -55,8 +56,8 @@ def test_buffers_are_taken_as_they_are_at_the_call():
 
 
 def test_a_file_that_has_gone_or_become_another_one_is_not_trusted():
-    region = Region([A])
-    section = region.describe()
+    parts = Parts([A], may_share=True)
+    section = b"".join(parts.pack(can_share=True))
     number = int.from_bytes(section[5:9], "big")
     other = os.memfd_create("other")
     os.truncate(other, len(A))
@@ -64,7 +65,8 @@ def test_a_file_that_has_gone_or_become_another_one_is_not_trusted():
     with pytest.raises(ValueError, match="another one"):
         unpack(memoryview(section))
     os.close(other)
-    del region
+    del parts
+    regions.let_go()
     with pytest.raises(ValueError, match="cannot be read"):
         unpack(memoryview(section))
 
@@ -81,10 +83,72 @@ def test_only_large_buffers_leave_the_pickle():
 
 
 def test_not_more_descriptors_are_taken_than_allowed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(buffers, "MAX_OPEN", len(buffers._mappings) + len(buffers._regions) + 2)
+    monkeypatch.setattr(regions, "MAX_OPEN", len(regions._mappings) + len(regions._regions) + 2)
     before = descriptors()
     parts = [Parts([A], may_share=True) for _ in range(5)]
     assert sum(part.region is not None for part in parts) >= 2
     received = [unpack(memoryview(b"".join(part.pack(can_share=True)))) for part in parts]
     assert all(bytes(buffer) == A for (buffer,) in received)
     assert descriptors() <= before + 8
+
+
+def test_a_file_is_used_again_once_nobody_has_it():
+    regions.let_go()
+
+    def place(parts: Parts) -> bytes:
+        return b"".join(parts.pack(can_share=True))[1:25]  # process, descriptor, device and inode
+
+    first = Parts([A], may_share=True)
+    where = place(first)
+    (held,) = unpack(memoryview(b"".join(first.pack(can_share=True))))
+    del first
+    second = Parts([B[: len(A)]], may_share=True)
+    assert place(second) != where
+    assert bytes(held) == A
+    del held, second
+    third, fourth = (Parts([data], may_share=True) for data in (B[: len(A)], A))
+    assert where in (place(third), place(fourth))
+    for parts, data in ((third, B[: len(A)]), (fourth, A)):
+        (arrived,) = unpack(memoryview(b"".join(parts.pack(can_share=True))))
+        assert bytes(arrived) == data == bytes(parts.load()[0])
+
+
+def test_a_description_of_what_a_file_held_before_is_not_trusted():
+    regions.let_go()
+    parts = Parts([A], may_share=True)
+    section = b"".join(parts.pack(can_share=True))
+    del parts
+    parts = Parts([A], may_share=True)
+    assert b"".join(parts.pack(can_share=True))[:25] == section[:25]  # The same file, with other contents.
+    with pytest.raises(ValueError, match="another one"):
+        unpack(memoryview(section))
+
+
+def test_only_so_much_memory_is_kept():
+    before = descriptors()
+    sizes = [regions.MIN_SPARE_BYTES, 1 << 20, 12 << 20, 12 << 20, 12 << 20, regions.MAX_SPARE_BYTES + 1]
+    parts = [Parts([bytes(size)], may_share=True) for size in [*sizes, 16]]
+    while parts:
+        del parts[0]
+        kept = [file.size for file in regions._spares._files]
+        assert len(kept) <= regions.MAX_SPARE
+        assert sum(kept) <= regions.MAX_SPARE_BYTES
+    assert [size >> 20 for size in kept] == [12, 12]
+    assert descriptors() == before
+
+
+def test_a_forked_child_has_files_of_its_own():
+    regions.let_go()
+    parts, spare = Parts([A], may_share=True), Parts([A], may_share=True)
+    section = b"".join(parts.pack(can_share=True))
+    del spare
+    child = os.fork()
+    if not child:
+        new = [Parts([B[: len(A)]], may_share=True) for _ in range(3)]
+        del parts, new
+        last = Parts([B[: len(A)]], may_share=True)
+        (arrived,) = unpack(memoryview(b"".join(last.pack(can_share=True))))
+        os._exit(0 if bytes(arrived) == B[: len(A)] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    (arrived,) = unpack(memoryview(section))
+    assert bytes(arrived) == A

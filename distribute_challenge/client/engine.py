@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import atexit
 import os
+from typing import Any
 
-from distribute_challenge.address import Address, chosen
+from distribute_challenge.address import SERVER_VARIABLE, Address, chosen
 from distribute_challenge.client import private
 from distribute_challenge.client.pool import PoolExecutor
-from distribute_challenge.tls import Tls
+from distribute_challenge.tls import VARIABLES, Tls
 
 # Connections belong to a process: a forked child makes its own.
 _Key = tuple[str, Tls | None, int]
 _pools: dict[_Key, PoolExecutor] = {}
+
+# What was asked for, and what the environment said then: to look at that takes longer than all else here.
+_Question = tuple[str | None, Tls | None, int, tuple[Any, ...]]
+_known: dict[_Question, PoolExecutor] = {}
+_NAMES = (SERVER_VARIABLE, *VARIABLES)
+_NAMES_INSIDE = tuple(map(os.fsencode, _NAMES))
 
 
 def executor_at(server: str | None, tls: Tls | None = None, wait_s: float = 0) -> PoolExecutor:
@@ -21,6 +28,16 @@ def executor_at(server: str | None, tls: Tls | None = None, wait_s: float = 0) -
     A server that is not there when it is first needed is waited for, at most as long as whoever needs it
     first says. Raises PoolError if the environment has some of the variables for TLS, and not all.
     """
+    inside = getattr(os.environ, "_data", None)  # As the environment is kept, where that is known.
+    said = map(os.environ.get, _NAMES) if inside is None else map(inside.get, _NAMES_INSIDE)
+    question = (server, tls, os.getpid(), tuple(said))
+    pool = _known.get(question)
+    if pool is None:
+        pool = _known[question] = _executor_at(server, tls, wait_s)
+    return pool
+
+
+def _executor_at(server: str | None, tls: Tls | None, wait_s: float) -> PoolExecutor:
     key = (chosen(server), Tls.choose(tls), os.getpid())
     pool = _pools.get(key)
     if pool is None:

@@ -48,6 +48,10 @@ class Served:
         """Whether something was received that has not been taken in."""
         return self._channel.has_read_ahead()
 
+    def spin(self) -> bool:
+        """Whether something arrives in the next moment: `SocketStream.spin`."""
+        return bool(self._channel.stream.spin())
+
     def has_message(self) -> bool:
         """Whether a message has arrived whole, or the end of the connection."""
         return self._channel.has_frame()

@@ -56,16 +56,24 @@ class _Task(Generic[T]):
 class _Guest:
     """A connection that the main thread serves for a while, and the end of that."""
 
-    __slots__ = ("_error", "_left", "served")
+    __slots__ = ("_error", "_left", "descriptor", "served")
 
     def __init__(self, served: Served) -> None:
         self.served = served
+        self.descriptor = served.fileno()
         self._error: BaseException | None = None
         self._left = threading.Lock()
         self._left.acquire()
 
-    def has_message_ahead(self) -> bool:
-        return self.served.has_read_ahead() and self.served.has_message()
+    def has_message_soon(self) -> bool:
+        """Whether a message is there, or comes in the next moment: the answer to what we have just sent.
+
+        What has arrived in part is not looked at again and again.
+        """
+        try:
+            return (self.served.has_read_ahead() or self.served.spin()) and self.served.has_message()
+        except EOFError:  # Serving it will tell.
+            return True
 
     def serve(self) -> bool:
         """Take in a message, if one has arrived whole; whether the connection goes on."""
@@ -157,16 +165,15 @@ class Execution:
                     task.run()
                 else:
                     if guest is not None:
-                        poller.unregister(guest.served)
+                        poller.unregister(guest.descriptor)
                         guest.leave()
                     guest = task
-                    poller.register(guest.served, select.POLLIN)
+                    poller.register(guest.descriptor, select.POLLIN)
                 del task  # While the worker is idle, nothing may hold on to the last call and its result.
-            elif (guest is not None and guest.has_message_ahead()) or self._await(poller):
+            elif (guest is not None and guest.has_message_soon()) or self._await(poller):
                 assert guest is not None
-                descriptor = guest.served.fileno()
                 if not guest.serve():
-                    poller.unregister(descriptor)
+                    poller.unregister(guest.descriptor)
                     guest = None
 
     def _await(self, poller: select.poll) -> bool:

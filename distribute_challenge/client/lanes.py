@@ -20,6 +20,7 @@ from distribute_challenge.client.peers import ServerConnection
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import PoolError
 
+PLENTY = 64  # A worker takes ten microseconds for the shortest of tasks.
 MAX_FAILED_LANES = 10  # in a row, without a task getting done
 
 
@@ -81,6 +82,12 @@ class Lanes:
     def wants_ticks(self) -> bool:
         """Whether there is something to do now and then, whatever arrives."""
         return any(lane.wants_ticks for lane in self._lanes)
+
+    @property
+    def have_plenty(self) -> bool:
+        """Whether no worker will have done all that was sent to it in the next moment."""
+        loads = [lane.load for lane in self._lanes if lane.state is State.WORKING]
+        return bool(loads) and min(loads) >= PLENTY
 
     def cancel_waiting(self) -> None:
         """Have the tasks that wait never run."""

@@ -1,7 +1,7 @@
 """`map`: items into chunks, chunks into tasks, and their results one by one as they come.
 
 At every moment only a bounded number of items is under way or waits to be consumed. The size of a chunk
-follows how long the function takes: about 10 ms of work, so that what a chunk costs beside it is small, and
+follows how long the function takes: about 15 ms of work, so that what a chunk costs beside it is small, and
 no worker sits on a long one while others have nothing to do.
 """
 
@@ -26,7 +26,7 @@ from distribute_challenge.wire.buffers import Parts
 from distribute_challenge.wire.payload import Results
 from distribute_challenge.wire.stream import MEBI
 
-CHUNK_S = 0.01
+CHUNK_S = 0.015
 CHUNK_BYTES = 16 * MEBI
 MAX_CHUNK = 2000
 MAX_GROWTH = 8  # from one chunk to the next

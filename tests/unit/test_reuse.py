@@ -103,7 +103,7 @@ def uses_a_package(x):
 
 def run(runner: Runner, shipment: Shipment, *args: Any) -> Any:
     parcel = shipment.parcel(args, {})
-    kind, content, seconds, _ = runner.run(parcel.source, parcel.call)
+    kind, content, seconds, _ = runner.run(parcel.source, parcel.call())
     return Outcome(kind, content, seconds, 0, ()).load()
 
 
@@ -137,14 +137,14 @@ def test_a_function_that_leaves_a_thread_is_not_kept():
     runner, shipment = Runner(), Shipment(starts_a_thread)
     parcel = shipment.parcel((), {})
     run(runner, shipment)
-    assert not runner.keeps(parcel.source, parcel.call)
+    assert not runner.keeps(parcel.source, parcel.call())
 
 
 def test_a_kept_function_is_the_same_one_again():
     runner, shipment = Runner(), Shipment(uses_a_helper)
     parcel = shipment.parcel((1,), {})
     run(runner, shipment, 1)
-    assert runner.keeps(parcel.source, parcel.call)
+    assert runner.keeps(parcel.source, parcel.call())
     assert shipment.dump_function(None) is shipment.dump_function(None)
 
 
@@ -152,12 +152,12 @@ def test_a_function_that_runs_is_not_called_again_by_another_call():
     kept, shipment = Kept(), Shipment(uses_a_helper)
     parcel = shipment.parcel((1,), {})
     (first, _, known), (second, _, _) = (
-        load_call(parcel.source, parcel.call.function, parcel.call.arguments, kept) for _ in range(2)
+        load_call(parcel.source, parcel.call().function, parcel.call().arguments, kept) for _ in range(2)
     )
     assert first.function is not second.function
     assert known is not None
-    kept.put((parcel.source, parcel.call.function), known)
-    third, *_ = load_call(parcel.source, parcel.call.function, parcel.call.arguments, kept)
+    kept.put((parcel.source, parcel.call().function), known)
+    third, *_ = load_call(parcel.source, parcel.call().function, parcel.call().arguments, kept)
     assert third.function is first.function
 
 
@@ -185,7 +185,7 @@ def test_what_may_change_inside_is_not_kept():
     runner, shipment = Runner(), Shipment(appends)
     parcel = shipment.parcel((1,), {})
     run(runner, shipment, 1)
-    assert not runner.keeps(parcel.source, parcel.call)
+    assert not runner.keeps(parcel.source, parcel.call())
     assert shipment.dump_function(None) is not shipment.dump_function(None)
 
 

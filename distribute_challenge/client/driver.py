@@ -24,7 +24,7 @@ from distribute_challenge.errors import PoolError
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.05  # How long the thread waits for another task before it ends.
-GATHER_S = 0.0005
+GATHER_S = 0.001
 
 
 class Driver:
@@ -41,7 +41,7 @@ class Driver:
         self._is_rung = False
         self._is_closing = False
         self._at_end: Callable[[], None] = _nothing
-        self._lanes = Lanes(connections, self._post, prepare)  # only for the thread
+        self._lanes = Lanes(connections, self._post, prepare)  # only for the thread, but for their limits
 
     # From any thread
 
@@ -127,11 +127,20 @@ class Driver:
         except BaseException as error:
             # Whatever that is, nobody may wait for ever.
             log.exception("the thread of an executor failed")
-            self._lanes.fail_all(PoolError(f"the thread of this executor failed: {error!r}"))
+            self._fail(PoolError(f"the thread of this executor failed: {error!r}"))
+
+    def _fail(self, error: Exception) -> None:
+        """End the thread, and all tasks with it, also those to come."""
+        try:
+            self._lanes.fail_all(error)
+        finally:
             with self._lock:
-                self._close_bell()
-                self._thread = None
-            self._do_what_was_posted()
+                left, self._inbox = self._inbox, deque()
+                action = self._leave()
+            for posted in left:
+                if isinstance(posted, Task):
+                    self._lanes.add(posted)
+            action()
 
     def _run_tasks(self) -> None:
         assert self._bell is not None
@@ -161,11 +170,16 @@ class Driver:
         with self._lock:
             if self._inbox:
                 return False
-            self._close_bell()
-            self._thread = None
-            action, self._at_end = self._at_end, _nothing
+            action = self._leave()
         action()
         return True
+
+    def _leave(self) -> Callable[[], None]:
+        """With the lock held: this thread is no more. What is to be called then."""
+        self._close_bell()
+        self._thread = None
+        action, self._at_end = self._at_end, _nothing
+        return action
 
     def _do_what_was_posted(self) -> None:
         with self._lock:

@@ -111,7 +111,7 @@ class Lane:
         return self.pipeline.worker.prepared
 
     def can_take(self, task: Task, now: float) -> bool:
-        """Whether a task may be sent now, perhaps ahead of its turn."""
+        """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
         if self.pipeline is None or self.has_to_yield or self._keeping is not None:
             return False
         if self.load:
@@ -158,24 +158,18 @@ class Lane:
 
     def serve(self, arrived: set[int], now: float) -> None:
         """Take in what has arrived on the descriptors in `arrived`, and do what is due at this time."""
-        if self.server.link.fileno() in arrived:
-            try:
+        try:
+            if self.server.link.fileno() in arrived:
                 self.server.link.flush()
                 self.server.link.serve_arrived()
-            except EOFError as error:
-                self._lose_server(error)
-                return
-        if self.state is State.WAITING:
-            self._take_port()
-        elif self.state is State.ENDING:
-            self._take_ending()
-        elif self.pipeline is not None:
-            if self.pipeline.worker.link.fileno() in arrived:
-                self._serve_worker(self.pipeline, now)
-            if self._keeping is not None and self._keeping.is_here:
-                answer, self._keeping = self._keeping, None
-                self.has_to_yield |= int(answer.value) > 0
-            self._tick(now)
+            self._take_answers(now)
+        except EOFError as error:
+            self._lose_server(error)
+        except Exception as error:
+            self._lose_server(EOFError(f"it sent what no server of a pool does: {error!r}"))
+        if self.pipeline is not None and self.pipeline.worker.link.fileno() in arrived:
+            self._serve_worker(self.pipeline, now)
+        self._tick(now)
 
     def free(self) -> None:
         """Give the worker back."""
@@ -210,11 +204,20 @@ class Lane:
 
     # Its steps
 
-    def _take_port(self) -> None:
-        if self._acquiring is None or not self._acquiring.is_here:
-            return
+    def _take_answers(self, now: float) -> None:
+        """Take in the server's answers, if they are here."""
+        if self.state is State.WAITING and self._acquiring is not None and self._acquiring.is_here:
+            self._take_port(self._acquiring)
+        elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
+            self._take_ending(self._recycling)
+        elif self._keeping is not None and self._keeping.is_here:
+            answer, self._keeping = self._keeping, None
+            self._kept_at = now
+            self.has_to_yield |= int(answer.value) > 0
+
+    def _take_port(self, answer: Answer) -> None:
         try:
-            self.port = self.server.port_in(self._acquiring)
+            self.port = self.server.port_in(answer)
         except ServerUnavailable as error:
             self.error = error
             self.state = State.CLOSED
@@ -242,7 +245,8 @@ class Lane:
         except Broken as broken:
             self._break(broken)
             return
-        if self.load and self._finished + self._failed and now - self._kept_at > TICK_S:
+        is_asked = self._keeping is not None
+        if self.load and not is_asked and self._finished + self._failed and now - self._kept_at > TICK_S:
             self._ask_to_keep()
 
     def _ask_to_keep(self) -> None:
@@ -254,7 +258,6 @@ class Lane:
             self._lose_server(error)
             return
         self._finished = self._failed = 0
-        self._kept_at = time.monotonic()
 
     def _break(self, broken: Broken) -> None:
         """Give up the worker: what ran there is lost, what was sent ahead is not."""
@@ -272,10 +275,8 @@ class Lane:
         except EOFError as error:
             self._lose_server(error)
 
-    def _take_ending(self) -> None:
-        if self._recycling is None or not self._recycling.is_here:
-            return
-        ending = Ending.from_json(self._recycling.value)
+    def _take_ending(self, answer: Answer) -> None:
+        ending = Ending.from_json(answer.value)
         name = self._lost.name if self._lost is not None else "nothing"
         error = self._broken.error(name, ending)
         if self._lost is not None and isinstance(error, WorkerLost) and self._lost.retries:

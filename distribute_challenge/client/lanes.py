@@ -1,7 +1,7 @@
 """The lanes of an executor, and the tasks that wait for them.
 
-Only the driver's thread touches them. Connections are made by threads of their own, so that no peer, however
-stuck, holds up another; they post what came of it to the driver's thread.
+Only the driver's thread touches them, but for their limits. Connections are made by threads of their own, so
+that no peer, however stuck, holds up another; they post what came of it to the driver's thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from distribute_challenge.client.peers import ServerConnection
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import PoolError
 
-PLENTY = 64  # A worker takes ten microseconds for the shortest of tasks.
+PLENTY = 128  # For as many a worker takes longer than outcomes gather.
 MAX_FAILED_LANES = 10  # in a row, without a task getting done
 
 
@@ -210,8 +210,15 @@ class Lanes:
             lane.take(first)
             return
         self._waiting.popleft()
-        if task.begin(now):
+        if not task.begin(now):
+            return
+        if task.is_unwanted:  # It was sent ahead to a worker that was lost, and is not to run any more.
+            task.fail(CancelledError())
+            return
+        try:
             lane.take(task)
+        except Exception as error:  # There is no memory for it, say.
+            task.fail(error)
 
     def _check_prepared(self, future: Any) -> None:
         error = future.exception()

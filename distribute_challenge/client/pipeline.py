@@ -69,9 +69,8 @@ class Pipeline:
             return False
         if task.options.timeout_s is not None or self._functions_left < task.count:
             return False  # A time limit begins when the task is sent.
-        if self._expected_s >= _UNKNOWN_S:
-            return False
-        return self._expected_s - self._sent[0].expected_s + _expected_s(task) <= AHEAD_S
+        running_s = self._sent[0].expected_s
+        return running_s <= AHEAD_S and self._expected_s - running_s + _expected_s(task) <= AHEAD_S
 
     def send(self, task: Task) -> None:
         """Send a task to the worker, at the next `flush`."""

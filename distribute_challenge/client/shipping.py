@@ -34,7 +34,7 @@ _LAST_ID = (1 << 64) - 1
 BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
 
 
-# Unique among all processes, without asking the system each time.
+# Unique among processes, but for forked ones, without asking the system each time.
 _ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
@@ -10,6 +12,8 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.pace import Pace
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.wire.payload import Outcome
+
+log = logging.getLogger(__name__)
 
 _PLAIN = Options()
 T = TypeVar("T")
@@ -135,11 +139,19 @@ class Task:
             self.fail(error)
         else:
             self.future.task = None
-            self.future.set_result(value)
+            _tell(self.future.set_result, value)
 
     def fail(self, error: BaseException) -> None:
         """Give the future an exception."""
         self.future.task = None  # Nothing of the task shall live as long as its future.
         if self.has_begun or self.future.set_running_or_notify_cancel():
             self.has_begun = True
-            self.future.set_exception(error)
+            _tell(self.future.set_exception, error)
+
+
+def _tell(give: Callable[[Any], None], what: Any) -> None:
+    """Give a future its end. A callback of its user's may raise anything, as by `sys.exit()`."""
+    try:
+        give(what)
+    except BaseException:
+        log.exception("a callback of a future raised")

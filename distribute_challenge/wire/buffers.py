@@ -65,14 +65,14 @@ class Parts:
         if self.region is None:
             self._copies = [bytes(view) for view in views]
 
-    def pack(self, *, can_share: bool) -> list[bytes]:
+    def pack(self, *, can_share: bool) -> list[Buffer]:
         """As bytes, one after another, for a receiver that can open our files or cannot."""
         if not self.size:
             return []
         if can_share and self.region is not None:
             return [_SHARED, self.region.describe()]
         copies: Sequence[Buffer] = self._copies if self.region is None else self.region.read()
-        return [_IN_PLACE, pack_sizes([len(copy) for copy in copies]), *map(bytes, copies)]
+        return [_IN_PLACE, pack_sizes([len(copy) for copy in copies]), *copies]
 
     def load(self) -> list[Buffer]:
         """The buffers, for who may write to them."""

@@ -26,7 +26,6 @@ from distribute_challenge.wire.messages import (
     FIRST_NUMBER,
     REQUEST,
     MethodCall,
-    Parts,
     load_content,
     number_part,
     split,
@@ -211,7 +210,7 @@ class Link:
         """Close at once, without a goodbye, which would wait for a peer that is busy."""
         self._channel.close()
 
-    def _send(self, answer: Answer | str, content: Parts) -> None:
+    def _send(self, answer: Answer | str, content: tuple[bytes, ...]) -> None:
         number = number_part(next(self._numbers))
         self._answers[number] = answer
         self._channel.send(b"".join((REQUEST, number, *content)))
@@ -236,7 +235,7 @@ class Link:
 
     def _take(self, data: bytes) -> None:
         self.has_heard = True
-        kind = data[:1]
+        kind, refusal = data[:1], None
         if kind == REQUEST:  # The peer says goodbye; there is nothing else that it may ask for.
             self.close()
             raise EOFError("connection closed by peer")
@@ -244,13 +243,14 @@ class Link:
             number, at = split(data)
             content = load_content(data, at)
             answer = self._answers.pop(number)
+            if kind == EXCEPTION and not isinstance(answer, Answer):
+                refusal = _exception(content)
         except Exception as error:
             self._refuse(f"what no RPyC peer sends ({error!r})")
-        is_error = kind == EXCEPTION
         if isinstance(answer, Answer):
-            answer.arrive(content, is_error=is_error)
-        elif is_error:
-            log.warning("%s was refused: %s", answer, _exception(content))
+            answer.arrive(content, is_error=kind == EXCEPTION)
+        elif refusal is not None:
+            log.warning("%s was refused: %s", answer, refusal)
 
     def _refuse(self, what: str) -> NoReturn:
         self.close()

@@ -19,9 +19,7 @@ from rpyc.core import brine, consts
 REQUEST, REPLY, EXCEPTION = (
     bytes([kind]) for kind in (consts.MSG_REQUEST, consts.MSG_REPLY, consts.MSG_EXCEPTION)
 )
-FIRST_NUMBER = 1000  # Smaller ones brine does not write as digits.
-
-Parts = tuple[bytes, ...]  # to be joined
+FIRST_NUMBER = 1000  # Those from 160 on brine writes as digits.
 
 _MARK = "where the arguments go"
 _LONGEST_NUMBER = 24
@@ -47,7 +45,7 @@ def split(message: bytes) -> tuple[bytes, int]:
     return message[1:at], at
 
 
-def value_content(value: Any) -> Parts:
+def value_content(value: Any) -> tuple[bytes, ...]:
     """The content of a reply: a plain value."""
     if type(value) is bytes:
         return _VALUE, *_bytes_parts(value)
@@ -75,7 +73,7 @@ class MethodCall:
         content = brine.dump((consts.HANDLE_CALL, (consts.LABEL_TUPLE, boxed)))
         self._before, self._after = content.split(brine.dump(_MARK))
 
-    def content(self, args: tuple[Any, ...]) -> Parts:
+    def content(self, args: tuple[Any, ...]) -> tuple[bytes, ...]:
         """A call with these arguments, plain values all."""
         if len(args) == 2 and type(args[0]) is str and type(args[1]) is bytes:
             text, data = args
@@ -89,20 +87,22 @@ class MethodCall:
         at = message.find(before, 2, 2 + _LONGEST_NUMBER + len(before))
         if at < 0 or not message.endswith(self._after):
             return None
-        return message[1:at], _load_args(message, at + len(before), len(message) - len(self._after))
+        args = _load_args(message, at + len(before), len(message) - len(self._after))
+        return None if args is None else (message[1:at], args)
 
 
-def _load_args(message: bytes, at: int, end: int) -> Any:
-    """The arguments of a call."""
+def _load_args(message: bytes, at: int, end: int) -> tuple[Any, ...] | None:
+    """The arguments of a call, if they, and nothing else, are written between two places in a message."""
     if message.startswith(_TEXT_AND, at) and (text := _bytes_at(message, at + len(_TEXT_AND))):
         data = _bytes_at(message, text[1], end)
         if data is not None:
             load = _load_text if text[1] - text[0] < _REMEMBERED else _load_text.__wrapped__
             return load(message[slice(*text)]), message[slice(*data)]
-    return brine.load(message[at:])
+    args = brine.load(message[at:])
+    return args if type(args) is tuple and brine.dump(args) == message[at:end] else None
 
 
-def _bytes_parts(data: bytes) -> Parts:
+def _bytes_parts(data: bytes) -> tuple[bytes, ...]:
     size = len(data)
     if size > 255:
         return brine.TAG_STR_L4 + brine.I4.pack(size), data

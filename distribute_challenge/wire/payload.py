@@ -53,7 +53,7 @@ class Call(NamedTuple):
     function: bytes
     arguments: bytes
 
-    def pack(self, buffers: Sequence[bytes] = (), more_flags: int = 0) -> bytes:
+    def pack(self, buffers: Sequence[Buffer] = (), more_flags: int = 0) -> bytes:
         """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
         flags, id_, scope, modules, function, arguments = self
         head = _CALL.pack(flags | more_flags, id_, scope, len(modules), len(function), len(arguments))
@@ -211,7 +211,7 @@ def dump(value: Any, pickler: Callable[[io.BytesIO, Collector | None], Any]) -> 
     return file.getvalue()
 
 
-def pack_outcome(result: Result, offset: int, output: tuple[Piece, ...], buffers: Iterable[bytes]) -> bytes:
+def pack_outcome(result: Result, offset: int, output: tuple[Piece, ...], buffers: Iterable[Buffer]) -> bytes:
     """An outcome as bytes, with those of its buffers. Raises OverflowError if they are too many."""
     printed = pickle.dumps((offset, output), PROTOCOL) if output else b""
     parts = [printed, result.content, *buffers]

@@ -25,7 +25,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 
-MAX_OPEN = 64  # Each takes a descriptor. What is beyond that goes the other way.
+MAX_OPEN = 64  # Each takes one or two descriptors. What is beyond that goes the other way.
 MAX_SPARE = 4  # How many files are kept,
 MIN_SPARE_BYTES = 1 << 18  # how large each is at least,
 MAX_SPARE_BYTES = 32 << 20  # and all together at most.
@@ -39,12 +39,13 @@ _STAMP_BYTES = 8
 
 
 class _File:
-    """An anonymous file of ours, all of whose pages are there."""
+    """An anonymous file of ours."""
 
-    def __init__(self, stamp: bytes, size: int, buffers: Sequence[Buffer]) -> None:
+    def __init__(self, stamp: bytes, size: int) -> None:
         """Raises OSError if the system has no such files, or no memory."""
         self.size = size
         self.process = os.getpid()
+        self._has_pages = False
         self._mapping: mmap.mmap | None = None
         made = os.memfd_create("buffers", os.MFD_CLOEXEC)
         try:
@@ -54,32 +55,37 @@ class _File:
             os.close(made)
         try:
             _write(self.descriptor, stamp, 0)
-            for offset, buffer in zip(_offsets([len(buffer) for buffer in buffers]), buffers, strict=True):
-                _write(self.descriptor, buffer, offset)
             self.status = os.fstat(self.descriptor)
         except BaseException:
             os.close(self.descriptor)
             raise
 
-    def rewrite(self, stamp: bytes, buffers: Sequence[Buffer]) -> None:
-        """Put other buffers in. Pages that are there need no system call to be written."""
+    def write(self, offsets: Sequence[int], buffers: Sequence[Buffer]) -> None:
+        """Put buffers in. The first time the system finds pages for them; later it is not needed any more."""
+        if not self._has_pages:
+            for offset, buffer in zip(offsets, buffers, strict=True):
+                _write(self.descriptor, buffer, offset)
+            self._has_pages = True
+            return
         if self._mapping is None:
             flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
             self._mapping = mmap.mmap(self.descriptor, self.size, flags=flags)
-        self._mapping[:_STAMP_BYTES] = stamp
         with memoryview(self._mapping) as view:
-            for offset, buffer in zip(_offsets([len(buffer) for buffer in buffers]), buffers, strict=True):
+            for offset, buffer in zip(offsets, buffers, strict=True):
                 view[offset : offset + len(buffer)] = buffer
 
-    def is_ours_alone(self) -> bool:
-        """Whether no other process has it open, or mapped."""
+    def claim(self, stamp: bytes) -> bool:
+        """Stamp it anew, unless another process has it open, or mapped; whether that was done."""
         try:
             # Who opens a leased file has the holder be sent a signal: it shall be one that harms nobody.
             fcntl.fcntl(self.descriptor, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-            fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError:
             return False
+        try:
+            os.pwrite(self.descriptor, stamp, 0)
+        finally:
+            fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return True
 
     def close(self) -> None:
@@ -99,11 +105,11 @@ class _Spares:
         self._files: list[_File] = []
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
-    def take(self, size: int) -> _File | None:
-        """A file of `size` bytes, or some more."""
+    def take(self, size: int, stamp: bytes) -> _File | None:
+        """A file of `size` bytes, or some more, with that stamp."""
         with self._lock:
             for file in reversed(list(self._files)):
-                if size <= file.size <= 2 * size and file.is_ours_alone() and file in self._files:
+                if size <= file.size <= 2 * size and file.claim(stamp) and file in self._files:
                     self._files.remove(file)
                     return file
         return None
@@ -140,15 +146,15 @@ class Region:
         """Raises OSError if the system has no such files, or no memory."""
         self._sizes = [len(buffer) for buffer in buffers]
         self._stamp = _new_stamp()
-        size = _offsets(self._sizes)[-1] + self._sizes[-1]
-        file = _spares.take(size)
-        if file is None:
-            file = _File(self._stamp, size, buffers)
+        self._offsets = _offsets(self._sizes)
+        size = self._offsets[-1] + self._sizes[-1]
+        self._file = file = _spares.take(size, self._stamp) or _File(self._stamp, size)
+        try:
+            file.write(self._offsets, buffers)
             weakref.finalize(self, _spares.put, file)
-        else:
-            weakref.finalize(self, _spares.put, file)
-            file.rewrite(self._stamp, buffers)
-        self._file = file
+        except BaseException:
+            file.close()
+            raise
         _regions.add(self)
 
     def describe(self) -> bytes:
@@ -158,12 +164,15 @@ class Region:
         return _REGION.pack(*place, self._stamp) + pack_sizes(self._sizes)
 
     def read(self) -> list[bytearray]:
-        """The buffers, copied out of it."""
-        places = zip(self._sizes, _offsets(self._sizes), strict=True)
-        return [_read(self._file.descriptor, size, offset) for size, offset in places]
+        """The buffers, copied out of it. Raises OSError in a forked child, if it is another region by now."""
+        file = self._file.descriptor
+        if os.pread(file, _STAMP_BYTES, 0) != self._stamp:
+            raise OSError("the file with these buffers is the parent's, which uses it for others by now")
+        places = zip(self._sizes, self._offsets, strict=True)
+        return [_read(file, size, offset) for size, offset in places]
 
 
-# Regions of ours, and mappings of others'. Who is forgotten here has been closed.
+# Regions of ours, and mappings of others'. Who is forgotten here is not in use any more.
 _regions: weakref.WeakSet[Region] = weakref.WeakSet()
 _mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 

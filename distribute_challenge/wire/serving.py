@@ -82,8 +82,6 @@ class Served:
         else:
             return False
         number, args = found
-        if type(args) is not tuple:
-            return False
         if place:
             self._methods.insert(0, self._methods.pop(place))
         try:

@@ -7,6 +7,7 @@ import functools
 import gc
 import pickle
 import sys
+import threading
 import time
 import types
 from typing import Any
@@ -36,11 +37,14 @@ class Worker:
         self._runner = Runner()
         self._modules = ShippedModules()
         self._has_to_collect = False
+        self._probe_lock = threading.Lock()
+        self._probe: Probe | None = None
 
-    @functools.cached_property
     def probe(self) -> Probe:
-        """By which a caller learns whether it can open our files."""
-        return Probe()
+        """By which a caller learns whether it can open our files. Raises OSError or AttributeError."""
+        with self._probe_lock:
+            self._probe = self._probe or Probe()
+            return self._probe
 
     def run(self, source: str, data: bytes) -> tuple[bytes, Region | None]:
         """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any."""
@@ -114,7 +118,7 @@ class WorkerService(rpyc.Service):
         if type(probe) is not bytes:
             raise TypeError("share takes the description of a probe, as bytes")
         try:
-            return tell_secret(probe), self._worker.probe.description
+            return tell_secret(probe), self._worker.probe().description
         except (OSError, AttributeError) as error:
             raise RuntimeError(f"no memory can be shared here: {error}") from None
 

@@ -38,7 +38,8 @@ class Connections:
         # Memory, with the workers, if they are on this machine.
         self.may_share = tls is None and is_loopback(address)
         self._tls = tls
-        self._wait_s = wait_s  # for the server to come up, once
+        self.wait_s = wait_s  # for the server to come up, as long as it was never there
+        self._was_there = False
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
@@ -79,7 +80,7 @@ class Connections:
 
     def new_server(self) -> ServerConnection:
         """A new server connection. Raises ServerUnavailable or AccessDenied."""
-        deadline = time.monotonic() + self._wait_s
+        deadline = time.monotonic() + (0 if self._was_there else self.wait_s)
         was_denied = False
         while True:
             try:
@@ -93,7 +94,7 @@ class Connections:
                     raise
                 time.sleep(_RETRY_S)  # Nothing tells when a server comes up.
             else:
-                self._wait_s = 0
+                self._was_there = True
                 return server
 
     def put_server(self, server: ServerConnection) -> None:

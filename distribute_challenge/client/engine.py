@@ -25,23 +25,24 @@ _NAMES_INSIDE = tuple(map(os.fsencode, _NAMES))
 def executor_at(server: str | None, tls: Tls | None = None, wait_s: float = 0) -> PoolExecutor:
     """This process's executor on the pool at an address, closed when the program ends.
 
-    A server that is not there when it is first needed is waited for, at most as long as whoever needs it
-    first says. Raises PoolError if the environment has some of the variables for TLS, and not all.
+    A server that was never there yet is waited for from now on, at most `wait_s` seconds. Raises PoolError
+    if the environment has some of the variables for TLS, and not all.
     """
     inside = getattr(os.environ, "_data", None)  # As the environment is kept, where that is known.
     said = map(os.environ.get, _NAMES) if inside is None else map(inside.get, _NAMES_INSIDE)
     question = (server, tls, os.getpid(), tuple(said))
     pool = _known.get(question)
     if pool is None:
-        pool = _known[question] = _executor_at(server, tls, wait_s)
+        pool = _known[question] = _executor_at(server, tls)
+    pool.wait_for_server(wait_s)
     return pool
 
 
-def _executor_at(server: str | None, tls: Tls | None, wait_s: float) -> PoolExecutor:
+def _executor_at(server: str | None, tls: Tls | None) -> PoolExecutor:
     key = (chosen(server), Tls.choose(tls), os.getpid())
     pool = _pools.get(key)
     if pool is None:
-        mine = PoolExecutor(key[0], tls=key[1], wait=wait_s)
+        mine = PoolExecutor(key[0], tls=key[1])
         pool = _pools.setdefault(key, mine)  # In one step: another thread may have been faster.
         if pool is mine:
             atexit.register(_close, key)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.pace import Pace
 from distribute_challenge.client.shipping import Parcel, Shipment, Written
-from distribute_challenge.client.tasks import Task
+from distribute_challenge.client.tasks import Task, TaskFuture
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire.buffers import Parts
 from distribute_challenge.wire.payload import Results
@@ -137,6 +137,9 @@ class Mapping:
                     self._fill()
             if self._failure is not None:
                 raise self._failure
+        except KeyboardInterrupt:
+            self._kill()
+            raise
         finally:
             self._cancel()
 
@@ -165,6 +168,12 @@ class Mapping:
                 self._chunks.remove(future)
                 return future
             self._fill()
+
+    def _kill(self) -> None:
+        """What runs is stopped, as Ctrl-C does everywhere else."""
+        for future in self._chunks:
+            if isinstance(future, TaskFuture):
+                future.kill()
 
     def _cancel(self) -> None:
         """What has not run yet does not."""

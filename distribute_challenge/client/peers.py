@@ -119,7 +119,8 @@ class ServerConnection:
         """What to tell the user when the server does not answer."""
         return ServerUnavailable(
             f"no server answers at {self._address} ({error}): start one with `python3 server.py 2`, "
-            f'or say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER'
+            'say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER, or have a private '
+            'one with server="local://2"'
         )
 
     def _denied(self, error: Exception) -> AccessDenied:

@@ -84,7 +84,10 @@ class PoolExecutor(Executor):
         tls: Tls | None = None,
     ) -> None:
         if server is not None and not isinstance(server, str):
-            raise TypeError(f"server is an address, HOST:PORT, not {server!r}")
+            raise TypeError(
+                f"server is an address, HOST:PORT or local://WORKERS, not {server!r} "
+                "(max_workers= has to be named)"
+            )
         if max_workers is not None and operator.index(max_workers) <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -154,6 +157,10 @@ class PoolExecutor(Executor):
             progress=progress,
         )
 
+    def __repr__(self) -> str:
+        where = f"local://{self._private.workers}" if self._private is not None else str(self._address)
+        return f"<PoolExecutor at {where}>"
+
     def kill(self, future: Future[Any]) -> bool:
         """Stop the function of a future of this executor, also while it runs: `TaskFuture.kill`."""
         if not isinstance(future, TaskFuture):
@@ -190,6 +197,12 @@ class PoolExecutor(Executor):
             self._private.close()
 
     # What `compute_this` and `Mapping` build on
+
+    def wait_for_server(self, wait_s: float) -> None:
+        """From now on, wait so long for a server that was never there."""
+        self._wait_s = wait_s
+        if self._known_connections is not None:
+            self._known_connections.wait_s = wait_s
 
     def run_call(
         self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options

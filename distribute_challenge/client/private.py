@@ -35,7 +35,7 @@ class PrivateServer:
     """The server's process. It ends when the pipe that we hold does."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
+        self.workers = workers
         self._lock = threading.Lock()  # guards all that follows
         self._process: subprocess.Popen[str] | None = None
         self._address: Address | None = None
@@ -71,7 +71,7 @@ class PrivateServer:
     def _start(self) -> Address:
         owned, self._owner = os.pipe()
         _running.add(self)
-        command = [sys.executable, _MAIN, str(self._workers), "--port", "0", "--profile", "none"]
+        command = [sys.executable, _MAIN, str(self.workers), "--port", "0", "--profile", "none"]
         try:
             self._process = subprocess.Popen(
                 [*command, "--owner", str(owned)],

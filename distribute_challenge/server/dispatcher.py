@@ -104,8 +104,8 @@ class Dispatcher:
             self._scheduler.keep(caller, worker, finished, failed)
             self._count(worker, finished + failed)
             self._note(COUNTS_ONLY, None)
-            # Who is asked to give a worker back that has run enough is told that somebody waits.
-            return max(self._scheduler.waiting, int(self._is_worn(worker, 0)))
+            # Who is to give a worker back, since it has run enough or we stop, is told that somebody waits.
+            return max(self._scheduler.waiting, int(self._is_worn(worker, 0) or self._is_closed))
 
     def recycle(self, caller: Caller, worker: int) -> WorkerProcess:
         """End a lease and kill its worker; returns the process that was lost. Raises as `free` does."""

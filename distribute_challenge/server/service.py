@@ -43,10 +43,10 @@ class Pool:
 
     def worker(self, port: object) -> int:
         """The number of the worker on a port. Raises ValueError if there is none."""
-        if type(port) is not int or port not in self._workers:
-            raise ValueError(
-                f"no worker of this pool has the port {port if type(port) is int else type(port)}"
-            )
+        if type(port) is not int:
+            raise ValueError(f"a worker's port is an int, not a {type(port).__name__}")
+        if port not in self._workers:
+            raise ValueError(f"no worker of this pool has the port {port}")
         return self._workers[port]
 
 

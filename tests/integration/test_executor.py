@@ -383,6 +383,16 @@ def test_a_server_that_is_not_there_yet_can_be_waited_for(
         assert waiting.result(HANG_S) == 9
 
 
+def test_each_function_says_how_long_it_waits_for_the_server():
+    address = f"localhost:{20_000 + os.getpid() % 10_000}"
+    hasty, patient = (compute_this(server=address, wait=wait)(square) for wait in (0, 2))
+    for call, is_patient in ((hasty, False), (patient, True), (hasty, False)):
+        began = time.monotonic()
+        with pytest.raises(ServerUnavailable):
+            call(3).run()
+        assert (time.monotonic() - began >= 2) == is_patient
+
+
 class Full:
     """A standard output that takes nothing."""
 

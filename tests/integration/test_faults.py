@@ -16,7 +16,7 @@ import psutil
 import pytest
 import rpyc
 
-from distribute_challenge import PoolExecutor, WorkerLost, compute_this
+from distribute_challenge import PoolExecutor, ServerUnavailable, WorkerLost, compute_this
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_running
 
 WAITING_CLIENT = "import rpyc, sys; rpyc.connect('127.0.0.1', int(sys.argv[1])).root.acquire_worker()"
@@ -161,6 +161,30 @@ def test_running_functions_have_their_time_of_grace(
         assert answer.value == "done"
         client.root.free_worker(port)
         assert server.process.wait(HANG_S) == 0
+
+
+def test_a_server_that_stops_begins_nothing_more(start_server: Callable[..., RunningServer], tmp_path: Path):
+    """Who has many tasks keeps its workers while there is work, but not for the whole time of grace."""
+    server = start_server(2, "--grace", "60")
+    began = tmp_path / "began"
+    with PoolExecutor(server.address) as pool:
+        futures = [pool.submit(begins_and_waits, str(began), number) for number in range(100)]
+        eventually(lambda: began.exists() and began.read_text().count("\n") > 4, "some have run")
+        server.process.terminate()
+        assert server.process.wait(HANG_S) == 0
+        ends = [future.exception(HANG_S) for future in futures]
+    assert {type(end) for end in ends} == {type(None), ServerUnavailable}
+    # Each function that has begun has ended, and most have never begun.
+    assert began.read_text().count("\n") == ends.count(None) < 30
+
+
+def begins_and_waits(path, number):
+    import pathlib
+    import time
+
+    with pathlib.Path(path).open("a") as file:
+        file.write(f"{number}\n")
+    time.sleep(0.15)
 
 
 @pytest.mark.parametrize("signals", [1, 2])

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import queue
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distribute_challenge import PoolExecutor
 from distribute_challenge.client.shipping import Parcel
-from tests.running import HANG_S, RunningServer, eventually
+from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 
 def square(x):
@@ -136,6 +140,38 @@ def test_a_task_that_cannot_be_sent_after_all_fails_alone(
             bad.result(HANG_S)
         assert (good.result(HANG_S), other.result(HANG_S)) == ("good", "other")
         assert pool.submit(square, 5).result(HANG_S) == 25
+
+
+INTERRUPTED = """
+import sys, time
+from distribute_challenge import compute_this
+
+@compute_this
+def waits(number):
+    import time
+    print("begun", flush=True)
+    time.sleep(600)
+
+list(waits.map(range(10)))
+"""
+
+
+def test_ctrl_c_while_a_map_is_waited_for_stops_its_functions(server: RunningServer, tmp_path: Path):
+    script = tmp_path / "program.py"
+    script.write_text(INTERRUPTED)
+    program = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "begun\n"
+    program.send_signal(signal.SIGINT)
+    _, stderr = program.communicate(timeout=HANG_S)
+    assert stderr.endswith("KeyboardInterrupt\n")
+    server.await_busy([0, 0])
 
 
 def test_ctrl_c_ends_one_worker_for_each_that_was_in_use(start_server: Callable[..., RunningServer]):

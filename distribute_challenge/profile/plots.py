@@ -81,7 +81,7 @@ def throughput(profile: Profile) -> Figure:
     axes.plot(grid, rates, color=BLUE, linewidth=1.4, label=f"over the last {short_time(window)}")
     name = f"overall: {significant(overall)}"
     axes.plot(profile.span_s, (overall, overall), "--", color=ORANGE, linewidth=1.6, label=name)
-    axes.set_ylim(0, max(float(rates.max()), overall) * 1.25 or 1)
+    axes.set_ylim(0, max(float(np.max(rates)), overall) * 1.25 or 1)
     axes.set_ylabel(f"tasks per second\n(sliding window of {short_time(window)})")
     axes.legend(loc="upper right", ncols=2, frameon=False)
     axes.set_title(f"Throughput: {significant(overall)} tasks per second", loc="left", fontsize=11)
@@ -174,7 +174,7 @@ def _show_waiting(profile: Profile, axes: Axes, grid: NDArray[np.float64]) -> No
         starts = np.unique(np.clip(np.searchsorted(times, grid, side="right") - 1, 0, None))
         times, waiting = times[starts], np.maximum.reduceat(waiting, starts)
     axes.fill_between(times, waiting, step="post", color=GREY, linewidth=0)
-    axes.set_ylim(0, max(float(waiting.max()), 1) * 1.4)  # The uppermost number stays inside.
+    axes.set_ylim(0, max(float(np.max(waiting)), 1) * 1.4)  # The uppermost number stays inside.
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     axes.set_ylabel("clients\nwaiting")
 

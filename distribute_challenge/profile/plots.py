@@ -166,7 +166,7 @@ def _show_losses(axes: Axes, marks: list[losses.Mark], above: float) -> None:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
 
 
-def _show_waiting(profile: Profile, axes: Axes, grid: NDArray[np.float64]) -> None:
+def _show_waiting(profile: Profile, axes: Axes, grid: NDArray[np.floating[Any]]) -> None:
     """The clients in line: of many rows, the most in each step of the grid."""
     assert profile.waiting is not None
     times, waiting = profile.seconds, profile.waiting
@@ -185,7 +185,7 @@ def _show_lines(axes: Axes, times: NDArray[np.float64], values: NDArray[np.float
     dots = ".-" if len(times) < 40 else "-"
     for worker in range(workers):
         width = 1.2 + min(1, 5 / workers) * (workers - 1 - worker)
-        style = {"color": LINES[worker], "linewidth": width, "markersize": width + 4}
+        style: dict[str, Any] = {"color": LINES[worker], "linewidth": width, "markersize": width + 4}
         axes.plot(times, values[:, worker], dots, label=f"worker {worker + 1}", **style)
     axes.set_ylim(0, max(float(np.nanmax(values, initial=0)) * 1.1, 1))
     tidy(axes)

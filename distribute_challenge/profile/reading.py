@@ -149,12 +149,10 @@ def _table(source: BinaryIO, columns: list[str]) -> pd.DataFrame:
     """The columns that we know. Raises ValueError if a field is of another type."""
     known = {name: type_ for name, type_ in TYPES.items() if name in columns}
     # Nothing but an empty field is a missing value: `nan` is none, and wrong.
-    missing: Any = {"keep_default_na": False, "na_values": [""]}
+    how: Any = {"dtype": known, "keep_default_na": False, "na_values": [""], "encoding_errors": "replace"}
     # Values beyond the last column are left out.
-    table: pd.DataFrame = pd.read_csv(
-        source, usecols=list(known), dtype=known, index_col=False, encoding_errors="replace", **missing
-    )
-    return table
+    table: Any = pd.read_csv(source, usecols=list(known), index_col=False, **how)
+    return table  # type: ignore[no-any-return]
 
 
 def _profile(path: Path, table: pd.DataFrame, is_cut_short: bool) -> Profile:

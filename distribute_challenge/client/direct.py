@@ -64,7 +64,9 @@ class Lease:
         except Broken as broken:
             ending = self.server.recycle(self.port, str(broken))
             self.settle()
-            raise broken.error(name, ending) from None
+            if broken.ends_task or ending.has_begun(parcel.id):
+                raise broken.error(name, ending) from None
+            raise broken.unusable(ending) from None
         finished, failed = outcome.counts()
         self.server.free(self.port, finished=finished, failed=failed)
         self.settle()
@@ -121,6 +123,16 @@ def find_lease(connections: Connections, wait_s: float = 0) -> Lease | None:
         return lease
 
 
+def _listen(worker: WorkerConnection, answer: Answer) -> bool:
+    """Take in what comes within a tick; False if nothing came. EOFError if the worker died unanswered."""
+    try:
+        return worker.link.serve_for_a_tick()
+    except EOFError:
+        if answer.is_here:  # The end has come together with the answer.
+            return True
+        raise
+
+
 def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> Answer:
     """Send a call that the worker may take its time to receive; the answer is to come. Raises Overdue."""
     deadline = time.monotonic() + timeout_s
@@ -147,19 +159,18 @@ def _run_on(
         began_at = time.monotonic()
         answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit_s)
         while not answer.is_here:
-            if worker.link.serve_for_a_tick():
-                continue
-            if time.monotonic() - began_at >= limit_s:
+            has_heard = _listen(worker, answer)
+            if time.monotonic() - began_at >= limit_s and not answer.is_here:
                 raise Overdue(limit_s)
-            if parcel.prints:
+            if parcel.prints and not has_heard:
                 worker.show_output(parcel.id, printer)
         outcome = worker.outcome(parcel, answer)
     except BaseException as error:
         worker.close()
         if isinstance(error, EOFError):
-            raise Broken(f"it died under {name}", has_run=True) from None
+            raise Broken(f"it died under {name}") from None
         if payload.is_busy(error):
-            raise Broken("it still runs the function of a client that gave up", has_run=False) from None
+            raise Broken("it still runs the function of a client that gave up") from None
         raise
     if outcome.output or printer.seen:
         printer.write(outcome.offset, outcome.output)

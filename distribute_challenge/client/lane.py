@@ -14,7 +14,7 @@ import math
 import time
 
 from distribute_challenge.client.connections import Connections
-from distribute_challenge.client.losses import Broken, Unusable
+from distribute_challenge.client.losses import Broken, lost
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.client.pipeline import Pipeline
 from distribute_challenge.client.tasks import Task
@@ -51,6 +51,7 @@ class Lane:
         self.is_connecting = False
         self.has_to_yield = False
         self.has_done_something = False
+        self.has_failed = False  # Its worker had to be replaced before it could run anything.
         self.returned: list[Task] = []  # to be run elsewhere
         self.error: Exception | None = None  # why this lane could do nothing, if that concerns all tasks
         self._connections = connections
@@ -59,8 +60,7 @@ class Lane:
         self._acquiring: Answer | None = None
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
-        self._broken = Broken("", has_run=False)
-        self._lost: Task | None = None
+        self._broken = Broken("")
         self._finished = self._failed = 0  # since they were last counted
         self._began_at = self._kept_at = time.monotonic()
         server.link.never_wait()
@@ -74,15 +74,19 @@ class Lane:
 
     def links(self) -> list[tuple[int, bool]]:
         """The descriptors that it waits for, and whether it also waits to write there."""
-        links = [self.server.link]
+        links = [(self.server.link, self.server.link.has_unsent)]
         if self.pipeline is not None:
-            links.append(self.pipeline.worker.link)
-        return [(link.fileno(), link.has_unsent) for link in links if not link.closed]
+            links.append((self.pipeline.worker.link, self.pipeline.has_unsent))
+        return [(link.fileno(), has_unsent) for link, has_unsent in links if not link.closed]
 
     @property
     def load(self) -> int:
         """How many tasks are on the worker."""
         return 0 if self.pipeline is None else len(self.pipeline)
+
+    def tasks(self) -> list[Task]:
+        """All that are on the worker, or come back from it."""
+        return self.returned if self.pipeline is None else [*self.pipeline.tasks(), *self.returned]
 
     @property
     def wants_ticks(self) -> bool:
@@ -97,11 +101,6 @@ class Lane:
         """Whether it has been in line for some time."""
         return self.state is State.WAITING and now - self._began_at > 2 * TICK_S
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether its worker had to be replaced before it could run anything."""
-        return self._recycling is not None and self._lost is None
-
     # Tasks
 
     @property
@@ -112,8 +111,9 @@ class Lane:
 
     def can_take(self, task: Task, now: float) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
-        if self.pipeline is None or self.has_to_yield or self._keeping is not None:
+        if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
             return False
+        assert self.pipeline is not None
         if self.load:
             return self.pipeline.can_send_ahead(task)
         if now - self._kept_at < TICK_S:
@@ -129,7 +129,7 @@ class Lane:
 
     def flush(self, now: float) -> None:
         """Let the worker have what was sent to it."""
-        if self.pipeline is not None:
+        if self.state is State.WORKING and self.pipeline is not None:
             try:
                 self.pipeline.flush()
             except EOFError:
@@ -189,11 +189,10 @@ class Lane:
         """End both connections: all tasks that are on the worker, or come back from it, fail."""
         self.state = State.CLOSED
         self.server.close()
-        tasks = self.returned if self._lost is None else [self._lost, *self.returned]
-        self._lost, self.returned = None, []
+        tasks, self.returned = self.returned, []
         pipeline, self.pipeline = self.pipeline, None
         if pipeline is not None:
-            tasks += pipeline.break_off(has_run=False)[1]
+            tasks += [task for some in pipeline.break_off(None) for task in some]
         for task in tasks:
             task.fail(error)
 
@@ -209,7 +208,7 @@ class Lane:
         if self.state is State.WAITING and self._acquiring is not None and self._acquiring.is_here:
             self._take_port(self._acquiring)
         elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
-            self._take_ending(self._recycling)
+            self._take_ending(self._recycling, now)
         elif self._keeping is not None and self._keeping.is_here:
             answer, self._keeping = self._keeping, None
             self._kept_at = now
@@ -235,10 +234,11 @@ class Lane:
                 self.has_done_something = True
                 task.complete(outcome)
         except Broken as broken:
-            self._break(broken)
+            if self.state is State.WORKING:
+                self._break(broken)
 
     def _tick(self, now: float) -> None:
-        if self.pipeline is None:
+        if self.state is not State.WORKING or self.pipeline is None:
             return
         try:
             self.pipeline.tick(now)
@@ -260,12 +260,10 @@ class Lane:
         self._finished = self._failed = 0
 
     def _break(self, broken: Broken) -> None:
-        """Give up the worker: what ran there is lost, what was sent ahead is not."""
+        """Have the worker replaced. Its end will tell what it had begun, which is lost, and what not."""
         self._broken = broken
-        pipeline, self.pipeline = self.pipeline, None
-        if pipeline is not None:
-            self._lost, ahead = pipeline.break_off(has_run=broken.has_run)
-            self.returned = ahead + self.returned
+        if self.pipeline is not None:
+            self.pipeline.give_up(ends_task=broken.ends_task)
         try:
             if self._finished + self._failed:
                 self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
@@ -275,20 +273,32 @@ class Lane:
         except EOFError as error:
             self._lose_server(error)
 
-    def _take_ending(self, answer: Answer) -> None:
+    def _take_ending(self, answer: Answer, now: float) -> None:
         ending = Ending.from_json(answer.value)
-        name = self._lost.name if self._lost is not None else "nothing"
-        error = self._broken.error(name, ending)
-        if self._lost is not None and isinstance(error, WorkerLost) and self._lost.retries:
-            log.info("%s; it is run again", error)
-            self._lost.retries -= 1
-            self.returned.insert(0, self._lost)
-        elif self._lost is not None:
-            self._lost.fail(error)
-        elif isinstance(error, Unusable):
-            log.info("%s", error)
+        lost_tasks: list[Task] = []
+        pipeline, self.pipeline = self.pipeline, None
+        if pipeline is not None:
+            self._serve_worker(pipeline, now)  # What it had answered before.
+            lost_tasks, self.returned = pipeline.break_off(ending)
+        self.has_failed = not lost_tasks
+        if not lost_tasks:
+            log.info("%s", self._broken.unusable(ending))
+        self._end_lost(lost_tasks, ending)
         self.state = State.CLOSED
         self._put_server()
+
+    def _end_lost(self, tasks: list[Task], ending: Ending) -> None:
+        """What becomes of tasks that the worker had begun."""
+        again = []
+        for number, task in enumerate(tasks):
+            error = lost(task.name, ending) if number else self._broken.error(task.name, ending)
+            if isinstance(error, WorkerLost) and task.retries and not task.is_unwanted:
+                log.info("%s; it is run again", error)
+                task.retries -= 1
+                again.append(task)
+            else:
+                task.fail(error)
+        self.returned = again + self.returned
 
     def _lose_server(self, error: EOFError) -> None:
         self._connections.forget_facts()

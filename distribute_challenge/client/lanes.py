@@ -101,9 +101,8 @@ class Lanes:
         """Stop the tasks that run, too."""
         self.cancel_waiting()
         for lane in self._lanes:
-            if lane.pipeline is not None:
-                for task in lane.pipeline.tasks():
-                    task.is_unwanted = True
+            for task in lane.tasks():
+                task.is_unwanted = True
 
     def fail_all(self, error: Exception) -> None:
         """Fail all tasks, also those that are added from now on."""

@@ -18,30 +18,41 @@ class Unreachable(PoolError):
 
 
 class Broken(Exception):
-    """The worker must be replaced."""
+    """The worker must be replaced.
 
-    def __init__(self, reason: str, *, has_run: bool) -> None:
+    With `ends_task` the function that it runs, as far as we know, ends with that; else it is lost only if the
+    worker had begun it.
+    """
+
+    def __init__(self, reason: str, *, ends_task: bool = False) -> None:
         super().__init__(reason)
-        self.has_run = has_run
+        self.ends_task = ends_task
 
     def error(self, name: str, ending: Ending) -> Exception:
-        """What that means for the function: it was lost, or another worker may take it."""
-        if not self.has_run:
-            return Unusable(f"{ending.worker} was replaced: {self}")
-        message = f"{ending.worker} died while it ran {name}: {ending.how}"
-        if ending.memory_bytes is not None:
-            message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
-        for title, lines in (("The last it printed", ending.last_lines), ("The stack", ending.stack)):
-            if lines:
-                message += f". {title}:" + "".join(f"\n    {line}" for line in lines)
-        return WorkerLost(message)
+        """What that means for the function."""
+        return lost(name, ending)
+
+    def unusable(self, ending: Ending) -> Unusable:
+        """What it means for functions that the worker had not begun: another one may take them."""
+        return Unusable(f"{ending.worker} was replaced: {self}")
+
+
+def lost(name: str, ending: Ending) -> WorkerLost:
+    """What it means for a function that its worker had begun it, and ended."""
+    message = f"{ending.worker} died while it ran {name}: {ending.how}"
+    if ending.memory_bytes is not None:
+        message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
+    for title, lines in (("The last it printed", ending.last_lines), ("The stack", ending.stack)):
+        if lines:
+            message += f". {title}:" + "".join(f"\n    {line}" for line in lines)
+    return WorkerLost(message)
 
 
 class Overdue(Broken):
     """The function has not ended in its time: the worker is replaced for that."""
 
     def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"its function did not end within {timeout_s:g} s", has_run=True)
+        super().__init__(f"its function did not end within {timeout_s:g} s", ends_task=True)
         self._timeout_s = timeout_s
 
     def error(self, name: str, ending: Ending) -> Exception:
@@ -54,7 +65,7 @@ class Killed(Broken):
     """The caller does not want the function to go on."""
 
     def __init__(self) -> None:
-        super().__init__("its caller has had its function killed", has_run=True)
+        super().__init__("its caller has had its function killed", ends_task=True)
 
     def error(self, name: str, ending: Ending) -> Exception:
         return CancelledError(f"{name} was killed, as its caller wished, and {ending.worker} replaced")
@@ -63,7 +74,7 @@ class Killed(Broken):
 def why_no_worker(error: Exception, address: Address) -> Broken | Unreachable:
     """What it means that a worker's client cannot connect to it."""
     if isinstance(error, EOFError | ConnectionResetError | TimeoutError):  # It died, or it is stuck.
-        return Broken(f"it does not answer its client ({error})", has_run=False)
+        return Broken(f"it does not answer its client ({error})")
     # The server listens for its workers even while they are replaced: this is on our side of it.
     return Unreachable(
         f"cannot reach the worker at {address} that the server handed out "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import ssl
 import threading
 from typing import Any
@@ -13,10 +14,10 @@ from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
 from distribute_challenge.tls import VARIABLES, Tls
-from distribute_challenge.wire.buffers import Probe, tell_secret
+from distribute_challenge.wire.buffers import Probe, Unreadable, tell_secret
 from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.link import Answer, Link
-from distribute_challenge.wire.payload import Outcome, Piece
+from distribute_challenge.wire.payload import FAILURE, PROTOCOL, Outcome, Piece, dump_failure
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,13 @@ class WorkerConnection:
 
     def outcome(self, parcel: Parcel, answer: Answer) -> Outcome:
         """What became of a call: waits for it. Raises what the worker said, EOFError or ValueError."""
-        outcome = Outcome.unpack(answer.value)
+        try:
+            outcome = Outcome.unpack(answer.value)
+        except Unreadable as error:
+            self.link.tell(self._release, parcel.id)
+            lost = PoolError(f"the function returned, but its result cannot be taken in here: {error}")
+            content = dump_failure(lost, str(lost), lambda file, _: pickle.Pickler(file, PROTOCOL))
+            return Outcome(FAILURE, content, 0.0, 0, ())
         if outcome.buffers and self._can_share:
             self.link.tell(self._release, parcel.id)  # They are open here now.
         return outcome

@@ -16,6 +16,7 @@ from distribute_challenge.client.peers import WorkerConnection
 from distribute_challenge.client.printing import Printer
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.wire import payload
+from distribute_challenge.wire.ending import Ending
 from distribute_challenge.wire.link import Answer
 from distribute_challenge.wire.payload import Outcome
 from distribute_challenge.wire.stream import KIBI
@@ -33,7 +34,6 @@ class Sent(NamedTuple):
 
     task: Task
     answer: Answer
-    end: int  # of its message, in bytes that were written to the worker
     expected_s: float
 
 
@@ -49,6 +49,9 @@ class Pipeline:
         self._expected_s = 0.0  # how long they will take, all together
         self._printer: Printer | None = None  # of the task that runs; most print nothing
         self._answered_at = time.monotonic()
+        self._is_over = False
+        self._doomed: Task | None = None  # whose outcome does not count any more
+        self._steps = (worker.link.flush, worker.link.serve_arrived)
         worker.link.never_wait()
 
     def __len__(self) -> int:
@@ -74,7 +77,7 @@ class Pipeline:
 
     def send(self, task: Task) -> None:
         """Send a task to the worker, at the next `flush`."""
-        sent = Sent(task, self.worker.start(task.parcel), self.worker.link.written, _expected_s(task))
+        sent = Sent(task, self.worker.start(task.parcel), _expected_s(task))
         self._sent.append(sent)
         self._expected_s += sent.expected_s
         self._bytes += task.parcel.size
@@ -87,7 +90,7 @@ class Pipeline:
     def outcomes(self, now: float) -> Iterator[tuple[Task, Outcome]]:
         """Take in what has arrived: the tasks that have ended. Raises Broken if the worker must go."""
         is_dead = False
-        for step in (self.worker.link.flush, self.worker.link.serve_arrived):
+        for step in (self.worker.link.serve_arrived,) if self._is_over else self._steps:
             try:
                 step()
             except EOFError:
@@ -96,19 +99,17 @@ class Pipeline:
             sent = self._sent[0]
             try:
                 outcome = self.worker.outcome(sent.task.parcel, sent.answer)
-            except Exception as error:
+            except BaseException as error:  # Whatever the worker says.
                 if payload.is_busy(error):
-                    raise Broken(
-                        "it still runs the function of a client that gave up", has_run=False
-                    ) from None
-                raise Broken(f"it answers with {error!r}", has_run=True) from None
+                    raise Broken("it still runs the function of a client that gave up") from None
+                raise Broken(f"it answers with {error!r}", ends_task=True) from None
             self._sent.popleft()
             self._note(sent, outcome, now)
-            yield sent.task, outcome
+            if sent.task is not self._doomed:
+                yield sent.task, outcome
         if is_dead:
-            has_run = bool(self._sent) and self._sent[0].end <= self.worker.link.sent
-            name = self._sent[0].task.name if has_run else "a function"
-            raise Broken(f"it died under {name}", has_run=has_run)
+            name = self._sent[0].task.name if self._sent else "a function"
+            raise Broken(f"it died under {name}")
 
     def tick(self, now: float) -> None:
         """Do what is due at this time. Raises Broken if the function that runs is to be stopped."""
@@ -124,13 +125,37 @@ class Pipeline:
             self._printer = self._printer or Printer()
             self.worker.show_output(task.parcel.id, self._printer)
 
-    def break_off(self, *, has_run: bool) -> tuple[Task | None, list[Task]]:
-        """End the connection; the task that was lost with the worker, if one has run, and all others."""
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits to be written to the worker."""
+        return self.worker.link.has_unsent and not self._is_over
+
+    def give_up(self, *, ends_task: bool) -> None:
+        """Send nothing more, since the worker is being replaced. What it still answers counts.
+
+        With `ends_task` that does not go for the task that runs.
+        """
+        self._is_over = True
+        self._doomed = self._sent[0].task if ends_task and self._sent else None
+
+    def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task]]:
+        """End the connection. The tasks that the worker had begun, and all others.
+
+        Without an `ending` it is none: no task is sent anywhere else.
+        """
         self._end_output()
         self.worker.close()
-        tasks = self.tasks()
+        tasks, begun = self.tasks(), 0
+        for number, task in enumerate(tasks, start=1):
+            if ending is not None and ending.has_begun(task.parcel.id):
+                begun = number
+        if self._doomed is not None:
+            if self._doomed in tasks:
+                begun = max(begun, 1)
+            else:  # It has ended all the same.
+                tasks, begun = [self._doomed, *tasks], begun + 1
         self._sent.clear()
-        return (tasks[0], tasks[1:]) if has_run and tasks else (None, tasks)
+        return tasks[:begun], tasks[begun:]
 
     def _note(self, sent: Sent, outcome: Outcome, now: float) -> None:
         sent.task.pace.note(outcome.seconds / sent.task.count)

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from pathlib import Path
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.tls import Tls, environment
 from distribute_challenge.wire.ending import Ending
+from distribute_challenge.wire.payload import ID_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +55,18 @@ class WorkerProcess:
         self._ended = threading.Event()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
+        # What a process writes there is there after its death, however sudden.
+        begun = tempfile.TemporaryFile()  # noqa: SIM115  It is closed in `bury`.
+        begun.truncate(ID_BYTES)
         owned, self._owner = os.pipe()  # Our end closes when we end, however that happens.
         try:
             self._popen = subprocess.Popen(
                 [
                     *(sys.executable, _MAIN, str(self.port), "--host", host),
-                    *("--listener", str(listener.fileno()), "--owner", str(owned), *options),
+                    *("--listener", str(listener.fileno()), "--owner", str(owned)),
+                    *("--begun", str(begun.fileno()), *options),
                 ],
-                pass_fds=(listener.fileno(), owned),
+                pass_fds=(listener.fileno(), owned, begun.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -69,9 +75,12 @@ class WorkerProcess:
             )
         except BaseException:
             os.close(self._owner)
+            begun.close()
             raise
         finally:
             os.close(owned)
+        self._begun = begun
+        self._last_call: str | None = None
         assert self._popen.stdout is not None
         self._output = self._popen.stdout.fileno()
         os.set_blocking(self._output, False)
@@ -82,6 +91,7 @@ class WorkerProcess:
             self._popen.wait()
             self._popen.stdout.close()
             os.close(self._owner)
+            begun.close()
             raise
 
     @property
@@ -119,6 +129,8 @@ class WorkerProcess:
         self._popen.stdout.close()  # type: ignore[union-attr]
         os.close(self._sentinel)
         os.close(self._owner)
+        with self._begun:
+            self._last_call = os.pread(self._begun.fileno(), ID_BYTES, 0).hex()
         self._ended.set()
         return self.ending()
 
@@ -133,7 +145,11 @@ class WorkerProcess:
                 name = f"signal {-code}"
             code = None
         lines, stack = _split_off_stack(list(self._lines))
-        return Ending(self.port, self.pid, code, name, lines[-LAST_LINES:], stack, reason=self._reason)
+        return Ending(
+            *(self.port, self.pid, code, name, lines[-LAST_LINES:], stack),
+            reason=self._reason,
+            last_call=self._last_call,
+        )
 
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""

@@ -30,6 +30,10 @@ _IN_PLACE, _SHARED = b"i", b"s"
 _SECRET_BYTES = 16
 
 
+class Unreadable(ValueError):
+    """Buffers are where they should be, and cannot be read from here: there are no descriptors left, say."""
+
+
 class Probe:
     """A region with a secret in it: whoever can tell the secret can open our files."""
 
@@ -131,8 +135,10 @@ def unpack(section: memoryview) -> list[Buffer]:
             raise ValueError("buffers of another size")
         starts = [sum(sizes[:number]) for number in range(len(sizes))]
         return [bytearray(rest[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
-    except (OSError, struct.error) as error:
-        raise ValueError(f"the buffers beside it cannot be read ({error})") from None
+    except OSError as error:
+        raise Unreadable(f"the buffers beside it cannot be read ({error})") from None
+    except struct.error as error:
+        raise ValueError(f"not buffers ({error})") from None
 
 
 def _raw(buffer: pickle.PickleBuffer | Buffer) -> memoryview:

@@ -149,10 +149,13 @@ class Link:
         self._stream.wait_in_ticks()
 
     def serve_for_a_tick(self) -> bool:
-        """Take in one message; False if none came within TICK_S. EOFError at the end."""
-        if not self._stream.tick():
+        """Take in what has arrived whole; False if nothing came within TICK_S. EOFError at the end."""
+        if not self._channel.has_read_ahead():
+            if not self._stream.tick():
+                return False
+        elif not self._channel.has_frame() and not self._stream.wait_for_more():
             return False
-        self._take(self._channel.recv())
+        self.serve_arrived()
         return True
 
     def serve_arrived(self) -> None:

@@ -32,6 +32,7 @@ PROTOCOL = 5
 _MAX_TEXT = 1 << 20
 VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
 CHUNK, PRINTS, INITIALIZER, SHARES = 1, 2, 4, 8  # flags of a call
+ID_BYTES = 8
 NO_SCOPE = bytes(16)
 _CALL = struct.Struct("!B8s16sIII")
 _OUTCOME = struct.Struct("!cdII")

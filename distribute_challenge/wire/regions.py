@@ -80,7 +80,7 @@ class _File:
             # Who opens a leased file has the holder be sent a signal: it shall be one that harms nobody.
             fcntl.fcntl(self.descriptor, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        except OSError:
+        except (OSError, ValueError):  # Somebody has it, or it was closed meanwhile.
             return False
         try:
             os.pwrite(self.descriptor, stamp, 0)
@@ -109,7 +109,8 @@ class _Spares:
         """A file of `size` bytes, or some more, with that stamp."""
         with self._lock:
             for file in reversed(list(self._files)):
-                if size <= file.size <= 2 * size and file.claim(stamp) and file in self._files:
+                is_fit = size <= file.size <= 2 * size and file in self._files
+                if is_fit and file.claim(stamp) and file in self._files:
                     self._files.remove(file)
                     return file
         return None

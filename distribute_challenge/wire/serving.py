@@ -48,6 +48,10 @@ class Served:
         """Whether something was received that has not been taken in."""
         return self._channel.has_read_ahead()
 
+    def wait_until_sent(self) -> None:
+        """Wait until the answers so far are with the peer: `SocketStream.wait_until_sent`."""
+        self._channel.stream.wait_until_sent()
+
     def spin(self) -> bool:
         """Whether something arrives in the next moment: `SocketStream.spin`."""
         return bool(self._channel.stream.spin())

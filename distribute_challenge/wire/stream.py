@@ -24,6 +24,7 @@ MEBI = 1 << 20
 GIBI = 1 << 30
 
 TICK_S = 0.1
+_TCP_NOTSENT_LOWAT = 25  # In Linux; the socket module does not have it everywhere.
 _TIMEVAL = struct.Struct("@ll")  # of the C library
 
 # With one processor, the peer can answer only when we do not use it.
@@ -60,7 +61,7 @@ class SocketStream(rpyc.SocketStream):
 
     __slots__ = (
         *("_arrived", "_arrived_bytes", "_buffer", "_is_patient", "_outbox", "_poller", "_position"),
-        *("_spins_in_vain", "_spins_to_skip", "sent", "written"),
+        *("_sent_poller", "_spins_in_vain", "_spins_to_skip", "sent", "written"),
     )
 
     _READ_AHEAD = 32 * KIBI
@@ -73,6 +74,7 @@ class SocketStream(rpyc.SocketStream):
         if sock.family != getattr(socket, "AF_UNIX", None):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _keep_alive(sock)
+        self._sent_poller: select.poll | None = None
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
         self._buffer = b""
@@ -104,6 +106,21 @@ class SocketStream(rpyc.SocketStream):
     def tick(self) -> bool:
         """Whether there is something to read within TICK_S."""
         return self.spin() or self._read_ahead(0)
+
+    def wait_until_sent(self) -> None:
+        """Wait until all that was written is with the peer's system: our end would take the rest away.
+
+        A socket that is closed with something unread throws away what it has not sent.
+        """
+        if self._sent_poller is None:
+            self.sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)  # Writable means: all is sent.
+            self._sent_poller = select.poll()
+            self._sent_poller.register(self.sock, select.POLLOUT)
+        self._sent_poller.poll()
+
+    def wait_for_more(self) -> bool:
+        """Whether more arrives within TICK_S than was read ahead."""
+        return bool(self._poller.poll(TICK_S * 1000))
 
     def spin(self) -> bool:
         """Whether there is something to read in the next moment, for which the processor is not given up.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import mmap
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 
 from distribute_challenge import cli
 from distribute_challenge.wire.acceptor import Acceptor
+from distribute_challenge.wire.payload import ID_BYTES
 from distribute_challenge.wire.stream import GIBI
 from distribute_challenge.wire.tls import authenticator
 from distribute_challenge.wire.transport import SERVER_CONFIG
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     cli.add_tls(parser)
     parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
+    parser.add_argument("--begun", type=int, help="used by the server: a file for which call was begun")
     options = parser.parse_args(arguments)
 
     if options.owner is not None:
@@ -56,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     streams = Streams()
     execution = Execution(streams.make)
-    worker = Worker(execution, streams)
+    begun = None
+    if options.begun is not None:
+        begun = mmap.mmap(options.begun, ID_BYTES)
+        os.close(options.begun)
+    worker = Worker(execution, streams, begun)
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
     admit = authenticator(tls, any_local_user=options.allow_any_local_user)
     config = {**SERVER_CONFIG, "include_local_traceback": True}

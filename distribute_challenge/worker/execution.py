@@ -80,6 +80,7 @@ class _Guest:
         try:
             # What has arrived in part must not hold up the functions of others.
             if self.served.has_message():
+                self.served.wait_until_sent()  # Of what was answered before, nothing may be lost with us.
                 self.served.serve()
         except Exception as error:
             self.leave(error)
@@ -161,12 +162,15 @@ class Execution:
                 self._tidy_up()
             if self._tasks:
                 task = self._tasks.popleft()
+                if (
+                    guest is not None
+                ):  # Another connection has something to run: this one is told so meanwhile.
+                    poller.unregister(guest.descriptor)
+                    guest.leave()
+                    guest = None
                 if isinstance(task, _Task):
                     task.run()
                 else:
-                    if guest is not None:
-                        poller.unregister(guest.descriptor)
-                        guest.leave()
                     guest = task
                     poller.register(guest.descriptor, select.POLLIN)
                 del task  # While the worker is idle, nothing may hold on to the last call and its result.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import functools
 import gc
+import mmap
 import pickle
 import sys
 import threading
@@ -31,9 +32,10 @@ LARGE_BYTES = 1 << 20
 class Worker:
     """What all connections share: the one place where functions run, and what is being printed there."""
 
-    def __init__(self, execution: Execution, streams: Streams) -> None:
+    def __init__(self, execution: Execution, streams: Streams, begun: mmap.mmap | None = None) -> None:
         self.execution = execution
         self.streams = streams
+        self._begun = begun  # where the server looks after our death
         self._runner = Runner()
         self._modules = ShippedModules()
         self._has_to_collect = False
@@ -49,7 +51,12 @@ class Worker:
     def run(self, source: str, data: bytes) -> tuple[bytes, Region | None]:
         """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any."""
         call, section = Call.unpack(data)
-        buffers = unpack_buffers(section)
+        if self._begun is not None:
+            self._begun[:] = call.id
+        try:
+            buffers = unpack_buffers(section)
+        except ValueError as error:  # There are no descriptors left, say.
+            return payload.pack_outcome(Result(payload.FAILURE, failure(error)), 0, (), ()), None
         printed: tuple[int, tuple[Piece, ...]] = (0, ())
         if call.flags & PRINTS:
             self.streams.begin(call.id)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rpyc
 
-from distribute_challenge import PoolExecutor
+from distribute_challenge import PoolError, PoolExecutor, TaskTimeout, compute_this
 from distribute_challenge.client.shipping import Parcel
-from tests.running import HANG_S, ROOT, RunningServer, eventually
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
 
 
 def square(x):
@@ -194,3 +195,126 @@ def test_ctrl_c_ends_one_worker_for_each_that_was_in_use(start_server: Callable[
     # The profile is written a moment after it happens.
     eventually(lambda: [row["Event"] for row in server.rows()].count("replaced") >= 3, "all are recorded")
     assert [row["Event"] for row in server.rows()].count("replaced") == 3
+
+
+def notes_and_dies_at(number, last, path):
+    """Each run is a line, written at once."""
+    import os
+    import signal
+
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, b"%d\n" % number)
+    os.close(file)
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_nothing_that_was_sent_ahead_is_begun_twice_or_lost(server: RunningServer, tmp_path: Path):
+    """Also when the client does not read for a while: what the worker has answered must outlive it."""
+    for round_ in range(4):
+        path = str(tmp_path / f"runs{round_}")
+        with PoolExecutor(server.address, max_workers=1) as pool:
+            futures = [pool.submit(notes_and_dies_at, number, 600, path) for number in range(1000)]
+            futures[500].result(HANG_S)
+            sum(range(3_000_000))  # Meanwhile the interpreter's lock is held, and nothing is read.
+            lost = [number for number, future in enumerate(futures) if future.exception(HANG_S)]
+        assert lost == [600]
+        assert sorted(map(int, Path(path).read_text().split())) == list(range(1000))
+
+
+def test_nothing_is_begun_twice_where_tasks_are_killed(server: RunningServer, tmp_path: Path):
+    for round_ in range(10):
+        path = str(tmp_path / f"runs{round_}")
+        with PoolExecutor(server.address, max_workers=1) as pool:
+            futures = [pool.submit(notes_and_dies_at, number, -1, path) for number in range(600)]
+            futures[100].result(HANG_S)
+            next(future for future in futures if not future.done()).kill()
+            concurrent.futures.wait(futures, HANG_S)
+        runs = list(map(int, Path(path).read_text().split()))
+        assert len(set(runs)) == len(runs)
+        # The one that was killed may have ended before; those behind it that had begun are lost with it.
+        assert {number for number, future in enumerate(futures) if not future.exception()} <= set(runs)
+
+
+def answers_at_length_and_stops(seconds):
+    """Its worker is stopped while it writes the answer, which is in the message itself."""
+    import os
+    import subprocess
+    import sys
+    import time
+
+    code = f"""
+import os, signal, time
+for _ in range(20_000):
+    lines = open("/proc/net/tcp").read().splitlines()[1:]
+    if sum(int(line.split()[4].split(":")[0], 16) for line in lines) > 100_000:
+        os.kill({os.getpid()}, signal.SIGSTOP)
+        break
+    time.sleep(0.0003)
+"""
+    subprocess.Popen([sys.executable, "-c", code])
+    time.sleep(seconds)
+    return [bytes(1000 + number % 7) for number in range(200_000)]
+
+
+@pytest.mark.parametrize("how", ["run", "submit"])
+def test_a_time_limit_holds_while_an_answer_arrives(server: RunningServer, how: str):
+    call = compute_this(server=server.address, timeout=3)(answers_at_length_and_stops)(0.5)
+    run = call.run if how == "run" else lambda: call.submit().result(HANG_S)
+    with pytest.raises(TaskTimeout):
+        run()
+
+
+def test_a_worker_says_that_it_is_busy_also_to_its_last_caller(server: RunningServer):
+    """Who gives a worker back whose function still runs leaves it to the next one, who is told."""
+    with server.connect() as other:  # The one worker that is left is always the same.
+        other.root.find_free_worker()
+        call = compute_this(server=server.address)(square)
+        assert (call(1).run(), call(2).run()) == (1, 4)
+        with server.connect() as hasty, connect(server.ports[1]) as worker:
+            assert hasty.root.find_free_worker() == server.ports[1]
+            running = rpyc.async_(worker.root.run_code)("time.sleep(600)\nresult = 1")
+            # Only when it runs is the worker given back.
+            eventually(lambda: is_busy(server.ports[1]), "it runs")
+            hasty.root.free_worker(server.ports[1])
+            assert call(3).run() == 9
+            with pytest.raises(EOFError):
+                running.value  # noqa: B018  Raises.
+
+
+def is_busy(port: int) -> bool:
+    with connect(port) as worker:
+        try:
+            worker.root.run_code("result = 1")
+        except RuntimeError:
+            return True
+    return False
+
+
+def test_a_result_that_cannot_be_taken_in_is_an_error_of_its_own(
+    start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
+):
+    def no_descriptors(*_: object) -> Any:
+        raise OSError(24, "Too many open files")
+
+    server = start_server(1)
+    before = server.worker_pids()
+    with PoolExecutor(server.address) as pool:
+        alone = compute_this(server=server.address)(zeros)
+        alone(10).run()  # Both connections are there now, and know that they share memory.
+        pool.submit(zeros, 10).result(HANG_S)
+        monkeypatch.setattr("distribute_challenge.wire.buffers.open_region", no_descriptors)
+        with pytest.raises(PoolError, match=r"its result cannot be taken in here: .*Too many open files"):
+            pool.submit(zeros, 1 << 17).result(HANG_S)
+        with pytest.raises(PoolError, match="Too many open files"):
+            alone(1 << 17).run()
+        assert pool.submit(square, 5).result(HANG_S) == 25
+    server.await_busy([0])
+    assert server.worker_pids() == before
+
+
+def zeros(count):
+    import numpy as np
+
+    return np.zeros(count)

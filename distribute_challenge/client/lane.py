@@ -14,7 +14,7 @@ import math
 import time
 
 from distribute_challenge.client.connections import Connections
-from distribute_challenge.client.losses import Broken, lost
+from distribute_challenge.client.losses import Broken, Killed, lost
 from distribute_challenge.client.peers import ServerConnection, WorkerConnection
 from distribute_challenge.client.pipeline import Pipeline
 from distribute_challenge.client.tasks import Task
@@ -276,10 +276,10 @@ class Lane:
     def _take_ending(self, answer: Answer, now: float) -> None:
         ending = Ending.from_json(answer.value)
         lost_tasks: list[Task] = []
-        pipeline, self.pipeline = self.pipeline, None
-        if pipeline is not None:
-            self._serve_worker(pipeline, now)  # What it had answered before.
-            lost_tasks, self.returned = pipeline.break_off(ending)
+        if self.pipeline is not None:
+            self._serve_worker(self.pipeline, now)  # What it had answered before.
+            lost_tasks, self.returned = self.pipeline.break_off(ending)
+            self.pipeline = None
         self.has_failed = not lost_tasks
         if not lost_tasks:
             log.info("%s", self._broken.unusable(ending))
@@ -291,7 +291,9 @@ class Lane:
         """What becomes of tasks that the worker had begun."""
         again = []
         for number, task in enumerate(tasks):
-            error = lost(task.name, ending) if number else self._broken.error(task.name, ending)
+            broken = Killed() if task.is_unwanted else self._broken
+            is_one_of_many = number > 0 and not task.is_unwanted
+            error = lost(task.name, ending) if is_one_of_many else broken.error(task.name, ending)
             if isinstance(error, WorkerLost) and task.retries and not task.is_unwanted:
                 log.info("%s; it is run again", error)
                 task.retries -= 1

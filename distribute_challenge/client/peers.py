@@ -188,13 +188,21 @@ class WorkerConnection:
         try:
             outcome = Outcome.unpack(answer.value)
         except Unreadable as error:
-            self.link.tell(self._release, parcel.id)
+            if error.is_gone:  # The worker has died since, and its files with it.
+                raise EOFError(str(error)) from None
+            self._let_go(parcel)
             lost = PoolError(f"the function returned, but its result cannot be taken in here: {error}")
             content = dump_failure(lost, str(lost), lambda file, _: pickle.Pickler(file, PROTOCOL))
             return Outcome(FAILURE, content, 0.0, 0, ())
         if outcome.buffers and self._can_share:
-            self.link.tell(self._release, parcel.id)  # They are open here now.
+            self._let_go(parcel)  # They are open here now.
         return outcome
+
+    def _let_go(self, parcel: Parcel) -> None:
+        try:
+            self.link.tell(self._release, parcel.id)
+        except EOFError as error:  # What is here is here.
+            log.debug("the worker at %s has died after its answer: %s", self.address, error)
 
     def _can_share_memory(self) -> bool:
         """Whether we can open files of the worker's, and it files of ours: it may be elsewhere."""

@@ -50,7 +50,8 @@ class Pipeline:
         self._printer: Printer | None = None  # of the task that runs; most print nothing
         self._answered_at = time.monotonic()
         self._is_over = False
-        self._doomed: Task | None = None  # whose outcome does not count any more
+        self._unanswered: list[Task] = []  # that have run, and whose outcome does not count any more
+        self._refused: list[Task] = []
         self._steps = (worker.link.flush, worker.link.serve_arrived)
         worker.link.never_wait()
 
@@ -89,27 +90,29 @@ class Pipeline:
 
     def outcomes(self, now: float) -> Iterator[tuple[Task, Outcome]]:
         """Take in what has arrived: the tasks that have ended. Raises Broken if the worker must go."""
-        is_dead = False
+        broken: Broken | None = None
         for step in (self.worker.link.serve_arrived,) if self._is_over else self._steps:
             try:
                 step()
-            except EOFError:
-                is_dead = True  # Answers may have arrived before it died.
+            except EOFError:  # Answers may have arrived before it died.
+                broken = Broken(f"it died under {self._sent[0].task.name if self._sent else 'a function'}")
         while self._sent and self._sent[0].answer.is_here:
-            sent = self._sent[0]
+            sent = self._sent.popleft()
             try:
                 outcome = self.worker.outcome(sent.task.parcel, sent.answer)
             except BaseException as error:  # Whatever the worker says.
                 if payload.is_busy(error):
-                    raise Broken("it still runs the function of a client that gave up") from None
-                raise Broken(f"it answers with {error!r}", ends_task=True) from None
-            self._sent.popleft()
+                    self._refused.append(sent.task)
+                    broken = Broken("it still runs the function of a client that gave up")
+                else:
+                    self._unanswered.append(sent.task)
+                    broken = Broken(f"it answers with {error!r}")
+                continue
             self._note(sent, outcome, now)
-            if sent.task is not self._doomed:
+            if sent.task not in self._unanswered:
                 yield sent.task, outcome
-        if is_dead:
-            name = self._sent[0].task.name if self._sent else "a function"
-            raise Broken(f"it died under {name}")
+        if broken is not None:
+            raise broken
 
     def tick(self, now: float) -> None:
         """Do what is due at this time. Raises Broken if the function that runs is to be stopped."""
@@ -136,7 +139,8 @@ class Pipeline:
         With `ends_task` that does not go for the task that runs.
         """
         self._is_over = True
-        self._doomed = self._sent[0].task if ends_task and self._sent else None
+        if ends_task and self._sent:
+            self._unanswered.append(self._sent[0].task)
 
     def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task]]:
         """End the connection. The tasks that the worker had begun, and all others.
@@ -145,17 +149,13 @@ class Pipeline:
         """
         self._end_output()
         self.worker.close()
-        tasks, begun = self.tasks(), 0
+        tasks = [task for task in self.tasks() if task not in self._unanswered]
+        begun = 0
         for number, task in enumerate(tasks, start=1):
             if ending is not None and ending.has_begun(task.parcel.id):
                 begun = number
-        if self._doomed is not None:
-            if self._doomed in tasks:
-                begun = max(begun, 1)
-            else:  # It has ended all the same.
-                tasks, begun = [self._doomed, *tasks], begun + 1
         self._sent.clear()
-        return tasks[:begun], tasks[begun:]
+        return [*self._unanswered, *tasks[:begun]], [*self._refused, *tasks[begun:]]
 
     def _note(self, sent: Sent, outcome: Outcome, now: float) -> None:
         sent.task.pace.note(outcome.seconds / sent.task.count)

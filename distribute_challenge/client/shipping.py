@@ -34,8 +34,16 @@ _LAST_ID = (1 << 64) - 1
 BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
 
 
-# Unique among processes, but for forked ones, without asking the system each time.
+# Unique among processes, without asking the system each time.
 _ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+
+def _renew_ids() -> None:
+    global _ids
+    _ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+
+os.register_at_fork(after_in_child=_renew_ids)
 
 
 def _new_id() -> bytes:

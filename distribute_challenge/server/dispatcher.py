@@ -107,8 +107,11 @@ class Dispatcher:
             # Who is to give a worker back, since it has run enough or we stop, is told that somebody waits.
             return max(self._scheduler.waiting, int(self._is_worn(worker, 0) or self._is_closed))
 
-    def recycle(self, caller: Caller, worker: int) -> WorkerProcess:
-        """End a lease and kill its worker; returns the process that was lost. Raises as `free` does."""
+    def recycle(self, caller: Caller, worker: int) -> tuple[WorkerProcess, WorkerProcess]:
+        """End a lease and kill its worker. Raises as `free` does.
+
+        Returns the process that was lost, and the one there is now: it is another one if one had died before.
+        """
         with self._lock:
             is_up = self._scheduler.is_up(worker)
             self._scheduler.recycle(caller, worker)
@@ -118,7 +121,7 @@ class Dispatcher:
         assert process is not None
         if is_up:
             process.kill()
-        return lost or process
+        return lost or process, process
 
     def abandon(self, caller: Caller) -> None:
         """End all leases of a client that has gone, and kill the workers: functions may be running there."""

@@ -55,18 +55,18 @@ class WorkerProcess:
         self._ended = threading.Event()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
-        # What a process writes there is there after its death, however sudden.
-        begun = tempfile.TemporaryFile()  # noqa: SIM115  It is closed in `bury`.
-        begun.truncate(ID_BYTES)
         owned, self._owner = os.pipe()  # Our end closes when we end, however that happens.
+        begun = -1
         try:
+            # What a process writes there is there after its death, however sudden.
+            begun = _shared_file(bytes(ID_BYTES))
             self._popen = subprocess.Popen(
                 [
                     *(sys.executable, _MAIN, str(self.port), "--host", host),
                     *("--listener", str(listener.fileno()), "--owner", str(owned)),
-                    *("--begun", str(begun.fileno()), *options),
+                    *("--begun", str(begun), *options),
                 ],
-                pass_fds=(listener.fileno(), owned, begun.fileno()),
+                pass_fds=(listener.fileno(), owned, begun),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -75,12 +75,13 @@ class WorkerProcess:
             )
         except BaseException:
             os.close(self._owner)
-            begun.close()
+            if begun >= 0:
+                os.close(begun)
             raise
         finally:
             os.close(owned)
         self._begun = begun
-        self._last_call: str | None = None
+        self._last_call = ""
         assert self._popen.stdout is not None
         self._output = self._popen.stdout.fileno()
         os.set_blocking(self._output, False)
@@ -91,7 +92,7 @@ class WorkerProcess:
             self._popen.wait()
             self._popen.stdout.close()
             os.close(self._owner)
-            begun.close()
+            os.close(begun)
             raise
 
     @property
@@ -129,8 +130,10 @@ class WorkerProcess:
         self._popen.stdout.close()  # type: ignore[union-attr]
         os.close(self._sentinel)
         os.close(self._owner)
-        with self._begun:
-            self._last_call = os.pread(self._begun.fileno(), ID_BYTES, 0).hex()
+        self._last_call = self.last_call()
+        with self._lock:
+            begun, self._begun = self._begun, -1
+        os.close(begun)
         self._ended.set()
         return self.ending()
 
@@ -148,8 +151,13 @@ class WorkerProcess:
         return Ending(
             *(self.port, self.pid, code, name, lines[-LAST_LINES:], stack),
             reason=self._reason,
-            last_call=self._last_call,
+            last_calls=[self.last_call()],
         )
+
+    def last_call(self) -> str:
+        """The id, in hexadecimal, of the last call that it has begun so far."""
+        with self._lock:
+            return self._last_call if self._begun < 0 else os.pread(self._begun, ID_BYTES, 0).hex()
 
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""
@@ -187,6 +195,17 @@ class WorkerProcess:
                 continue
             self._lines.append(text)
             log.info("worker %d: %s", self.port, text)
+
+
+def _shared_file(content: bytes) -> int:
+    """A file without a name, with room for its content: in memory, where there is such a thing."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("begun", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as made:
+            file = os.dup(made.fileno())
+    os.pwrite(file, content, 0)
+    return file
 
 
 def _split_off_stack(lines: list[str]) -> tuple[list[str], list[str]]:

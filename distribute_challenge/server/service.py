@@ -89,8 +89,11 @@ class SchedulerService(rpyc.Service):
             raise ValueError("the reason must be a str")
         worker = self._pool.worker(port)
         memory_bytes = self._pool.memory(worker)
-        process = self._dispatcher.recycle(self._caller, worker)
-        ending = replace(process.ending(ENDING_TIMEOUT_S), memory_bytes=memory_bytes)
+        process, successor = self._dispatcher.recycle(self._caller, worker)
+        ending = process.ending(ENDING_TIMEOUT_S)
+        # Its client may have run something on either.
+        last_calls = [*ending.last_calls, successor.last_call()]
+        ending = replace(ending, memory_bytes=memory_bytes, last_calls=last_calls)
         log.warning(
             "%s has had %s replaced (%s); its reason: %.500s",
             self._caller,

@@ -10,6 +10,7 @@ Between two processes of one machine they go through shared memory; elsewhere th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import struct
@@ -31,7 +32,11 @@ _SECRET_BYTES = 16
 
 
 class Unreadable(ValueError):
-    """Buffers are where they should be, and cannot be read from here: there are no descriptors left, say."""
+    """Buffers cannot be read from here: there are no descriptors left, say, or who had them is gone."""
+
+    def __init__(self, message: str, *, is_gone: bool) -> None:
+        super().__init__(message)
+        self.is_gone = is_gone
 
 
 class Probe:
@@ -136,7 +141,8 @@ def unpack(section: memoryview) -> list[Buffer]:
         starts = [sum(sizes[:number]) for number in range(len(sizes))]
         return [bytearray(rest[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
     except OSError as error:
-        raise Unreadable(f"the buffers beside it cannot be read ({error})") from None
+        is_gone = error.errno in (errno.ENOENT, errno.ESRCH)
+        raise Unreadable(f"the buffers beside it cannot be read ({error})", is_gone=is_gone) from None
     except struct.error as error:
         raise ValueError(f"not buffers ({error})") from None
 

@@ -25,11 +25,12 @@ class Ending:
     stack: list[str] = field(default_factory=list)  # of a fault, as Python's fault handler printed it
     memory_bytes: int | None = None  # when it was last measured
     reason: str | None = None  # why the server killed it, if it did
-    last_call: str | None = None  # the id, in hexadecimal, of the last call that it began, if that is known
+    # The id, in hexadecimal, of the last call that it began, and of the last of its successor.
+    last_calls: list[str] = field(default_factory=list)
 
     def has_begun(self, call_id: bytes) -> bool:
-        """Whether this was the last call that the worker began; True if that is not known."""
-        return self.last_call is None or self.last_call == call_id.hex()
+        """Whether this was the last call that the worker began."""
+        return call_id.hex() in self.last_calls
 
     @property
     def how(self) -> str:

@@ -6,6 +6,7 @@ no delayed acknowledgements, no hidden timeouts, and no sleep where an answer co
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -113,7 +114,10 @@ class SocketStream(rpyc.SocketStream):
         A socket that is closed with something unread throws away what it has not sent.
         """
         if self._sent_poller is None:
-            self.sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)  # Writable means: all is sent.
+            with contextlib.suppress(OSError):  # Where there is no such option, answers may be lost.
+                self.sock.setsockopt(
+                    socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1
+                )  # Writable means: all is sent.
             self._sent_poller = select.poll()
             self._sent_poller.register(self.sock, select.POLLOUT)
         self._sent_poller.poll()

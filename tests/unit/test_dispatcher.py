@@ -122,7 +122,7 @@ def test_a_worker_that_died_under_its_lease_is_not_killed_again_while_it_starts(
     dead = processes[0]
     dispatcher.worker_down(0, dead)
     processes[0] = starting = Mock(port=1)
-    assert dispatcher.recycle(ann.caller, 0) is dead
+    assert dispatcher.recycle(ann.caller, 0)[0] is dead
     assert not starting.kill.called
 
 

@@ -163,9 +163,7 @@ class Execution:
                 self._tidy_up()
             if self._tasks:
                 task = self._tasks.popleft()
-                if (
-                    guest is not None
-                ):  # Another connection has something to run: this one is told so meanwhile.
+                if guest is not None:  # Its own thread tells it that we are busy, meanwhile.
                     poller.unregister(guest.descriptor)
                     guest.leave()
                     guest = None

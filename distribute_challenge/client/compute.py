@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from distribute_challenge.client.engine import check_address, executor_at
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.pool import PoolExecutor
-from distribute_challenge.client.shipping import Shipment
-from distribute_challenge.client.tasks import TaskFuture
 from distribute_challenge.tls import Tls
+from distribute_challenge.wire.code import codes_in, explained
+from distribute_challenge.wire.functions import Wrapper, content_of, functions_in
+
+if TYPE_CHECKING:  # Late: a worker that loads a decorated function never needs them.
+    from distribute_challenge.client.pool import PoolExecutor
+    from distribute_challenge.client.shipping import Shipment
+    from distribute_challenge.client.tasks import TaskFuture
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,6 +74,12 @@ class Call(Generic[R]):
             future.kill()
             raise
 
+    def __reduce__(self) -> Any:
+        name = self._function.__name__
+        raise TypeError(
+            f"{name}(...) is a call that has not been made: write {name}(...).run(), or .local(...)"
+        )
+
     def __repr__(self) -> str:
         arguments = [repr(value) for value in self._args]
         arguments += [f"{name}={value!r}" for name, value in self._kwargs.items()]
@@ -79,42 +87,55 @@ class Call(Generic[R]):
         return f"<call of {text}: .run(), .submit() or `await` runs it on the pool>"
 
 
-class ComputeFunction(Generic[P, R]):
+class ComputeFunction(Wrapper, Generic[P, R]):
     """A function that runs on the pool: what `compute_this` makes of a plain one.
 
     Calling it makes a `Call`; nothing happens before that is run. The plain function is `__wrapped__`.
+    Inside its own body, here and on workers alike, its name calls the plain function, as `local` does.
     """
 
     __name__: str
     __wrapped__: Callable[P, R]
 
     def __init__(
-        self, function: Callable[P, R], *, server: str | None = None, options: Options | None = None
+        self,
+        function: Callable[P, R],
+        *,
+        server: str | None = None,
+        options: Options | None = None,
+        body: _Body | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"compute_this decorates a function, not {function!r}")
         functools.update_wrapper(self, function)
-        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        plain = next(functions_in(function), function)  # Of a bound method, what is bound.
+        self.__name__ = getattr(function, "__name__", getattr(plain, "__name__", type(function).__name__))
         self.options = options or Options()
         self._server = server
-        self._own_code = frozenset(map(id, _code_of(inspect.unwrap(function))))
+        self._body = body or _Body(function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        if id(sys._getframe(1).f_code) in self._own_code:
-            # Inside the function its name is the plain function: it calls itself, and not the pool.
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        if self._body.has(sys._getframe(1), self):
             return self.__wrapped__(*args, **kwargs)  # type: ignore[return-value]
         return Call(self, args, kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> ComputeFunction[..., R]:
         """As a method: the instance is the first argument."""
-        if instance is None:
+        if instance is None or isinstance(self.__wrapped__, staticmethod):
             return self
         bound = functools.partial(self.__wrapped__, instance)
-        return ComputeFunction(bound, server=self._server, options=self.options)
+        return ComputeFunction(bound, server=self._server, options=self.options, body=self._body)
 
-    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function here and now, without the pool."""
-        return self.__wrapped__(*args, **kwargs)
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function here and now, without the pool.
+
+        >>> compute_this(len).local("four")
+        4
+        """
+        try:
+            return self.__wrapped__(*args, **kwargs)
+        except AttributeError as error:
+            raise explained(error) from None
 
     def map(
         self,
@@ -151,19 +172,25 @@ class ComputeFunction(Generic[P, R]):
     @functools.cached_property
     def shipment(self) -> Shipment:
         """How the function travels."""
-        return Shipment(self.__wrapped__, is_decorator_of_ours)
+        from distribute_challenge.client.shipping import Shipment
+
+        return Shipment(self.__wrapped__)
 
     def executor(self) -> PoolExecutor:
         """Where its calls run."""
+        from distribute_challenge.client.engine import executor_at
+
         return executor_at(self._server, self.options.tls, self.options.wait_s)
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
-        return _blank, (), (self.__wrapped__, self._server, self.options)
+        attributes = {name: value for name, value in vars(self).items() if name not in ("_body", "shipment")}
+        return _blank, (), (self.__wrapped__, self._server, self.options, attributes)
 
-    def __setstate__(self, state: tuple[Callable[P, R], str | None, Options]) -> None:
-        function, server, options = state
+    def __setstate__(self, state: tuple[Callable[P, R], str | None, Options, dict[str, Any]]) -> None:
+        function, server, options, attributes = state
         self.__init__(function, server=server, options=options)  # type: ignore[misc]
+        vars(self).update(attributes)
 
     def __repr__(self) -> str:
         return f"<{self.__name__} on the pool: {self.__name__}(...).run()>"
@@ -216,6 +243,8 @@ def compute_this(
     9
     """
     if server is not None:
+        from distribute_challenge.client.private import check_address
+
         check_address(server)
     options = Options(timeout, retries, prints, wait, tls)
     if function is None:
@@ -223,17 +252,42 @@ def compute_this(
     return ComputeFunction(function, server=server, options=options)
 
 
-def is_decorator_of_ours(value: Any) -> bool:
-    """Whether `value` is `compute_this`, or what `compute_this(...)` gives."""
-    return value is compute_this or (isinstance(value, functools.partial) and value.func is ComputeFunction)
+class _Body:
+    """The code of a decorated function: in there its name is the plain function."""
+
+    def __init__(self, function: Any) -> None:
+        self._functions = tuple(functions_in(function))
+        self._codes: dict[tuple[str, int, str], list[tuple[types.CodeType, types.FunctionType]]] = {}
+        for inside in self._functions:
+            for code in codes_in(inside.__code__):
+                self._codes.setdefault(_place_of(code), []).append((code, inside))
+
+    def has(self, frame: types.FrameType, function: ComputeFunction[Any, Any]) -> bool:
+        """Whether a frame is that of the function itself, or of a copy of it."""
+        code = frame.f_code
+        for own, inside in self._codes.get(_place_of(code), ()):
+            if own is code or own == code:
+                return _has_same_closure(frame, inside)
+        # A decorator that does not say what it wraps has it in its closure.
+        for cell in self._functions[0].__closure__ or () if len(self._functions) == 1 else ():
+            for inside in content_of(cell):
+                if isinstance(inside, types.FunctionType) and code in codes_in(inside.__code__):
+                    return inside.__globals__.get(inside.__qualname__) is function
+        return False
 
 
-def _code_of(function: Any) -> Iterator[types.CodeType]:
-    """The code of a function, and all code inside it."""
-    codes = [function.__code__] if isinstance(function, types.FunctionType) else []
-    for code in codes:  # It grows while it is gone through.
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
-        yield code
+def _has_same_closure(frame: types.FrameType, function: types.FunctionType) -> bool:
+    """Whether a frame is of this function, and not of another one with the same code."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name in frame.f_code.co_freevars:
+            for value in content_of(cell):
+                if frame.f_locals.get(name) is not value:
+                    return False
+    return True
+
+
+def _place_of(code: types.CodeType) -> tuple[str, int, str]:
+    return code.co_filename, code.co_firstlineno, code.co_name
 
 
 def _blank() -> ComputeFunction[Any, Any]:

@@ -6,8 +6,7 @@ import atexit
 import os
 from typing import Any
 
-from distribute_challenge.address import SERVER_VARIABLE, Address, chosen
-from distribute_challenge.client import private
+from distribute_challenge.address import SERVER_VARIABLE, chosen
 from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.tls import VARIABLES, Tls
 
@@ -52,9 +51,3 @@ def _executor_at(server: str | None, tls: Tls | None) -> PoolExecutor:
 def _close(key: _Key) -> None:
     if key[2] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
         _pools[key].shutdown()
-
-
-def check_address(server: str) -> None:
-    """Raise ValueError or TypeError if that is no address."""
-    if not isinstance(server, str) or private.worker_count(server) is None:
-        Address.parse(server)

@@ -23,7 +23,7 @@ from distribute_challenge.client.shipping import Parcel, Shipment, Written
 from distribute_challenge.client.tasks import Task, TaskFuture
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire.buffers import Parts
-from distribute_challenge.wire.payload import Results
+from distribute_challenge.wire.payload import RemoteTraceback, Results
 from distribute_challenge.wire.stream import MEBI
 
 CHUNK_S = 0.015
@@ -93,7 +93,7 @@ class Mapping:
         self._bytes_per_item = 0.0
         self._buffered = 0  # items whose results have not been consumed
         self._chunks: deque[Future[Any]] = deque()  # in the order of their items
-        self._sizes: dict[Future[Any], int] = {}
+        self._places: dict[Future[Any], tuple[int, int]] = {}  # of each: its first item, and how many
         self._running = 0
         self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._is_exhausted = False
@@ -120,8 +120,9 @@ class Mapping:
     def _results(self) -> Iterator[Any]:
         try:
             while self._chunks:
-                values, failures = self._next_results()
+                first, (values, failures) = self._next_results()
                 count = len(values)
+                _tell_items(failures, first)
                 self._fill()
                 values.reverse()
                 for number in sorted(failures):
@@ -143,15 +144,15 @@ class Mapping:
         finally:
             self._cancel()
 
-    def _next_results(self) -> Results:
-        """The results of the next chunk."""
+    def _next_results(self) -> tuple[int, Results]:
+        """The number of the next chunk's first item, and its results."""
         future = self._next_chunk()
-        count = self._sizes.pop(future)
+        first, count = self._places.pop(future)
         try:
             results: Results = future.result()
         except BaseException as error:  # The whole chunk is lost.
-            return Results([None] * count, dict.fromkeys(range(count), error))
-        return results
+            return first, Results([None] * count, dict.fromkeys(range(count), error))
+        return first, results
 
     def _next_chunk(self) -> Future[Any]:
         """The next chunk whose results are there. Raises TimeoutError."""
@@ -209,6 +210,7 @@ class Mapping:
                 for number in range(count):
                     self._start([[column[number]] for column in columns])
                 return
+            _tell_items({0: error}, self._taken)
             if not self._returns_exceptions:
                 raise
             refused: Future[Any] = Future()
@@ -224,11 +226,11 @@ class Mapping:
 
     def _note(self, future: Future[Any], count: int) -> None:
         """Take a chunk in that is under way."""
+        self._places[future] = self._taken, count
         self._taken += count
         self._buffered += count
         self._running += 1
         self._chunks.append(future)
-        self._sizes[future] = count
         future.add_done_callback(self._ended.put)
 
     def _next_size(self) -> int:
@@ -246,6 +248,26 @@ class Mapping:
         if self._total is not None:  # Near the end, all workers shall end together.
             size = min(size, (self._total - self._taken) // (2 * self._workers))
         return max(min(size, self._buffer_size // 4, self._max_chunk), 1)
+
+
+def _tell_items(failures: dict[int, BaseException], first: int) -> None:
+    """Have each exception say which items of the map it is about."""
+    for number, error in failures.items():
+        cause = error.__cause__
+        call = cause.call if isinstance(cause, RemoteTraceback) else None
+        if call is not None or len(failures) == 1:
+            text = f"item {first + number} of the map" + ("" if call is None else f": {call}")
+        elif number == min(failures):  # One for all of a chunk.
+            text = f"items {first} to {first + max(failures)} of the map"
+        else:
+            continue
+        if isinstance(cause, RemoteTraceback):
+            cause.item = first + number
+        try:
+            error.add_note(text)  # type: ignore[attr-defined]
+        except Exception:  # Python 3.10 has no notes, and an exception may have fixed attributes.
+            if isinstance(cause, RemoteTraceback):
+                cause.text += f"\n{text}"
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

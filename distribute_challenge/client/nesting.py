@@ -19,6 +19,7 @@ from distribute_challenge.client.shipping import Parcel
 from distribute_challenge.client.tasks import Task
 from distribute_challenge.errors import WorkerLost
 from distribute_challenge.wire.buffers import Parts
+from distribute_challenge.wire.classes import apart
 from distribute_challenge.wire.payload import Outcome
 from distribute_challenge.wire.running import Runner
 
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 REPLACED_S = 5.0  # A worker that was lost is back before.
 
-_in_place = Runner()
+_in_place = Runner(in_place=True)
 
 
 def run(connections: Connections, name: str, parcel: Parcel, options: Options) -> Outcome:
@@ -85,7 +86,8 @@ def _run_there(
 
 
 def _run_here(parcel: Parcel) -> Outcome:
-    kind, content, seconds, buffers = _in_place.run(
-        parcel.source, parcel.call(), () if parcel.large is None else parcel.large.load()
-    )
+    with apart():
+        kind, content, seconds, buffers = _in_place.run(
+            parcel.source, parcel.call(), () if parcel.large is None else parcel.large.load()
+        )
     return Outcome(kind, content, seconds, 0, (), Parts(buffers, may_share=False).load())

@@ -163,7 +163,9 @@ class WorkerConnection:
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
         self._reader: OutputReader | None = None
         self._is_opening = False
-        self._sent: set[str] = set()  # digests of the modules that have gone there
+        self._sent: dict[
+            bytes, set[str]
+        ] = {}  # for each scope, the digests of the modules that have gone there
         self.link = Link(address, tls)
         try:
             self._run_code = self.link.method("run_code")

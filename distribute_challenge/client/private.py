@@ -31,6 +31,12 @@ def worker_count(server: str) -> int | None:
     return count
 
 
+def check_address(server: str) -> None:
+    """Raise ValueError or TypeError if that is no address."""
+    if not isinstance(server, str) or worker_count(server) is None:
+        Address.parse(server)
+
+
 class PrivateServer:
     """The server's process. It ends when the pipe that we hold does."""
 

@@ -1,4 +1,4 @@
-"""What travels for one function: its text, and with each call the values it uses, as they are then."""
+"""What travels for one function: its text, and with each call the values that it uses, as they are then."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from distribute_challenge.client.modules import modules_for
+from distribute_challenge.client.modules import Modules, is_users, modules_for
 from distribute_challenge.client.pace import pace_of
-from distribute_challenge.client.sending import NotAcrossVersions, Sender, Subject, values_of
-from distribute_challenge.client.text import find_text, not_ours
-from distribute_challenge.client.unchanged import Unchanged, watch
+from distribute_challenge.client.sending import NotAcrossVersions, Sender
+from distribute_challenge.client.text import find_text
 from distribute_challenge.errors import TaskNotSendable
-from distribute_challenge.wire import payload
+from distribute_challenge.wire import payload, program
 from distribute_challenge.wire.buffers import BytesWrapper, Collector, Parts
+from distribute_challenge.wire.constant import Snapshot, snapshot
+from distribute_challenge.wire.functions import annotations_of, functions_in, values_of
+from distribute_challenge.wire.names import name_of
 from distribute_challenge.wire.payload import (
     CHUNK,
     INITIALIZER,
@@ -25,13 +27,13 @@ from distribute_challenge.wire.payload import (
     PROTOCOL,
     SHARES,
     Call,
-    Module,
 )
 from distribute_challenge.wire.regions import Buffer
 
 _LARGE_BYTES = 1 << 20  # What is smaller need not be looked at closely.
 _LAST_ID = (1 << 64) - 1
-BY_VALUE = "# No text makes this very function again: it is sent by value.\n"
+BY_VALUE = "# No text: this function is in no file, or the file has changed. It is sent by value.\n"
+BY_NAME = "# {0.module}.{0.path}: workers import it by its name.\n"
 
 
 # Unique among processes, without asking the system each time.
@@ -75,13 +77,14 @@ class Parcel:
         scope: bytes,
         function: Written,
         arguments: Written,
-        modules: tuple[Module, ...] = (),
+        modules: Modules,
         large: Parts | None = None,
     ) -> None:
         self.source = source
         self.flags = flags
         self.id = _new_id()  # by which its output can be asked for
-        self.scope = scope  # the executor that it belongs to, if that has an initializer
+        # Whose modules it uses: those of its executor, if that has an initializer, or of its program.
+        self.scope = program.current.id if scope == NO_SCOPE else scope
         self.function = function.data
         self.arguments = arguments.data
         self.modules = modules
@@ -109,37 +112,43 @@ class Parcel:
         """The call itself."""
         return Call(self.flags, self.id, self.scope, modules, self.function, self.arguments)
 
-    def pack(self, sent: set[str], *, can_share: bool) -> bytes:
-        """As bytes, for a connection on which modules with the digests in `sent` have gone before.
+    def pack(self, sent: dict[bytes, set[str]], *, can_share: bool) -> bytes:
+        """As bytes, for a connection on which the modules in `sent` have gone: digests, for each scope.
 
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
         """
-        modules = b""
-        if self.modules:
-            news = tuple(
-                module._replace(text=None) if module.digest in sent else module for module in self.modules
-            )
-            sent.update(module.digest for module in news)
-            modules = pickle.dumps([tuple(module) for module in news])
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
-        return self.call(modules).pack(buffers, SHARES if can_share else 0)
+        return self.call(self.modules.pack(sent.setdefault(self.scope, set()))).pack(
+            buffers, SHARES if can_share else 0
+        )
 
 
 class Shipment:
     """A function on its way to workers. `source` is the text that travels."""
 
-    def __init__(self, function: Callable[..., Any], is_ours: Callable[[Any], bool] = not_ours) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.name: str = getattr(function, "__name__", type(function).__name__)
-        self._subject = Subject(function, find_text(function, is_ours))
-        self._text = self._subject.text
-        self.source = BY_VALUE if self._text is None else self._text.source
+        self._functions = tuple(functions_in(function))
+        plain = self._functions[0] if self._functions else type(function)
+        self.name: str = getattr(function, "__name__", plain.__name__)
+        self._code = self._functions[-1].__code__ if self._functions else None
+        self.source = self._find_source()
         self.pace = pace_of(function)
-        self._written: tuple[Unchanged, str | None, Written] | None = None
+        self._written: tuple[Snapshot, str | None, Written] | None = None
+
+    def _find_source(self) -> str:
+        name = name_of(self.function)
+        if name is not None and not is_users(name.module):
+            return BY_NAME.format(name)
+        if self._code is not None:
+            text = find_text(self._code, self._functions[-1].__globals__)
+            if text is not None:
+                return text.source
+        return BY_VALUE if name is None else BY_NAME.format(name)
 
     def is_constant(self) -> bool:
         """Whether the function uses nothing now that can change but by being bound anew."""
-        return watch(self._subject) is not None
+        return snapshot(self.function) is not None
 
     def parcel(
         self,
@@ -186,27 +195,27 @@ class Shipment:
         may_share: bool,
     ) -> Parcel:
         """The parts of a call together."""
-        sources = self._modules(function.modules | arguments.modules)
+        needed = function.modules | arguments.modules if arguments.modules else function.modules
+        modules = self._modules(needed)
         large = None
         if function.buffers or arguments.buffers:
             large = Parts([*function.buffers, *arguments.buffers], may_share=may_share)
-        parcel = Parcel(self.source, flags | PRINTS * prints, scope, function, arguments, sources, large)
-        if sources or parcel.size > _LARGE_BYTES:
+        parcel = Parcel(self.source, flags | PRINTS * prints, scope, function, arguments, modules, large)
+        if modules.size or parcel.size > _LARGE_BYTES:
             self._check_size(parcel)
         return parcel
 
-    def _modules(self, names: frozenset[str]) -> tuple[Module, ...]:
+    def _modules(self, names: frozenset[str]) -> Modules:
         try:
-            return modules_for(names) if names else ()
+            return modules_for(names)
         except (OSError, SyntaxError, UnicodeError) as error:
             raise TaskNotSendable(
                 f"{self.name} cannot be sent to a worker: a module that it needs cannot be read ({error})"
             ) from error
 
     def _check_size(self, parcel: Parcel) -> None:
-        texts = [self.source, *(module.text or "" for module in parcel.modules)]
         try:
-            payload.check_size(parcel.size + 4 * sum(map(len, texts)))
+            payload.check_size(parcel.size + 4 * len(self.source) + parcel.modules.size)
         except OverflowError as error:
             raise TaskNotSendable(f"{self.name} cannot be sent to a worker: {error}") from error
 
@@ -216,10 +225,8 @@ class Shipment:
             before, for_python, written = self._written
             if for_python == python and before.still_holds():
                 return written
-        now = watch(self._subject)
-        definition = None if self._text is None else tuple(self._text.definition)
-        plain = self.function if self._text is None else self._text.inner
-        written = self._dump((plain, definition), python, self._parts_of_function)
+        now = snapshot(self.function)
+        written = self._dump(self.function, python, self._parts_of_function)
         self._written = None if now is None else (now, python, written)
         return written
 
@@ -241,7 +248,7 @@ class Shipment:
         self, value: Any, python: str | None, parts: Callable[[], Iterable[tuple[str, Any]]]
     ) -> Written:
         file, large = io.BytesIO(), Collector()
-        sender = Sender(file, self._subject, python, large)
+        sender = Sender(file, self._code, python, large)
         try:
             sender.dump(value)
         except Exception as error:
@@ -249,21 +256,27 @@ class Shipment:
         return Written(file.getvalue(), frozenset(sender.modules), large.buffers)
 
     def _parts_of_function(self) -> Iterator[tuple[str, Any]]:
-        if self._text is None:
-            yield "the function itself, which has no text of its own", self.function
-            return
-        values = values_of(self._text, self._subject)
-        for name, value in [*values.globals.items(), *values.closure.items()]:
-            yield f"the variable {name!r} that it uses", value
-        for value in values.defaults or ():
-            yield "a default value", value
-        for name, value in (values.keyword_defaults or {}).items():
-            yield f"the default value of {name!r}", value
+        if not self._functions or name_of(self.function) is not None:
+            yield "the function itself", self.function
+        for function in self._functions:
+            for name, value in values_of(function):
+                if not any(value is inside for inside in self._functions):
+                    yield f"the variable {name!r} that it uses", value
+            for value in function.__defaults__ or ():
+                yield "a default value", value
+            for name, value in (function.__kwdefaults__ or {}).items():
+                yield f"the default value of {name!r}", value
+            for name, value in vars(function).items():
+                if name != "__wrapped__":
+                    yield f"its attribute {name!r}", value
+            for name, value in (annotations_of(function) or {}).items():
+                yield f"the annotation of {name!r}", value
+        yield "the function itself", self.function
 
     def _explain(self, parts: Iterable[tuple[str, Any]], error: Exception, python: str | None) -> str:
         for what, value in parts:
             try:
-                Sender(io.BytesIO(), self._subject, python).dump(value)
+                Sender(io.BytesIO(), None, python).dump(value)
             except NotAcrossVersions as reason:
                 return f"{self.name} cannot be sent to a worker, because of {what}: {reason}"
             except Exception as reason:

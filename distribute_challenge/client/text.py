@@ -1,132 +1,149 @@
-"""The text of a function, as the user wrote it, and whether it makes that very function again.
+"""The text of a code object, as the user wrote it, if compiling that text gives this very code again.
 
-It refuses to guess: the text is compiled, just as a worker would, and compared with the function's code.
-Where they differ (a lambda, a wrapper made elsewhere, a file that has changed since) there is no text.
+It refuses to guess: the text is compiled, just as a worker would, and compared. Where they differ (a lambda,
+code made by `exec`, a file that has changed since) there is no text.
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
-import builtins
 import functools
-import inspect
 import io
-import symtable
+import linecache
+import sys
 import tokenize
 import types
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from distribute_challenge.wire.definition import Definition, FunctionNode, compile_function, parse
+from distribute_challenge.wire.definition import Definition, FunctionNode, Scope, compile_function
+from distribute_challenge.wire.functions import ByCode, texts
 
 _FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[2:])
 _CODE_ATTRIBUTES = (
-    *("co_name", "co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars"),
+    *("co_name", "co_qualname", "co_filename", "co_firstlineno", "co_flags", "co_code", "co_names"),
+    *("co_varnames", "co_freevars", "co_cellvars", "co_exceptiontable"),
     *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount"),
 )
 
 
 class Text(NamedTuple):
-    """A function's text, how to compile it, and the plain function inside any decorators."""
+    """A function's text, from its `def` on, and how to compile it."""
 
     source: str
     definition: Definition
-    inner: Any  # types.FunctionType
-
-    def decorator_names(self) -> Iterator[str]:
-        """The names that the decorators in the text mention."""
-        if self.definition.decorated:
-            for decorator in parse(self.source, self.definition.flags).decorator_list:
-                for node in ast.walk(decorator):
-                    if isinstance(node, ast.Name):
-                        yield node.id
 
 
-def find_text(function: Callable[..., Any], is_our_decorator: Callable[[Any], bool]) -> Text | None:
-    """The text that makes `function`, or None.
+class _Place(NamedTuple):
+    """Where a function is in its file."""
 
-    It begins below the decorator that `is_our_decorator` knows: that one and those above stay at the client.
+    line: int
+    end_line: int
+    column: int
+    scopes: tuple[Scope, ...]
+
+
+class _Index(NamedTuple):
+    """The functions in a file, by the line of the first decorator and the name; what the file imports."""
+
+    lines: list[str]
+    places: dict[tuple[int, str], _Place]
+    imported: frozenset[str]
+
+
+def find_text(code: types.CodeType, module: dict[str, Any] | None = None) -> Text | None:
+    """The text that makes `code`, or None.
+
+    `module` has the global names of its function: by them the text is found if it is in no file.
     """
-    inner = inspect.unwrap(function)
-    if not isinstance(inner, types.FunctionType) or not _is_closure_complete(inner):
+    made = texts.get(code)
+    if made is not None:  # On a worker: the text that came with the function.
+        return Text(*made)
+    known = _known.get(code)
+    if known is None:
+        known = _known.put(code, (_find(code, module),))
+    return known[0]
+
+
+# By the code alone: nothing is kept of a function and what it holds on to.
+_known: ByCode[tuple[Text | None]] = ByCode()
+
+
+def _find(code: types.CodeType, module: dict[str, Any] | None) -> Text | None:
+    index = _index_of(code.co_filename, module)
+    place = None if index is None else index.places.get((code.co_firstlineno, code.co_name))
+    if index is None or place is None:
         return None
-    if inner is not function or is_our_decorator is not not_ours:
-        return _find(inner, is_our_decorator, is_decorated=inner is not function)
-    code = inner.__code__
-    if code not in _known:
-        found = _find(inner, not_ours, is_decorated=False)
-        _known[code] = None if found is None else (found.source, found.definition)
-    known = _known[code]
-    return None if known is None else Text(*known, inner)
-
-
-def not_ours(value: Any) -> bool:
-    """No decorator is: for functions that are not decorated by us."""
-    del value
-    return False
-
-
-# Of plain functions, by their code alone: nothing is kept of a function and what it holds on to.
-_known: weakref.WeakKeyDictionary[types.CodeType, tuple[str, Definition] | None] = weakref.WeakKeyDictionary()
-
-
-def _find(
-    inner: types.FunctionType, is_our_decorator: Callable[[Any], bool], *, is_decorated: bool
-) -> Text | None:
-    code = inner.__code__
-    flags = code.co_flags & _FUTURE_FLAGS
     try:
-        lines, first_line = inspect.getsourcelines(code)
-        source = dedent("".join(lines))
-        node = parse(source, flags)
-    except (OSError, SyntaxError, tokenize.TokenError):
+        source = dedent("".join(index.lines[place.line - 1 : place.end_line]))
+        text = Text(source if source.endswith("\n") else f"{source}\n", _definition(code, place, index))
+        return text if is_same_code(compile_function(*text), code) else None
+    except (SyntaxError, ValueError, tokenize.TokenError):  # The file has changed since.
         return None
-    skipped, decorators_below = _our_place(node, inner, is_our_decorator)
-    if is_decorated and not (skipped and decorators_below):
-        return None  # The wrapper was made somewhere else: the text is only that of what is inside it.
-    definition = Definition(
-        name=node.name,
+
+
+def _definition(code: types.CodeType, place: _Place, index: _Index) -> Definition:
+    return Definition(
+        name=code.co_name,
         filename=code.co_filename,
-        line=max(first_line, 1) + skipped,
+        first_line=code.co_firstlineno,
+        line=place.line,
+        column=place.column,
+        scopes=place.scopes,
         free=code.co_freevars,
-        flags=flags,
-        decorated=is_decorated,
+        imported=tuple(sorted(index.imported.intersection(_names_in(code)))),
+        flags=code.co_flags & _FUTURE_FLAGS,
+        optimize=sys.flags.optimize,
     )
-    source = "".join(source.splitlines(keepends=True)[skipped:])
-    try:
-        if not _makes(source, definition, code):
-            return None
-    except SyntaxError:  # A nonlocal name without its enclosing function, for instance.
-        return None
-    text = Text(source, definition, inner)
-    known = inner.__globals__.keys() | vars(builtins).keys()
-    # A decorator that is known only inside an enclosing function cannot be found again.
-    return text if known.issuperset(text.decorator_names()) else None
-
-
-def _makes(source: str, definition: Definition, code: types.CodeType) -> bool:
-    """Whether the text makes a function with this very code. Raises SyntaxError if it makes none."""
-    if _is_same_code(compile_function(source, definition).code, code):
-        return True
-    imported = _imported_names("".join(inspect.findsource(code)[0])).intersection(_names_in(code))
-    made = compile_function(source, definition, tuple(sorted(imported)))
-    return bool(imported) and _is_same_code(made.code, code)
 
 
 def _names_in(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+    for names in (code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars):
+        yield from names  # Also of variables: Python looks at the name alone.
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _names_in(constant)
 
 
+def _index_of(filename: str, module: dict[str, Any] | None) -> _Index | None:
+    """The functions in a file as it is now; None if it cannot be read."""
+    linecache.checkcache(filename)
+    return _index("".join(linecache.getlines(filename, module)))
+
+
 @functools.lru_cache(maxsize=64)
-def _imported_names(module: str) -> frozenset[str]:
-    """The names that the text of a module binds by importing."""
-    table = symtable.symtable(module, "<module>", "exec")
-    return frozenset(symbol.get_name() for symbol in table.get_symbols() if symbol.is_imported())
+def _index(text: str) -> _Index | None:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+    index = _Index(_lines_of(text), {}, frozenset(_imported_in(tree)))
+    _add(tree, (), index.places)
+    return index if index.places else None
+
+
+def _add(node: ast.AST, scopes: tuple[Scope, ...], places: dict[tuple[int, str], _Place]) -> None:
+    """Take in the functions below a node."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, FunctionNode):
+            first = min([child.lineno, *(decorator.lineno for decorator in child.decorator_list)])
+            end = child.end_lineno or child.lineno
+            places[first, child.name] = _Place(child.lineno, end, child.col_offset, scopes)
+        if isinstance(child, FunctionNode | ast.ClassDef):
+            params = tuple(param.name for param in getattr(child, "type_params", ()))
+            _add(child, (*scopes, Scope(isinstance(child, ast.ClassDef), child.name, params)), places)
+        else:
+            _add(child, scopes, places)
+
+
+def _imported_in(node: ast.AST) -> Iterator[str]:
+    """The names that a module binds by importing."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in child.names)
+        elif not isinstance(child, FunctionNode | ast.ClassDef | ast.expr):
+            yield from _imported_in(child)
 
 
 def dedent(source: str) -> str:
@@ -135,7 +152,7 @@ def dedent(source: str) -> str:
     >>> dedent("    def f():\n        return 1\n")
     'def f():\n    return 1\n'
     """
-    lines = source.splitlines(keepends=True)
+    lines = _lines_of(source)
     indent = len(lines[0]) - len(lines[0].lstrip(" \t"))
     if not indent:
         return source
@@ -145,6 +162,11 @@ def dedent(source: str) -> str:
             margin = len(line) - len(line.lstrip(" \t"))
             lines[number] = line[min(margin, indent) :]
     return "".join(lines)
+
+
+def _lines_of(text: str) -> list[str]:
+    """As Python counts them: a form feed, for instance, ends none."""
+    return io.StringIO(text).readlines()
 
 
 def _lines_inside_strings(source: str) -> Iterator[int]:
@@ -160,52 +182,20 @@ def _lines_inside_strings(source: str) -> Iterator[int]:
             yield from range(openings.pop() + 1, token.end[0] + 1)
 
 
-def _our_place(
-    node: FunctionNode, inner: types.FunctionType, is_ours: Callable[[Any], bool]
-) -> tuple[int, int]:
-    """On which line of the text, from 1, our decorator ends (0: not there), and how many are below it."""
-    last_line, below = 0, len(node.decorator_list)
-    for number, decorator in enumerate(node.decorator_list, start=1):
-        called = decorator.func if isinstance(decorator, ast.Call) else decorator
-        names: list[str] = []
-        while isinstance(called, ast.Attribute):
-            names.insert(0, called.attr)
-            called = called.value
-        if not isinstance(called, ast.Name):
-            continue
-        value = inner.__globals__.get(called.id)
-        for name in names:
-            value = getattr(value, name, None)
-        # A name of an enclosing function cannot be looked up: there, what it is called decides.
-        if is_ours(value) or [called.id, *names][-1] == "compute_this":
-            last_line, below = decorator.end_lineno or 0, len(node.decorator_list) - number
-    return last_line, below
-
-
-def _is_closure_complete(function: types.FunctionType) -> bool:
-    """Whether every variable of the enclosing function that `function` uses has its value already."""
-    for cell in function.__closure__ or ():
-        try:
-            cell.cell_contents  # noqa: B018  To read an empty one is a ValueError.
-        except ValueError:
-            return False
-    return True
-
-
-def _is_same_code(one: types.CodeType, other: types.CodeType) -> bool:
-    """Whether two code objects do the same, wherever in a file and however deep they stand."""
-    if (one.co_flags ^ other.co_flags) & ~inspect.CO_NESTED:
+def is_same_code(one: types.CodeType, other: types.CodeType) -> bool:
+    """Whether two code objects are the same in all that a program can see of them, but for columns."""
+    if any(
+        getattr(one, attribute, None) != getattr(other, attribute, None) for attribute in _CODE_ATTRIBUTES
+    ):
         return False
-    if any(getattr(one, attribute) != getattr(other, attribute) for attribute in _CODE_ATTRIBUTES):
-        return False
-    if len(one.co_consts) != len(other.co_consts):
+    if len(one.co_consts) != len(other.co_consts) or [*one.co_lines()] != [*other.co_lines()]:
         return False
     return all(map(_is_same_constant, one.co_consts, other.co_consts))
 
 
 def _is_same_constant(one: Any, other: Any) -> bool:
     if isinstance(one, types.CodeType) and isinstance(other, types.CodeType):
-        return _is_same_code(one, other)
+        return is_same_code(one, other)
     if type(one) is not type(other):
         return False
     if isinstance(one, frozenset):  # Its order may differ from one process to the next.

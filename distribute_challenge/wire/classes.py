@@ -7,36 +7,76 @@ instances of the original class, which is not touched. Tokens are unique across 
 
 from __future__ import annotations
 
+import abc
+import contextlib
 import enum
+import logging
 import pickle
 import threading
+import types
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 Reduced = tuple[Any, ...]
 
-_lock = threading.Lock()  # guards the three below
+_lock = threading.Lock()  # guards the four below
 _tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-_own: set[str] = set()  # the tokens of classes that were made here, and are not copies
+# The names that were in each copy when it was made.
+_skeletons: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
+_own: weakref.WeakSet[type] = weakref.WeakSet()  # those that were made here, and are not copies
+
+_apart = threading.local()  # `copies`: those of the call that runs in its caller's process, by token
+
+# What an enum's metaclass works out anew.
+_MADE_BY_ENUM = {
+    *("_generate_next_value_", "_member_names_", "_member_map_", "_member_type_", "_value2member_map_"),
+    *("_hashable_values_", "_unhashable_values_", "_unhashable_values_map_", "_unhashable_value2member_map_"),
+    *("__new__", "_new_member_", "__new_member__", "_use_args_", "_value_repr_"),
+    *("_flag_mask_", "_singles_mask_", "_all_bits_", "_inverted_", "_boundary_"),
+}
 
 
 def with_token(cls: type, reduced: Reduced) -> Reduced:
     """What pickle is to write for a class, given what cloudpickle would: the same, and its token."""
     make, arguments, state, _, _, set_state = reduced
-    if "__slots__" in vars(cls) and len(arguments) > 3 and type(arguments[3]) is dict:
-        # cloudpickle would set them on the finished class, where they have no effect.
-        slots = {**arguments[3], "__slots__": cls.__slots__}  # type: ignore[attr-defined]
-        arguments = (*arguments[:3], slots, *arguments[4:])
+    attributes, slot_state = state
+    names = {"__name__": cls.__name__, "__qualname__": cls.__qualname__}
+    attributes = {**_with_annotations(cls, attributes), **names}
+    if isinstance(cls, enum.EnumMeta):
+        make, arguments = _make_enum, _enum_arguments(cls)
+        made_anew = _MADE_BY_ENUM.union(cls.__members__)
+        attributes = {name: value for name, value in attributes.items() if name not in made_anew}
+        members: Any = cls.__members__
+        attributes["__members"] = {name: dict(vars(member)) for name, member in members.items()}
+        attributes["__new_member"] = vars(cls).get("__new_member__")
+    elif type(arguments[3]) is dict:
+        kind, name, bases, space, _, extra = arguments
+        space = dict(space)
+        if "__slots__" in vars(cls):  # cloudpickle would set them on the finished class, to no effect.
+            space["__slots__"] = cls.__slots__  # type: ignore[attr-defined]
+        if issubclass(cls, tuple) and bases != cls.__bases__:  # Of NamedTuple, it would make another one.
+            space["__orig_bases__"], bases = bases, cls.__bases__
+        # Without cloudpickle's own token, by which it would find a class that is there already.
+        make, arguments = _make_class, (make, kind, name, bases, space, None, extra)
     with _lock:
         token = _tokens.get(cls)
         if token is None:
             token = _tokens[cls] = uuid.uuid4().hex
             _classes[token] = cls
-            _own.add(token)
-    return _receive, (token, make, arguments), (token, set_state, state), None, None, _update
+            _own.add(cls)
+    return (
+        _receive,
+        (token, make, arguments),
+        (token, set_state, (attributes, slot_state)),
+        None,
+        None,
+        _update,
+    )
 
 
 def by_token(cls: type) -> Reduced | None:
@@ -47,27 +87,76 @@ def by_token(cls: type) -> Reduced | None:
 
 
 def _receive(token: str, make: Callable[..., type], arguments: Reduced) -> type:
+    copies: dict[str, type] | None = getattr(_apart, "copies", None)
     with _lock:
-        known = _classes.get(token)
+        known = _classes.get(token) if copies is None else copies.get(token)
     if known is not None:
         return known
     cls = make(*arguments)
     with _lock:
         _tokens[cls] = token
-        _classes[token] = cls
+        _skeletons[cls] = frozenset(vars(cls))
+        if copies is None:
+            _classes[token] = cls
+        else:
+            copies[token] = cls
     return cls
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """While a call runs in the process of its caller: its classes are copies, as they would be elsewhere."""
+    before = getattr(_apart, "copies", None)
+    _apart.copies = {}
+    try:
+        yield
+    finally:
+        _apart.copies = before
+
+
+def _make_class(
+    make: Callable[..., type], kind: Any, name: str, bases: Reduced, space: Any, *rest: Any
+) -> type:
+    """A class without its content.
+
+    If its metaclass or a base is a copy, that one's `__new__` or `__init_subclass__` does not run: it has run
+    where the class comes from, with keywords that are not known here. The same holds if one wants keywords.
+    """
+    if not any(cls in _tokens for cls in (kind, *bases) if isinstance(cls, type)):
+        try:
+            return make(kind, name, bases, space, *rest)
+        except TypeError as error:
+            log.debug("%s is made without telling its bases: %s", name, error)
+    resolved = types.resolve_bases(bases)
+    if resolved is not bases:
+        space = {**space, "__orig_bases__": bases}
+    hidden = {}
+    for base in {cls for part in resolved for cls in part.__mro__}:
+        if type(vars(base).get("__init_subclass__")) is classmethod and base.__module__ != "typing":
+            hidden[base] = vars(base)["__init_subclass__"]
+            base.__init_subclass__ = classmethod(_do_nothing)
+    maker = next(cls for cls in kind.__mro__ if cls.__module__ in ("builtins", "abc"))
+    try:
+        made: type = maker.__new__(kind, name, resolved, space)
+    finally:
+        for base, method in hidden.items():
+            base.__init_subclass__ = method
+    return made
+
+
 def _update(cls: type, state: Reduced) -> None:
-    token, set_state, content = state
-    if token in _own:
+    _, set_state, (attributes, slots) = state
+    if cls in _own:
         return
-    if type(content) is tuple and type(content[0]) is dict and not isinstance(cls, enum.EnumMeta):
-        # What its original does not have (any more), nor a copy from before that is still alive.
-        for name in [name for name in vars(cls) if not name.startswith("__") and name not in content[0]]:
-            if name not in getattr(cls, "__slots__", ()) and name != "_abc_impl":
-                delattr(cls, name)
-    set_state(cls, content)
+    # What its original does not have (any more), nor a copy that an earlier call has changed.
+    for name in set(vars(cls)).difference(attributes, _skeletons[cls]):
+        delattr(cls, name)
+    if isinstance(cls, abc.ABCMeta):
+        cls._abc_registry_clear()  # type: ignore[attr-defined]
+        cls._abc_caches_clear()  # type: ignore[attr-defined]
+    if isinstance(cls, enum.EnumMeta):
+        _update_enum(cls, attributes)
+    set_state(cls, (attributes, slots))
 
 
 def _find(token: str) -> type:
@@ -76,3 +165,86 @@ def _find(token: str) -> type:
     if cls is None:
         raise pickle.UnpicklingError("its class has gone from the program that it came from")
     return cls
+
+
+def _with_annotations(cls: type, attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a class with its annotations, which Python 3.14 and later work out when asked."""
+    if "__annotate_func__" not in vars(cls):
+        return attributes
+    hidden = ("__annotate_func__", "__annotations_cache__")
+    attributes = {name: value for name, value in attributes.items() if name not in hidden}
+    try:
+        attributes["__annotations__"] = cls.__annotations__
+    except Exception:  # They name something that is not there (yet).
+        import annotationlib  # It came with them.
+
+        kind = annotationlib.Format.STRING
+        attributes["__annotations__"] = annotationlib.get_annotations(cls, format=kind)
+    return attributes
+
+
+def _enum_arguments(cls: enum.EnumMeta) -> Reduced:
+    """What it takes to make an enum again without its own `__new__` and `__init__`."""
+    members: Any = cls.__members__
+    data_type = getattr(cls, "_member_type_", object)
+    content = {name: (member._value_, _data_of(member, data_type)) for name, member in members.items()}
+    boundary = getattr(cls, "_boundary_", None)
+    return type(cls), cls.__name__, cls.__bases__, cls.__module__, cls.__qualname__, content, boundary
+
+
+def _data_of(member: Any, data_type: type) -> tuple[Any, ...]:
+    """What makes the part of a member that is an int, a str or the like."""
+    make: Any = data_type.__new__
+    if make is object.__new__:
+        return ()
+    for kind in (int, str, bytes, float, complex, tuple, frozenset):
+        if issubclass(data_type, kind):
+            return (str.__str__(member) if kind is str else kind(member),)
+    raise TypeError(
+        f"the enum {type(member).__qualname__}, whose members are {data_type.__qualname__} objects, travels "
+        "only from a module of its own"
+    )
+
+
+def _make_enum(
+    meta: Any,
+    name: str,
+    bases: tuple[type, ...],
+    module: str,
+    qualname: str,
+    members: dict[str, Reduced],
+    boundary: Any,
+) -> type:
+    """An enum whose members have their values; what else they hold is set later."""
+    space = meta.__prepare__(name, bases)
+    space["__module__"], space["__qualname__"] = module, qualname
+    space["__new__"], space["__init__"] = _make_member, _do_nothing
+    for member, content in members.items():
+        space[member] = (content,)
+    options = {} if boundary is None else {"boundary": boundary}
+    made: Any = meta.__new__(meta, name, bases, space, **options)
+    del made.__init__
+    return made  # type: ignore[no-any-return]
+
+
+def _make_member(cls: Any, content: Reduced) -> Any:
+    if len(content) == 1:  # Of a tuple, the metaclass puts the arguments into another one.
+        (content,) = content
+    value, arguments = content
+    member = cls._member_type_.__new__(cls, *arguments)
+    member._value_ = value
+    return member
+
+
+def _do_nothing(made: Any, *_: Any, **__: Any) -> None:
+    """In place of what has run already, and whose effect comes with the class or the member."""
+
+
+def _update_enum(cls: Any, attributes: dict[str, Any]) -> None:
+    new_member = attributes.pop("__new_member")
+    for name, content in attributes.pop("__members").items():
+        member = cls.__members__[name]
+        vars(member).clear()
+        vars(member).update(content)
+    if new_member is not None:
+        cls.__new_member__ = new_member

@@ -1,14 +1,15 @@
 """Calls and outcomes as bytes.
 
     call     flags (1 byte), id (8), scope (16), lengths of modules, function and arguments (4 each), then
-             modules    pickled list of `Module`, empty if there are none
+             modules    pickled folders of the program's modules, and list of `Module`
              function   pickled; if it has a text, that is the `source` beside the call
              arguments  pickled (args, kwargs); for a chunk a list for each parameter, of its values
              buffers    the large ones of function and arguments: `buffers.py` has the format
     outcome  kind (1 byte), seconds that the functions took (8), lengths of output and content (4 each), then
              output     pickled (offset, pieces): what was printed and has not been read before
              content    `+` the value, pickled
-                        `-` pickled (exception as pickled bytes or None, type name, text, traceback)
+                        `-` pickled (exception as pickled bytes or None, type name, text, traceback, call,
+                            reason): which of a chunk's calls it was; why the exception is not pickled
                         `*` a chunk: pickled list of values
                         `/` a chunk, not all of which returned: pickled list of (kind, content)
              buffers    the large ones of the content
@@ -18,6 +19,7 @@ An exception is pickled on its own: where it cannot be made again, the texts bes
 
 from __future__ import annotations
 
+import importlib.machinery
 import io
 import pickle
 import struct
@@ -49,7 +51,7 @@ class Call(NamedTuple):
 
     flags: int
     id: bytes  # by which its output can be asked for
-    scope: bytes  # of the executor that it belongs to, whose initializer has run; or NO_SCOPE
+    scope: bytes  # whose modules it uses: its program's, or those of an executor with an initializer
     modules: bytes
     function: bytes
     arguments: bytes
@@ -81,6 +83,15 @@ class Call(NamedTuple):
         """The id of a call that was packed."""
         return data[1:9]
 
+    @staticmethod
+    def scope_in(data: bytes) -> bytes:
+        """The scope of a call that was packed."""
+        return data[9:25]
+
+
+# What the files of modules without a text end with.
+COMPILED = (*importlib.machinery.EXTENSION_SUFFIXES, *importlib.machinery.BYTECODE_SUFFIXES)
+
 
 class Module(NamedTuple):
     """A module of the user's own. Its text is sent once on each connection; None means: as before."""
@@ -88,7 +99,7 @@ class Module(NamedTuple):
     name: str
     path: str  # of its file; of a package without one, its folder
     folder: str | None  # of a package
-    digest: str
+    digest: str  # of its text, or what tells it apart
     text: str | None
 
 
@@ -176,11 +187,16 @@ class Outcome(NamedTuple):
 
 
 class RemoteTraceback(Exception):
-    """The traceback of a function that raised on a worker: the cause of the exception at the caller."""
+    """The traceback of a function that raised on a worker: the cause of the exception at the caller.
 
-    def __init__(self, text: str) -> None:
+    For an item of a `map`, `item` is its number, from 0, and `call` says what was called; else both are None.
+    """
+
+    def __init__(self, text: str, call: str | None = None) -> None:
         super().__init__(text)
         self.text = text
+        self.call = call
+        self.item: int | None = None
 
     def __str__(self) -> str:
         return f"\n{self.text}"
@@ -221,21 +237,25 @@ def pack_outcome(result: Result, offset: int, output: tuple[Piece, ...], buffers
 
 
 def dump_failure(
-    exception: BaseException, traceback: str, pickler: Callable[[io.BytesIO, Collector | None], Any]
+    exception: BaseException,
+    traceback: str,
+    pickler: Callable[[io.BytesIO, Collector | None], Any],
+    call: str | None = None,
 ) -> bytes:
     """The content for a function that raised. Never raises, whatever the exception's methods do."""
+    pickled, reason = None, ""
     try:
         pickled = dump(exception, pickler)
         check_size(2 * len(pickled))
-        pickle.loads(pickled)  # An exception with a constructor of its own may pickle, and not come back.
-    except BaseException:
-        pickled = None
+        pickle.loads(pickled)  # It may pickle, and not come back.
+    except BaseException as problem:
+        pickled, reason = None, describe(problem)
     kind = type(exception)
     module, name = type.__getattribute__(kind, "__module__"), type.__getattribute__(kind, "__qualname__")
     if module != "builtins":
         name = f"{module}.{name}"
     texts = (text[:_MAX_TEXT] for text in (describe(exception), traceback))
-    return pickle.dumps((pickled, name, *texts), PROTOCOL)
+    return pickle.dumps((pickled, name, *texts, call, reason), PROTOCOL)
 
 
 def describe(exception: BaseException) -> str:
@@ -249,19 +269,19 @@ def describe(exception: BaseException) -> str:
 
 def load_failure(content: bytes) -> BaseException:
     """The exception of a function that raised, with its remote traceback as the cause."""
-    pickled, name, text, traceback = pickle.loads(content)
-    exception = _load_exception(pickled, name, text)
-    exception.__cause__ = RemoteTraceback(traceback)
+    pickled, name, text, traceback, call, reason = pickle.loads(content)
+    exception = _load_exception(pickled, name, text, reason)
+    exception.__cause__ = RemoteTraceback(traceback, call)
     return exception
 
 
-def _load_exception(pickled: bytes | None, name: str, text: str) -> BaseException:
+def _load_exception(pickled: bytes | None, name: str, text: str, reason: str) -> BaseException:
     if pickled is not None:
         try:
             exception = pickle.loads(pickled)
         except Exception as error:
-            text = f"{text} (it cannot be made again here: {error!r})"
+            reason = repr(error)
         else:
             if isinstance(exception, BaseException):
                 return exception
-    return RuntimeError(f"{name}: {text} (its pickle cannot be loaded again: that takes a `__reduce__`)")
+    return RuntimeError(f"{name}: {text} (the exception itself does not travel: {reason})")

@@ -1,33 +1,42 @@
-"""Functions that were loaded before and may be called again.
+"""The function and the arguments of a call, loaded; and functions that are kept to be called again.
 
 Each call finds the function as it was sent, whatever earlier calls did to it and its global names. To make it
-anew takes longer than a short call; so one whose names are bound to nothing but constants, modules and
-functions like itself is kept, and called again as long as each of them is still what it was.
+anew takes longer than a short call, so one that is constant is kept, and called again as long as that holds.
 """
 
 from __future__ import annotations
 
 import operator
-import sys
-import types
+import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from distribute_challenge.wire.payload import PLAIN_TYPES
+from distribute_challenge.wire.constant import Snapshot, snapshot
+from distribute_challenge.wire.functions import Modules, loading
+from distribute_challenge.wire.regions import Buffer
 
 MAX_KEPT = 256
 MAX_BYTES = 1 << 14  # of a function as it was sent: larger ones are not kept
 
 Key = tuple[str, bytes]  # the source of a function, and its pickle
-Namespaces = dict[str, dict[str, Any]]  # the global names of the functions in a call, by module
+
+
+class Known(NamedTuple):
+    """A function as it was loaded, with the modules that were made for it, and what it depends on."""
+
+    function: Callable[..., Any]
+    modules: Modules
+    constant: Snapshot | None  # None: something that may change without a trace
 
 
 class Loaded(NamedTuple):
-    """A function as it was loaded, with the namespaces of all functions that came with it."""
+    """The function of a call, the modules that were made for all that came with it, and its arguments."""
 
     function: Callable[..., Any]
-    namespaces: Namespaces
+    modules: Modules
+    arguments: Any
+    known: Known
 
 
 class Kept:
@@ -37,108 +46,33 @@ class Kept:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Key, Unchanged] = OrderedDict()  # the latest last
+        self._known: OrderedDict[Key, Known] = OrderedDict()  # the latest last
 
     def __contains__(self, key: Key) -> bool:
         return key in self._known
 
-    def take(self, key: Key) -> Unchanged | None:
-        """The function that was loaded from these before, if it is as it was then."""
+    def load(self, key: Key, arguments: bytes, buffers: Iterable[Buffer] = ()) -> Loaded:
+        """The function that was sent as `key`, and its arguments. Raises whatever unpickling does."""
+        buffers = list(buffers)
+        rest = iter(buffers)  # First come those of the function.
+        source, data = key
         known = self._known.pop(key, None)
-        return known if known is not None and known.still_holds() else None
+        if known is not None and (known.constant is None or not known.constant.still_holds()):
+            known = None
+        modules: Modules = {} if known is None else dict(known.modules)
+        with loading(source, modules):
+            if known is None:
+                function = pickle.loads(data, buffers=rest)
+                is_whole = len(buffers) == operator.length_hint(rest)  # What it uses is all in `data`.
+                is_small = is_whole and len(source) + len(data) <= MAX_BYTES
+                # Before the arguments are loaded: functions among them bring modules of their own.
+                constant = snapshot(function, modules.values()) if is_small else None
+                known = Known(function, dict(modules), constant)
+            return Loaded(known.function, modules, pickle.loads(arguments, buffers=rest), known)
 
-    def put(self, key: Key, known: Unchanged) -> None:
-        """Keep a function, which may have been called."""
-        self._known[key] = known
-        if len(self._known) > MAX_KEPT:
-            self._known.popitem(last=False)
-
-
-def watch(key: Key, loaded: Loaded) -> Unchanged | None:
-    """How a function is that has just been loaded; None if it may change without a trace."""
-    source, data = key
-    return Unchanged(loaded) if len(source) + len(data) <= MAX_BYTES and _is_constant(loaded) else None
-
-
-class Unchanged:
-    """A function, and all that belongs to it when it was loaded."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
-        self._spaces = [(space, tuple(space), tuple(space.values())) for space in loaded.namespaces.values()]
-        self._functions = [(function, _state(function)) for function in _functions_of(loaded)]
-
-    def still_holds(self) -> bool:
-        """Whether all is as it was."""
-        for space, names, values in self._spaces:
-            if tuple(space) != names or not all(map(operator.is_, space.values(), values)):
-                return False
-        for function, before in self._functions:
-            if not is_bare(function) or function.__annotations__:  # Of a text there are none.
-                return False
-            if not all(map(operator.is_, _state(function), before)):
-                return False
-        return True
-
-
-def _is_constant(loaded: Loaded) -> bool:
-    """Whether nothing that belongs to a function may change without being bound anew."""
-    if not isinstance(loaded.function, types.FunctionType):
-        return False
-    for value in _values_of(loaded):
-        if isinstance(value, types.FunctionType):
-            is_ours = any(value.__globals__ is space for space in loaded.namespaces.values())
-            has_constants = are_plain(value.__defaults__ or ())
-            if not (
-                is_ours
-                and has_constants
-                and is_bare(value)
-                and not value.__closure__
-                and not value.__annotations__
-            ):
-                return False
-        elif type(value) is types.ModuleType:
-            if not travels_by_name(value):
-                return False
-        elif type(value) not in PLAIN_TYPES:
-            return False
-    return True
-
-
-def _values_of(loaded: Loaded) -> Iterator[Any]:
-    yield loaded.function
-    for space in loaded.namespaces.values():
-        yield from space.values()
-
-
-def _functions_of(loaded: Loaded) -> Iterator[types.FunctionType]:
-    return (value for value in _values_of(loaded) if isinstance(value, types.FunctionType))
-
-
-def _state(function: types.FunctionType) -> tuple[Any, ...]:
-    """What belongs to a function, each of it something that does not change inside."""
-    names = function.__name__, function.__qualname__, function.__module__
-    return (function.__code__, function.__defaults__, *names, function.__doc__)
-
-
-def is_bare(function: types.FunctionType) -> bool:
-    """Whether nothing that travels with a function may change inside."""
-    return function.__kwdefaults__ is None and not function.__dict__
-
-
-def are_plain(values: Iterable[Any]) -> bool:
-    """Whether all values are of types whose values never change."""
-    return PLAIN_TYPES.issuperset(map(type, values))
-
-
-def travels_by_name(module: types.ModuleType) -> bool:
-    """Whether a module is imported where it is needed; else it is copied, with all that is in it."""
-    name = module.__name__
-    return sys.modules.get(name) is module and name.partition(".")[0] not in _copied()
-
-
-def _copied() -> set[str]:
-    """The modules of which the program has said that they are to be copied."""
-    cloudpickle = sys.modules.get("cloudpickle")  # A process that has not loaded it copies none.
-    names = () if cloudpickle is None else cloudpickle.list_registry_pickle_by_value()
-    return {name.partition(".")[0] for name in names}
+    def put(self, key: Key, known: Known) -> None:
+        """Keep a function, which may have been called, if it is constant."""
+        if known.constant is not None:
+            self._known[key] = known
+            if len(self._known) > MAX_KEPT:
+                self._known.popitem(last=False)

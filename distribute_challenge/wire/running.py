@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import reprlib
+import sys
 import threading
 import time
 import traceback
@@ -14,54 +16,63 @@ from typing import Any
 
 from distribute_challenge.wire import payload
 from distribute_challenge.wire.buffers import BytesWrapper, Collector
-from distribute_challenge.wire.functions import load_call
+from distribute_challenge.wire.code import explained
+from distribute_challenge.wire.functions import SCRIPT, shown_texts
 from distribute_challenge.wire.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call, Result
 from distribute_challenge.wire.regions import Buffer
 from distribute_challenge.wire.reuse import Kept, Loaded
 
+MAX_REPR = 80
 MAX_SCOPES = 1000  # Executors whose initializer a process remembers.
 
 
 class Runner:
     """Runs calls, one at a time, and remembers what the initializers of executors have set up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_place: bool = False) -> None:
+        """With `in_place`, calls run in the process of their caller, whose own script they leave as it is."""
+        self._is_in_place = in_place
         # What each executor's initializer has bound: scope -> module -> global name -> value.
-        self._scopes: dict[bytes, dict[str, dict[str, Any]]] = {}
+        self._scopes: dict[bytes, dict[int, dict[str, Any]]] = {}
         self._kept = Kept()
-        self._rest: Iterator[Any] = iter(())  # of the chunk that runs: what has not begun
+        self._chunks: list[Iterator[Any]] = []  # those that run: what has not begun of each
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Result:
         """What becomes of a call."""
         name = "the function"
-        began = known = None
+        began = loaded = None
+        main = sys.modules["__main__"]
         threads = threading.active_count()
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
                 return Result(VALUE, payload.dump(None, reply_pickler))
-            loaded, arguments, known = load_call(source, call.function, call.arguments, self._kept, buffers)
-            function = loaded.function
+            loaded = self._kept.load((source, call.function), call.arguments, buffers)
+            function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
             self._apply(call.scope, loaded)
+            if SCRIPT in loaded.modules and not self._is_in_place:
+                sys.modules["__main__"] = loaded.modules[SCRIPT]
             began = time.perf_counter()
             if call.flags & CHUNK:
                 return self._run_each(function, name, arguments)
             args, kwargs = arguments
             if call.flags & INITIALIZER:
-                before = {module: dict(names) for module, names in loaded.namespaces.items()}
+                before = {key: _contents_of(module) for key, module in loaded.modules.items()}
             value = plain_value(function(*args, **kwargs))
             seconds = time.perf_counter() - began
             if call.flags & INITIALIZER:
-                self._remember(call.scope, loaded.namespaces, before)
+                self._remember(call.scope, loaded, before)
                 value = None
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
             return Result(FAILURE, failure(error), seconds)
         finally:
+            if not self._is_in_place:
+                sys.modules["__main__"] = main
             # A thread that the function has left may still change its global names.
-            if known is not None and threading.active_count() <= threads:
-                self._kept.put((source, call.function), known)
+            if loaded is not None and threading.active_count() <= threads:
+                self._kept.put((source, call.function), loaded.known)
         return dump_value(name, value, seconds)
 
     def keeps(self, source: str, call: Call) -> bool:
@@ -72,25 +83,13 @@ class Runner:
         began = time.perf_counter()
         values: list[Any] = [None] * len(columns[0])
         failures: dict[int, bytes] = {}
-        if len(columns) == 1:
-            call, self._rest = function, enumerate(columns[0])
-        else:
-            call, self._rest = (lambda args: function(*args)), enumerate(zip(*columns, strict=True))
-        number, is_done = 0, False
-        while not is_done:
-            try:
-                for number, item in self._rest:
-                    values[number] = call(item)
-                is_done = True
-            except BaseException as error:
-                failures[number], values[number] = failure(error), None
-        item, self._rest = None, iter(())  # An iterator that has ended may still hold its last item.
+        self._call_each(function, name, columns, values, failures)
         if not payload.PLAIN_TYPES.issuperset(map(type, values)):
             for number, value in enumerate(values):
                 try:
                     values[number] = plain_value(value)
                 except BaseException as error:
-                    failures[number] = failure(error)
+                    failures[number] = failure(error, _call_in(name, columns, number))
         seconds = time.perf_counter() - began
         if not failures:
             try:
@@ -112,39 +111,73 @@ class Runner:
             return Result(FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler), seconds)
         return Result(MIXED, content, seconds)
 
+    def _call_each(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        columns: list[list[Any]],
+        values: list[Any],
+        failures: dict[int, bytes],
+    ) -> None:
+        """Call a function for each item of a chunk. After this, nothing holds the last item."""
+        has_one = len(columns) == 1
+        rest = enumerate(columns[0] if has_one else zip(*columns, strict=True))
+        self._chunks.append(rest)
+        number, is_done = 0, False
+        while not is_done:
+            try:
+                if has_one:
+                    for number, item in rest:
+                        values[number] = function(item)
+                else:
+                    for number, item in rest:
+                        values[number] = function(*item)
+                is_done = True
+            except BaseException as error:
+                failures[number], values[number] = failure(error, _call_in(name, columns, number)), None
+        self._chunks.remove(rest)
+
     def _leave_to_parent(self) -> None:
         """In a child that a function has forked: the rest of its chunk is not the child's to run."""
-        for _ in self._rest:
-            pass
+        for rest in self._chunks:
+            for _ in rest:
+                pass
 
     def _apply(self, scope: bytes, loaded: Loaded) -> None:
         """Let the functions of a call find what the initializer of their executor has bound."""
         bound = self._scopes.get(scope)
-        if not bound:
-            return
-        own = getattr(loaded.function, "__globals__", {})  # Of a function by value, a namespace of its own.
-        for namespace in [*loaded.namespaces.values(), own]:
-            namespace.update(bound.get(namespace.get("__name__", ""), {}))
+        if bound:
+            for key, module in loaded.modules.items():
+                vars(module).update(bound.get(key, {}))
 
-    def _remember(
-        self, scope: bytes, namespaces: dict[str, dict[str, Any]], before: dict[str, dict[str, Any]]
-    ) -> None:
+    def _remember(self, scope: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
         if len(self._scopes) >= MAX_SCOPES:
             del self._scopes[next(iter(self._scopes))]
         bound = self._scopes[scope] = {}
-        for module, names in namespaces.items():
-            old = before[module]
-            bound[module] = {
+        for key, module in loaded.modules.items():
+            old = before[key]
+            bound[key] = {
                 name: value
-                for name, value in names.items()
-                if name not in old or old[name] is not value or _may_be_filled(value)
+                for name, (value, content) in _contents_of(module).items()
+                if name not in old or old[name][0] is not value or old[name][1] != content
             }
 
 
-def _may_be_filled(value: Any) -> bool:
-    """Whether a value may have been changed without being bound anew, as a dict is."""
-    fixed = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
-    return type(value) not in payload.PLAIN_TYPES and not isinstance(value, fixed)
+_Content = tuple[Any, bytes]
+
+
+def _contents_of(module: types.ModuleType) -> dict[str, _Content]:
+    """The global names of a module, and what their values hold: that may change as well, as in a dict."""
+    contents = {}
+    for name, value in list(vars(module).items()):
+        content = b""
+        if name != "__builtins__":
+            try:
+                content = payload.dump(value, reply_pickler)
+            except Exception:  # What cannot be told counts as unchanged.
+                content = b"?"
+        contents[name] = (value, content)
+    return contents
 
 
 def _dump_values(values: list[Any], large: Collector) -> bytes:
@@ -200,16 +233,39 @@ def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = Tru
     return Result(VALUE, content, seconds, large.buffers if large is not None else ())
 
 
-def failure(error: BaseException) -> bytes:
-    """The content for what a function raised."""
-    return payload.dump_failure(error, remote_traceback(error), reply_pickler)
+def failure(error: BaseException, call: str | None = None) -> bytes:
+    """The content for what a function raised, in the call of a chunk that this text tells."""
+    if isinstance(error, AttributeError):
+        explained(error)
+    return payload.dump_failure(error, remote_traceback(error), reply_pickler, call)
+
+
+def _call_in(name: str, columns: list[list[Any]], number: int) -> str:
+    return call_text(name, [column[number] for column in columns])
+
+
+def call_text(name: str, arguments: Iterable[Any]) -> str:
+    """A call in short, for messages.
+
+    >>> call_text("f", [1, "two"])
+    "f(1, 'two')"
+    """
+    return f"{name}({', '.join(map(_short, arguments))})"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = reprlib.repr(value)
+    except BaseException as error:
+        return f"<a {type(value).__name__} whose repr raises {type(error).__name__}>"
+    return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}..."
 
 
 def reply_pickler(file: io.BytesIO, large: Collector | None) -> Any:
     """A pickler for what goes back to a caller, with large buffers aside if there is a collector for them."""
     from distribute_challenge.wire.replying import ReplyPickler  # Late: plain results never need its 10 MB.
 
-    return ReplyPickler(file, payload.PROTOCOL, buffer_callback=large)
+    return ReplyPickler(file, large)
 
 
 def remote_traceback(error: BaseException) -> str:
@@ -220,6 +276,7 @@ def remote_traceback(error: BaseException) -> str:
     ):
         frame = frame.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, frame))
+        with shown_texts():
+            return "".join(traceback.format_exception(type(error), error, frame))
     except BaseException as problem:  # An exception may have a __str__, or attributes, that raise.
         return f"<the traceback cannot be shown: {problem!r}>"

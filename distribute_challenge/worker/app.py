@@ -49,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_owner(options.owner)
     tls = cli.tls_in(options)
     faulthandler.enable(all_threads=False)  # The function runs in the thread that crashes.
+    # A decorated function that calls itself takes three levels for one: it gets as deep as a plain one.
+    # (Not on Python 3.12, which has another limit.)
+    sys.setrecursionlimit(3 * sys.getrecursionlimit())
     if options.listener is None:
         listener = cli.listen(options.host, options.port, "another PORT", with_tls=tls is not None)
     else:

@@ -222,6 +222,7 @@ class Surroundings:
         self._touched: set[Any] = set()  # what was set or removed below `os.environ`
         self._putenv, self._unsetenv = os.putenv, os.unsetenv
         os.putenv, os.unsetenv = self._note_putenv, self._note_unsetenv
+        self._recursion_limit = sys.getrecursionlimit()
         self._path = sys.path
         self._path_entries = list(sys.path)
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
@@ -244,6 +245,7 @@ class Surroundings:
             os.environ.update(self._environment)
         if self._touched:
             self._restore_touched()
+        sys.setrecursionlimit(self._recursion_limit)
         sys.path = self._path
         sys.path[:] = self._path_entries
 

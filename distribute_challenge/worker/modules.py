@@ -1,70 +1,125 @@
-"""Imports the user's own modules from the texts that come with a call."""
+"""The modules of programs, on a worker: each program's own, imported once, kept apart from those of others.
+
+They are imported from the texts that come with a call. What lies beside their files (package data, compiled
+modules, what is imported by a computed name) is found in the program's own folders, if this machine has
+those.
+"""
 
 from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import pickle
 import sys
+import threading
 import types
-from collections import OrderedDict
+import zipimport
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from distribute_challenge.wire.payload import NO_SCOPE, Module, is_this_package
+from distribute_challenge.wire import program
+from distribute_challenge.wire.payload import COMPILED, NO_SCOPE, Module, is_this_package
 
-MAX_TEXTS = 1024
-Key = tuple[bytes, str, str]  # scope, name, digest
+MAX_ENDED = 4  # programs without a connection, whose modules are still there if they come again
 
 
-class ShippedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of the call under way. A module that was loaded stays, until its text is another."""
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Loads a module from its text. Other files are those on this machine."""
+
+    def __init__(self, name: str, path: str, text: str) -> None:
+        super().__init__(name, path)
+        self._text = text
+
+    def get_data(self, path: str) -> bytes:
+        """The content of a file."""
+        return self._text.encode() if path == self.path else super().get_data(path)
+
+    def get_source(self, fullname: str) -> str:
+        """The text."""
+        del fullname
+        return self._text
+
+    def source_to_code(self, data: Any, *where: Any, **how: Any) -> types.CodeType:  # type: ignore[override]
+        """The code of the text, which is decoded already, whatever it says of its encoding."""
+        del data
+        return super().source_to_code(self._text, *where, **how)
+
+    def path_stats(self, path: str) -> Any:
+        """There is no bytecode to be found, or written, for a text."""
+        raise OSError(path)
+
+
+class _Program:
+    """The modules of one program, or of one executor that has an initializer."""
 
     def __init__(self) -> None:
-        self._texts: OrderedDict[str, str] = OrderedDict()  # by digest, the latest last
-        self._wanted: dict[str, Module] = {}
-        self._scope = NO_SCOPE
-        self._loaded: dict[str, Key] = {}  # what is in sys.modules by our doing
-        self._aside: OrderedDict[Key, types.ModuleType] = OrderedDict()  # what was, the latest last
+        self.wanted: dict[str, Module] = {}  # all that calls of it have brought so far, with their texts
+        self.folders: tuple[str, ...] = ()
+        self.aside: dict[str, types.ModuleType] = {}  # its modules, while another program's are in use
+        self.connections = 0
 
-    @property
-    def are_in_use(self) -> bool:
-        """Whether the last call had any."""
-        return bool(self._wanted or self._loaded)
-
-    def use(self, modules: Iterable[Module], scope: bytes) -> None:
-        """Make these modules, and no others that were shipped, the ones to be found.
-
-        Each executor with an initializer has a scope, and modules of its own.
-        """
-        self._wanted = {module.name: module for module in modules}
-        if any(map(is_this_package, self._wanted)):
+    def complete(self, module: Module) -> Module:
+        """A module with its text, which comes once. Raises ImportError or RuntimeError."""
+        if is_this_package(module.name):
             raise ImportError("the worker's own modules cannot be replaced")
-        for module in self._wanted.values():
-            if module.text is not None:
-                self._texts[module.digest] = module.text
-            elif module.digest not in self._texts:
-                raise RuntimeError(f"this worker has forgotten the module {module.name}: connect again")
-            self._texts.move_to_end(module.digest)
-        # Those of the last call are put aside, and those of this one taken up again where they were left.
-        for name, key in self._loaded.items():
-            module_there = sys.modules.pop(name, None)
-            if module_there is not None:
-                self._aside[key] = module_there
-                self._aside.move_to_end(key)
-        self._loaded = {}
-        for name, module in self._wanted.items():
-            key = (scope, name, module.digest)
-            sys.modules.pop(name, None)  # One of the same name that a function found here.
-            if key in self._aside:
-                sys.modules[name] = self._aside[key]
-                self._loaded[name] = key
-        self._scope = scope
-        while len(self._aside) > MAX_TEXTS:
-            self._aside.popitem(last=False)
-        while len(self._texts) > MAX_TEXTS + len(self._wanted):
-            self._texts.popitem(last=False)
-        # A function may have changed the list, or put finders of its own before us.
-        if sys.meta_path[:1] != [self]:
+        if module.text is not None:
+            return module
+        known = self.wanted.get(module.name)
+        if known is None or known.digest != module.digest:
+            raise RuntimeError(f"the text of the module {module.name} has not come to this worker")
+        return known
+
+    def owns(self, name: str) -> bool:
+        """Whether a module that is loaded belongs to it: by the package on top."""
+        top = name.partition(".")[0]
+        if is_this_package(top):
+            return False
+        if top in self.wanted:
+            return True
+        spec = getattr(sys.modules.get(top), "__spec__", None)
+        if spec is None or not (spec.has_location or spec.submodule_search_locations):
+            return False
+        file = next(iter(spec.submodule_search_locations or ()), spec.origin)
+        return str(Path(str(file)).parent) in self.folders
+
+
+class ProgramModules(importlib.abc.MetaPathFinder):
+    """Finds the modules of the program whose call is under way."""
+
+    def __init__(self) -> None:
+        self._packed = b""  # what came with the last call
+        self._scope = NO_SCOPE
+        self._folders: tuple[str, ...] = ()
+        self._hidden: dict[str, types.ModuleType] = {}  # the worker's, by names that the program uses itself
+        self._libraries = set(sys.modules)  # what belongs to no program
+        self._lock = threading.Lock()  # guards the two below
+        self._programs: dict[bytes, _Program] = {NO_SCOPE: _Program()}
+        self._ended: list[bytes] = []  # those without a connection, the latest last
+
+    def connect(self, scope: bytes) -> None:
+        """Calls of a program come from one more connection."""
+        with self._lock:
+            self._programs.setdefault(scope, _Program()).connections += 1
+            if scope in self._ended:
+                self._ended.remove(scope)
+
+    def disconnect(self, scopes: Iterable[bytes]) -> None:
+        """A connection has ended, from which calls of these programs had come."""
+        with self._lock:
+            for scope in scopes:
+                self._programs[scope].connections -= 1
+                if not self._programs[scope].connections:
+                    self._ended.append(scope)
+
+    def use(self, packed: bytes, scope: bytes) -> None:
+        """Make the modules of a program the ones to be found, and no others. Raises what importing does."""
+        if packed != self._packed or scope != self._scope:
+            self._change(packed, scope)
+        sys.path += self._folders
+        # A function may have put finders of its own before us.
+        if not sys.meta_path or sys.meta_path[0] is not self:
             sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
 
     def find_spec(
@@ -72,19 +127,79 @@ class ShippedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> importlib.machinery.ModuleSpec | None:
         """Called by `import`."""
         del path, target
-        module = self._wanted.get(fullname)
+        module = self._programs[self._scope].wanted.get(fullname)
         if module is None:
             return None
-        spec = importlib.util.spec_from_loader(fullname, self, origin=module.path)
-        if spec is not None:
-            spec.has_location = True
-            if module.folder is not None:
-                spec.submodule_search_locations = [module.folder]
-        return spec
+        if module.path == module.folder:  # A package that is nothing but a folder.
+            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = [module.folder]
+            return spec
+        if module.path.endswith(COMPILED):
+            return importlib.util.spec_from_file_location(fullname, module.path)
+        folder = Path(module.path).parent if module.folder is None else Path(module.folder).parent
+        if any(parent.is_file() for parent in Path(module.path).parents):  # In a zip file, with all its data.
+            return zipimport.zipimporter(str(folder)).find_spec(fullname)
+        return importlib.util.spec_from_file_location(
+            fullname,
+            module.path,
+            loader=_Loader(fullname, module.path, module.text or ""),
+            submodule_search_locations=None if module.folder is None else [module.folder],
+        )
 
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Called by `import`."""
-        shipped = self._wanted[module.__name__]
-        code = compile(self._texts[shipped.digest], shipped.path, "exec", dont_inherit=True)
-        self._loaded[shipped.name] = (self._scope, shipped.name, shipped.digest)
-        exec(code, vars(module))
+    def _change(self, packed: bytes, scope: bytes) -> None:
+        folders, modules = pickle.loads(packed) if packed else ((), ())
+        with self._lock:
+            new = self._programs.setdefault(scope, _Program())
+        news = [new.complete(Module(*module)) for module in modules]
+        if scope != self._scope:
+            self._leave()
+            self._scope, self._packed = scope, b""
+            self._drop_ended()
+            self._hide(new.wanted)
+            sys.modules.update(new.aside)
+            new.aside.clear()
+            program.current.id = scope
+        self._hide(module.name for module in news if not new.owns(module.name))
+        changed = [
+            module.name for module in news if new.wanted.get(module.name, module).digest != module.digest
+        ]
+        new.folders = self._folders = folders
+        new.wanted.update((module.name, module) for module in news)
+        self._reload([name for name in changed if name in sys.modules])
+        self._packed = packed
+
+    def _reload(self, names: list[str]) -> None:
+        """Do as the program has done: load modules anew. Those that others import come last in `names`."""
+        try:
+            for name in reversed(names):
+                importlib.reload(sys.modules[name])
+        except BaseException:
+            for name in names:  # The next call shall not find them half done.
+                sys.modules.pop(name, None)
+            raise
+
+    def _leave(self) -> None:
+        """Put the modules of the program aside that was in use."""
+        old = self._programs[self._scope]
+        for name in set(sys.modules).difference(self._libraries):
+            if old.owns(name):
+                old.aside[name] = sys.modules[name]
+            else:
+                self._libraries.add(name)
+        for name in old.aside:
+            del sys.modules[name]
+        sys.modules.update(self._hidden)
+        self._hidden.clear()
+
+    def _hide(self, names: Iterable[str]) -> None:
+        """Put the worker's modules aside that have a name which the program uses itself."""
+        for name in set(sys.modules).intersection(names):
+            self._hidden[name] = sys.modules.pop(name)
+            self._libraries.discard(name)
+
+    def _drop_ended(self) -> None:
+        with self._lock:
+            surplus = [scope for scope in self._ended if scope != self._scope][:-MAX_ENDED]
+            for scope in surplus:
+                self._ended.remove(scope)
+                del self._programs[scope]

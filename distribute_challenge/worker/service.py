@@ -6,7 +6,6 @@ import builtins
 import functools
 import gc
 import mmap
-import pickle
 import sys
 import threading
 import time
@@ -19,11 +18,11 @@ from rpyc.core import brine
 from distribute_challenge.wire import payload, regions
 from distribute_challenge.wire.buffers import Parts, Probe, tell_secret
 from distribute_challenge.wire.buffers import unpack as unpack_buffers
-from distribute_challenge.wire.payload import PRINTS, SHARES, Call, Module, Piece, Result
+from distribute_challenge.wire.payload import NO_SCOPE, PRINTS, SHARES, Call, Piece, Result
 from distribute_challenge.wire.regions import Buffer, Region
 from distribute_challenge.wire.running import Runner, failure
 from distribute_challenge.worker.execution import Execution
-from distribute_challenge.worker.modules import ShippedModules
+from distribute_challenge.worker.modules import ProgramModules
 from distribute_challenge.worker.output import Streams
 
 LARGE_BYTES = 1 << 20
@@ -37,7 +36,7 @@ class Worker:
         self.streams = streams
         self._begun = begun  # where the server looks after our death
         self._runner = Runner()
-        self._modules = ShippedModules()
+        self.modules = ProgramModules()
         self._has_to_collect = False
         self._probe_lock = threading.Lock()
         self._probe: Probe | None = None
@@ -77,6 +76,11 @@ class Worker:
         except OverflowError as error:  # All together are more than travel at once.
             return payload.pack_outcome(Result(payload.FAILURE, failure(error)), *printed, ()), None
 
+    def run_text(self, source: str) -> Any:
+        """Run what a plain client sent, which has no modules of its own."""
+        self.modules.use(b"", NO_SCOPE)
+        return run_text(source)
+
     def tidy(self) -> None:
         """Called when the outcome is on its way."""
         if self._has_to_collect:
@@ -84,12 +88,10 @@ class Worker:
             gc.collect()
 
     def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Result:
-        if call.modules or self._modules.are_in_use:
-            try:
-                modules = pickle.loads(call.modules) if call.modules else ()
-                self._modules.use((Module(*module) for module in modules), call.scope)
-            except BaseException as error:
-                return Result(payload.FAILURE, failure(error))
+        try:
+            self.modules.use(call.modules, call.scope)
+        except BaseException as error:
+            return Result(payload.FAILURE, failure(error))
         return self._runner.run(source, call, buffers)
 
 
@@ -99,10 +101,13 @@ class WorkerService(rpyc.Service):
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._held: dict[bytes, Region] = {}  # by call: what the caller has not opened yet
+        self._scopes: set[bytes] = set()  # the programs (mostly one) whose calls have come from here
 
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""
         self._held.clear()
+        scopes, self._scopes = self._scopes, set()
+        self._worker.modules.disconnect(scopes)
         regions.let_go()
 
     def exposed_run_code(self, source: str, call: bytes | None = None) -> Any:
@@ -110,8 +115,12 @@ class WorkerService(rpyc.Service):
         if type(source) is not str or (call is not None and type(call) is not bytes):
             raise TypeError("run_code takes the source as str and, if given, the call as bytes")
         if call is None:
-            return self._worker.execution.run(lambda: run_text(source))
+            return self._worker.execution.run(lambda: self._worker.run_text(source))
         worker = self._worker
+        scope = Call.scope_in(call)
+        if scope not in self._scopes:
+            self._scopes.add(scope)
+            worker.modules.connect(scope)
         outcome, region = worker.execution.run(lambda: worker.run(source, call), worker.tidy)
         if region is not None:
             self._held[Call.id_in(call)] = region

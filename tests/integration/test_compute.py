@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import operator
 import os
 import random
 import signal
@@ -287,15 +288,18 @@ def forwarding_to(port: int) -> Iterator[int]:
 def test_the_text_that_travels_is_the_users_own():
     assert bare.source == "def bare(x):\n    return x * x\n"
     assert with_parentheses.source == "def with_parentheses(x):\n    return x * x\n"
-    assert decorated_below.source == '@shouting\ndef decorated_below(text):\n    return f"hey {text}"\n'
+    assert decorated_below.source == 'def decorated_below(text):\n    return f"hey {text}"\n'
     assert make_closure(1).source.startswith("def closure(x):\n    nonlocal calls\n")
     assert a_lambda.source.startswith("# No text")
 
 
-def test_values_are_taken_as_they_are_at_the_call(server: RunningServer, monkeypatch: pytest.MonkeyPatch):
-    assert by_call(1).run() == 11
+def test_functions_of_a_module_use_it_as_its_file_has_it(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+):
+    """What the program has set there since does not travel; what a closure holds does."""
     monkeypatch.setitem(globals(), "FACTOR", 20)
-    assert by_call(1).run() == 21
+    assert by_call(1).run() == 11
+    assert compute_this(opaque(helper))(1).run() == 11 + 10
 
 
 def test_the_address_is_the_argument_or_the_environments(
@@ -318,13 +322,26 @@ def fails(message):
     raise ValueError(message, FACTOR)
 
 
+class Stubborn(Exception):
+    """Has no pickle that could be loaded again."""
+
+    def __reduce__(self):
+        return Stubborn.no_such_thing, ()  # type: ignore[attr-defined]
+
+
 class Picky(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
+        self.one = one
 
 
 @compute_this
 def fails_with_what_does_not_pickle():
+    raise Stubborn("1 and 2")
+
+
+@compute_this
+def fails_pickily():
     raise Picky(1, 2)
 
 
@@ -348,8 +365,15 @@ def test_an_exception_arrives_as_itself_with_the_remote_traceback_as_its_cause(s
 
 
 def test_an_exception_that_does_not_pickle_arrives_with_name_text_and_traceback(server: RunningServer):
-    with pytest.raises(RuntimeError, match=r"Picky: 1 and 2") as caught:
+    with pytest.raises(RuntimeError, match=r"Stubborn: 1 and 2") as caught:
         fails_with_what_does_not_pickle().run()
+    assert 'raise Stubborn("1 and 2")' in str(caught.value.__cause__)
+
+
+def test_an_exception_with_a_constructor_of_its_own_arrives_as_itself(server: RunningServer):
+    with pytest.raises(Picky, match="1 and 2") as caught:
+        fails_pickily().run()
+    assert caught.value.one == 1
     assert "raise Picky(1, 2)" in str(caught.value.__cause__)
 
 
@@ -362,9 +386,12 @@ def test_an_exit_ends_the_function_and_not_the_worker(server: RunningServer):
     assert server.worker_pids() == pids
 
 
-@compute_this
-def uses_a_lock():
-    return LOCK.locked()
+def uses_a_lock(lock):
+    @compute_this
+    def is_locked():
+        return lock.locked()
+
+    return is_locked
 
 
 @compute_this
@@ -373,8 +400,8 @@ def returns_a_lock():
 
 
 def test_what_cannot_travel_is_named_before_a_worker_is_taken(server: RunningServer):
-    with pytest.raises(TaskNotSendable, match=r"uses_a_lock .* the variable 'LOCK' that it uses, a lock"):
-        uses_a_lock().run()
+    with pytest.raises(TaskNotSendable, match=r"is_locked .* the variable 'lock' that it uses, a lock"):
+        uses_a_lock(LOCK)().run()
     with pytest.raises(TaskNotSendable, match=r"bare .* argument 1, a lock"):
         bare(LOCK).run()
     server.await_events("start")
@@ -457,7 +484,7 @@ def test_interrupts_at_any_moment_leave_no_lease_behind(start_server: Callable[.
     Python drops an exception that a signal raises inside a `__del__`; the next signal then interrupts.
     """
     server = start_server(1)
-    call = compute_this(server=server.address)(helper)
+    call = compute_this(server=server.address)(operator.index)
     chance = random.Random(0)
     may_interrupt, is_over = threading.Event(), threading.Event()
 
@@ -480,7 +507,7 @@ def test_interrupts_at_any_moment_leave_no_lease_behind(start_server: Callable[.
                     call(1).run()
             except KeyboardInterrupt:
                 may_interrupt.clear()
-            assert call(2).run() == 21
+            assert call(2).run() == 2
     finally:
         is_over.set()
         sender.join(HANG_S)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import rpyc
 
-from tests.cases import everything
+from tests.cases import alike, everything
 from tests.running import ROOT, RunningServer
 
 LIMIT_S = 150
@@ -32,10 +32,24 @@ def test_functions_of_a_module(name: str, address: str, monkeypatch: pytest.Monk
     everything.CASES[name]()
 
 
-def run_cases(address: str, python: str, *arguments: str) -> list[str]:
+@pytest.mark.parametrize("name", alike.TASKS)
+def test_functions_of_a_module_are_alike(name: str, address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COMPUTE_SERVER", address)
+    alike.check(name)
+
+
+@pytest.mark.parametrize("check", alike.CHECKS.values(), ids=alike.CHECKS)
+def test_what_is_given_to_functions_of_a_module(
+    check: Callable[[], None], address: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COMPUTE_SERVER", address)
+    check()
+
+
+def run_cases(address: str, python: str, *arguments: str, program: str = "everything.py") -> list[str]:
     """What the program said, line by line."""
     environment = {**os.environ, "COMPUTE_SERVER": address, "PYTHONPATH": f"{ROOT}:{libraries()}"}
-    command = [python, str(ROOT / "tests" / "cases" / "everything.py"), *arguments]
+    command = [python, str(ROOT / "tests" / "cases" / program), *arguments]
     result = subprocess.run(
         command, env=environment, cwd="/", capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
@@ -52,10 +66,15 @@ def test_functions_of_a_script(address: str):
     assert run_cases(address, sys.executable) == [f"ok {name}" for name in everything.CASES]
 
 
+def test_functions_of_a_script_are_alike(address: str):
+    expected = [f"ok {name}" for name in [*alike.TASKS, *alike.CHECKS]]
+    assert run_cases(address, sys.executable, program="alike.py") == expected
+
+
 def other_pythons() -> dict[str, str]:
     """Interpreters of other versions that are on this machine."""
     found = {}
-    for minor in range(10, 14):
+    for minor in range(10, 16):
         version = f"3.{minor}"
         candidates = [shutil.which(f"python{version}")]
         candidates += map(str, sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
@@ -70,7 +89,7 @@ def other_pythons() -> dict[str, str]:
 OTHERS = other_pythons()
 
 
-@pytest.mark.skipif(not OTHERS, reason="no other version of Python (3.10 to 3.13) was found on this machine")
+@pytest.mark.skipif(not OTHERS, reason="no other version of Python (3.10 to 3.15) was found on this machine")
 @pytest.mark.parametrize("version", sorted(OTHERS))
 def test_plain_functions_cross_from_here_to_another_version(
     version: str, start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
@@ -82,7 +101,7 @@ def test_plain_functions_cross_from_here_to_another_version(
     assert run_cases(server.address, sys.executable, "--plain") == expected
 
 
-@pytest.mark.skipif(not OTHERS, reason="no other version of Python (3.10 to 3.13) was found on this machine")
+@pytest.mark.skipif(not OTHERS, reason="no other version of Python (3.10 to 3.15) was found on this machine")
 @pytest.mark.parametrize("version", sorted(OTHERS))
 def test_plain_functions_cross_from_another_version_to_here(version: str, address: str):
     expected = [f"ok {name}" for name in everything.CASES if name in everything.PLAIN]
@@ -90,9 +109,16 @@ def test_plain_functions_cross_from_another_version_to_here(version: str, addres
 
 
 CANNOT_CROSS = """
+import collections, dataclasses
 from distribute_challenge import compute_this
 
-class Box: pass
+class Box:
+    def __init__(self, content): self.content = content
+    def doubled(self): return Box(2 * self.content)
+
+@dataclasses.dataclass
+class Generated:
+    x: int = 1
 
 def make(n):
     def closure(): return n
@@ -103,16 +129,19 @@ inner = make(1)
 @compute_this
 def takes(x): return x
 @compute_this
-def makes(): return Box()
+def makes(n): return Box(n).doubled()
 @compute_this
 def uses(): return inner()
+@compute_this
+def generates(): return Generated()
 
+assert (makes(2).run().content, type(makes(2).run()), uses().run()) == (4, Box, 1)
+assert takes(Box(3)).run().content == 3
 for call, words in (
-    (takes(Box()), "the class Box"),
-    (makes(), "the class Box"),
-    (uses(), "closure"),
+    (takes(Generated()), "the class Generated"),
+    (generates(), "the class Generated"),
     (compute_this(lambda: 1)(), "<lambda>"),
-    (takes(make(1)), "closure"),
+    (takes(lambda: 1), "<lambda>"),
 ):
     try:
         call.run()
@@ -125,8 +154,10 @@ print(takes(5).run())
 """
 
 
-@pytest.mark.skipif(not OTHERS, reason="no other version of Python (3.10 to 3.13) was found on this machine")
-def test_what_cannot_cross_is_said_before_a_worker_is_taken(address: str, tmp_path: Path):
+@pytest.mark.skipif(not OTHERS, reason="no other version of Python (3.10 to 3.15) was found on this machine")
+def test_closures_and_classes_cross_and_what_cannot_is_said_before_a_worker_is_taken(
+    address: str, tmp_path: Path
+):
     script = tmp_path / "script.py"
     script.write_text(CANNOT_CROSS)
     environment = {**os.environ, "COMPUTE_SERVER": address, "PYTHONPATH": f"{ROOT}:{libraries()}"}

@@ -278,7 +278,7 @@ def slow_square(seconds):
 
 def test_workers_killed_at_random_lose_only_what_ran_on_them(start_server: Callable[..., RunningServer]):
     server = start_server(2)
-    on_server = compute_this(server=server.address)(slow_square)
+    on_server = compute_this(server=server.address)(time.sleep)
     is_over = threading.Event()
 
     def kill_now_and_then() -> None:
@@ -290,7 +290,7 @@ def test_workers_killed_at_random_lose_only_what_ran_on_them(start_server: Calla
 
     def call(_: int) -> str:
         try:
-            assert on_server(0.02).run() == 0.02 * 0.02
+            assert on_server(0.02).run() is None
         except WorkerLost:
             return "lost"
         return "done"

@@ -2,103 +2,135 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import types
-import xml
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distribute_challenge.client.pool import _shipments, shipment_of
 from distribute_challenge.client.shipping import Shipment, Written
-from distribute_challenge.client.unchanged import watch
-from distribute_challenge.wire.functions import load_call
+from distribute_challenge.wire.constant import Snapshot, snapshot
 from distribute_challenge.wire.payload import NO_SCOPE, Outcome
 from distribute_challenge.wire.reuse import Kept
 from distribute_challenge.wire.running import Runner
 
+SCRIPT = """
+import collections, functools, json, math, types, xml
+from math import sqrt
+
 CONSTANT = 5
 LIST = [1]
-
 
 def helper(x):
     return x + CONSTANT
 
-
 def uses_a_helper(x):
     return helper(x) + math.floor(0.5)
 
+def uses_libraries(x):
+    return sqrt(x), json.loads("1"), collections.OrderedDict, annotated(x)
+
+def annotated(x: int, y: "str" = "y") -> list[int] | None:
+    return None
 
 def counts(x):
     global CONSTANT
     CONSTANT += x
     return CONSTANT
 
-
 def marks_itself(x):
     marks_itself.calls = getattr(marks_itself, "calls", 0) + x
     return marks_itself.calls
 
+def annotates_itself(x):
+    annotates_itself.__annotations__["x"] = annotates_itself.__annotations__.get("x", 0) + x
+    return annotates_itself.__annotations__["x"]
 
 def changes_a_helper(x):
     helper.__defaults__ = (x,)
     return helper()
 
-
 def replaces_a_helper(x):
     global helper
     before = helper(0)
-    helper = lambda y: y + 100  # noqa: E731
+    helper = lambda y: y + 100
     return before + x
-
 
 def renames_itself(x):
     before = renames_itself.__name__, renames_itself.__doc__
     renames_itself.__name__, renames_itself.__doc__ = "other", "text"
     return x if before == ("renames_itself", None) else before
 
+def binds_a_new_name(x):
+    names = globals()
+    names["new"] = names.get("new", 0) + x
+    return names["new"]
 
 def starts_a_thread():
     import threading
-
     threading.Thread(target=threading.Event().wait, daemon=True).start()
-
 
 def appends(x):
     LIST.append(x)
     return len(LIST)
-
 
 def raises_after_a_change(x):
     global CONSTANT
     CONSTANT = 1000
     raise ValueError(x)
 
+def counting():
+    count = 0
+    def count_on(x):
+        nonlocal count
+        count += x
+        return count
+    return count_on
+
+counts_on = counting()
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+    return wrapper
+
+@decorated
+def wrapped(x):
+    return x + CONSTANT
 
 settings = types.ModuleType("settings")
-settings.number = 1  # type: ignore[attr-defined]
-
+settings.number = 1
 
 def uses_a_module_made_here(x):
     settings.number += x
     return settings.number
 
-
 class Sly:
     def __getattr__(self, name):
         raise RuntimeError("not now")
 
-
-sly: Any = None
-
+sly = None
 
 def uses_something_sly(x):
     return x, sly
 
-
 def uses_a_package(x):
     return xml.__name__ + str(x)
+"""
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> dict[str, Any]:
+    """The global names of a script. (What is in this file would travel by its name.)"""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(SCRIPT, str(path), "exec"), names)
+    return names
 
 
 def run(runner: Runner, shipment: Shipment, *args: Any) -> Any:
@@ -107,82 +139,115 @@ def run(runner: Runner, shipment: Shipment, *args: Any) -> Any:
     return Outcome(kind, content, seconds, 0, ()).load()
 
 
+def watched(function: Callable[..., Any]) -> Snapshot:
+    found = snapshot(function)
+    assert found is not None
+    assert found.still_holds()
+    return found
+
+
 @pytest.mark.parametrize(
-    ("function", "result"),
+    ("name", "result"),
     [
-        (uses_a_helper, 6),
-        (counts, 6),
-        (marks_itself, 1),
-        (changes_a_helper, 6),
-        (replaces_a_helper, 6),
-        (appends, 2),
-        (uses_a_module_made_here, 2),
-        (renames_itself, 1),
+        ("uses_a_helper", 6),
+        ("counts", 6),
+        ("marks_itself", 1),
+        ("annotates_itself", 1),
+        ("changes_a_helper", 6),
+        ("replaces_a_helper", 6),
+        ("appends", 2),
+        ("uses_a_module_made_here", 2),
+        ("renames_itself", 1),
+        ("binds_a_new_name", 1),
+        ("counts_on", 1),
+        ("wrapped", 6),
     ],
 )
-def test_each_call_finds_the_function_as_it_was_sent(function: Callable[[int], int], result: int):
-    runner, shipment = Runner(), Shipment(function)
+def test_each_call_finds_the_function_as_it_was_sent(name: str, result: int, names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names[name])
     assert [run(runner, shipment, 1) for _ in range(3)] == [result] * 3
 
 
-def test_a_call_that_raised_leaves_nothing_to_the_next():
-    runner, shipment = Runner(), Shipment(raises_after_a_change)
+def test_a_call_that_raised_leaves_nothing_to_the_next(names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names["raises_after_a_change"])
     for _ in range(2):
         with pytest.raises(ValueError, match="7"):
             run(runner, shipment, 7)
-    assert run(runner, Shipment(uses_a_helper), 1) == 6
+    assert run(runner, Shipment(names["uses_a_helper"]), 1) == 6
 
 
-def test_a_function_that_leaves_a_thread_is_not_kept():
-    runner, shipment = Runner(), Shipment(starts_a_thread)
+def test_a_function_that_leaves_a_thread_is_not_kept(names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names["starts_a_thread"])
     parcel = shipment.parcel((), {})
     run(runner, shipment)
     assert not runner.keeps(parcel.source, parcel.call())
 
 
-def test_a_kept_function_is_the_same_one_again():
-    runner, shipment = Runner(), Shipment(uses_a_helper)
+@pytest.mark.parametrize("name", ["uses_a_helper", "uses_libraries", "wrapped", "counts_on", "annotated"])
+def test_a_constant_function_is_written_once_and_kept(name: str, names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names[name])
     parcel = shipment.parcel((1,), {})
     run(runner, shipment, 1)
     assert runner.keeps(parcel.source, parcel.call())
     assert shipment.dump_function(None) is shipment.dump_function(None)
 
 
-def test_a_function_that_runs_is_not_called_again_by_another_call():
-    kept, shipment = Kept(), Shipment(uses_a_helper)
+def test_a_function_of_a_module_is_kept():
+    runner, shipment = Runner(), Shipment(run)
+    parcel = shipment.parcel((), {})
+    with pytest.raises(TypeError):
+        run(runner, shipment)
+    assert runner.keeps(parcel.source, parcel.call())
+
+
+def test_a_function_that_runs_is_not_called_again_by_another_call(names: dict[str, Any]):
+    kept, shipment = Kept(), Shipment(names["uses_a_helper"])
     parcel = shipment.parcel((1,), {})
-    (first, _, known), (second, _, _) = (
-        load_call(parcel.source, parcel.call().function, parcel.call().arguments, kept) for _ in range(2)
-    )
+    key, arguments = (parcel.source, parcel.call().function), parcel.call().arguments
+    first, second = kept.load(key, arguments), kept.load(key, arguments)
     assert first.function is not second.function
-    assert known is not None
-    kept.put((parcel.source, parcel.call().function), known)
-    third, *_ = load_call(parcel.source, parcel.call().function, parcel.call().arguments, kept)
-    assert third.function is first.function
+    kept.put(key, first.known)
+    assert kept.load(key, arguments).function is first.function
 
 
-def test_a_module_that_was_made_at_run_time_is_sent_as_it_is_now(monkeypatch: pytest.MonkeyPatch):
-    runner, shipment = Runner(), Shipment(uses_a_module_made_here)
+def test_a_kept_function_is_of_the_module_that_its_program_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Two programs may have modules of one name."""
+    functions = []
+    runner = Runner()
+    (tmp_path / "theirs.py").touch()
+    for number in (1, 2):
+        module = types.ModuleType("theirs")
+        module.__file__ = str(tmp_path / "theirs.py")
+        exec(f"def f():\n    return {number}", vars(module))
+        monkeypatch.setitem(sys.modules, "theirs", module)
+        functions.append(run(runner, Shipment(module.f)))
+    assert functions == [1, 2]
+
+
+def test_a_module_that_was_made_at_run_time_is_sent_as_it_is_now(names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names["uses_a_module_made_here"])
     assert run(runner, shipment, 1) == 2
-    monkeypatch.setattr(settings, "number", 10)
+    names["settings"].number = 10
     assert run(runner, shipment, 1) == 11
 
 
-def test_a_global_that_cannot_be_looked_at_is_no_obstacle(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(globals(), "sly", Sly())
-    assert watch(Shipment(uses_something_sly)._subject) is None
+def test_a_global_that_cannot_be_looked_at_is_no_obstacle(names: dict[str, Any]):
+    names["sly"] = names["Sly"]()
+    assert snapshot(names["uses_something_sly"]) is None
 
 
-def test_the_same_large_bytes_travel_once_in_a_chunk():
+def test_the_same_large_bytes_travel_once_in_a_chunk(names: dict[str, Any]):
     blob = bytes(1 << 20)
-    parcel = Shipment(uses_a_helper).chunk(
+    parcel = Shipment(names["uses_a_helper"]).chunk(
         Written(b""), [[blob] * 20, list(range(20))], prints=True, scope=NO_SCOPE, python=None
     )
     assert parcel.size < 2 << 20
 
 
-def test_what_may_change_inside_is_not_kept():
-    runner, shipment = Runner(), Shipment(appends)
+def test_what_may_change_inside_is_not_kept(names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names["appends"])
     parcel = shipment.parcel((1,), {})
     run(runner, shipment, 1)
     assert not runner.keeps(parcel.source, parcel.call())
@@ -193,52 +258,44 @@ def test_what_may_change_inside_is_not_kept():
     ("name", "value"),
     [("CONSTANT", 6), ("CONSTANT", True), ("helper", lambda x: x), ("helper", None), ("math", None)],
 )
-def test_a_name_that_is_bound_anew_is_noticed(name: str, value: object, monkeypatch: pytest.MonkeyPatch):
-    shipment = Shipment(uses_a_helper)
-    before = watch(shipment._subject)
-    assert before is not None
-    assert before.still_holds()
-    monkeypatch.setitem(globals(), name, value)
+def test_a_name_that_is_bound_anew_is_noticed(name: str, value: object, names: dict[str, Any]):
+    before = watched(names["uses_a_helper"])
+    names[name] = value
     assert not before.still_holds()
 
 
-def test_a_name_that_is_bound_for_the_first_time_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    before = watch(Shipment(uses_a_helper)._subject)
-    assert before is not None
-    monkeypatch.delitem(globals(), "CONSTANT")
+def test_a_name_that_is_bound_for_the_first_time_is_noticed(names: dict[str, Any]):
+    before = watched(names["uses_a_helper"])
+    del names["CONSTANT"]
     assert not before.still_holds()
-    unbound = watch(Shipment(uses_a_helper)._subject)
-    monkeypatch.setitem(globals(), "CONSTANT", 5)
-    assert unbound is not None
+    unbound = watched(names["uses_a_helper"])
+    names["CONSTANT"] = 5
     assert not unbound.still_holds()
 
 
-def test_new_code_and_new_defaults_of_a_helper_are_noticed():
-    before = watch(Shipment(uses_a_helper)._subject)
-    assert before is not None
-    code = helper.__code__
-    try:
-        helper.__code__ = (lambda x: x).__code__
+def test_changes_of_a_helper_are_noticed(names: dict[str, Any]):
+    before, helper = watched(names["uses_a_helper"]), names["helper"]
+    for attribute, value in (("__code__", (lambda x: x).__code__), ("__defaults__", (1,)), ("mark", 1)):
+        old = getattr(helper, attribute, None)
+        setattr(helper, attribute, value)
         assert not before.still_holds()
-        helper.__code__ = code
+        delattr(helper, attribute) if attribute == "mark" else setattr(helper, attribute, old)
         assert before.still_holds()
-        helper.__defaults__ = (1,)
-        assert not before.still_holds()
-    finally:
-        helper.__code__, helper.__defaults__ = code, None
 
 
-def test_another_submodule_of_a_package_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    import sys
-
-    before = watch(Shipment(uses_a_package)._subject)
-    assert before is not None
-    assert before.still_holds()
+def test_another_submodule_of_a_package_is_noticed(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    before = watched(names["uses_a_package"])
     monkeypatch.setitem(sys.modules, "xml.made_up", types.ModuleType("xml.made_up"))
     assert not before.still_holds()
 
 
-def test_only_functions_that_hold_nothing_are_remembered():
+def test_what_a_library_has_by_a_name_is_noticed(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    before = watched(names["uses_libraries"])
+    monkeypatch.setattr("math.sqrt", len)
+    assert not before.still_holds()
+
+
+def test_only_functions_that_hold_nothing_are_remembered(names: dict[str, Any]):
     large = bytearray(10)
 
     def closure():
@@ -246,8 +303,8 @@ def test_only_functions_that_hold_nothing_are_remembered():
 
     assert shipment_of(closure) is not shipment_of(closure)
     assert closure not in _shipments
-    assert appends not in _shipments
-    assert shipment_of(uses_a_helper) is shipment_of(uses_a_helper)
+    assert names["appends"] not in _shipments
+    assert shipment_of(names["uses_a_helper"]) is shipment_of(names["uses_a_helper"])
 
 
 def test_a_remembered_function_with_new_code_is_another_one():

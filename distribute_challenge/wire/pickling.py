@@ -54,7 +54,10 @@ _LruCache = type(functools.lru_cache(abs))
 # Of typing, and what they are made of: what their constructors take after the name.
 _TYPES: dict[str, Callable[[Any], tuple[Reduced, dict[str, Any]]]] = {
     "NewType": lambda made: ((made.__supertype__,), {}),
-    "ParamSpec": lambda _: ((), {}),
+    "ParamSpec": lambda made: (
+        (),
+        {"infer_variance": True} if getattr(made, "__infer_variance__", 0) else {},
+    ),
     "TypeVarTuple": lambda _: ((), {}),
     "TypeAliasType": lambda made: ((made.__value__,), {"type_params": made.__type_params__}),
 }
@@ -318,7 +321,7 @@ class ValuePickler(cloudpickle.Pickler):
         """What says itself that it is found by a name."""
         name = pickle.whichmodule(obj, path)  # type: ignore[attr-defined]
         module = sys.modules.get(name)
-        if module is not None and is_importable(module):
+        if module is not None and is_importable(module) and _has(module, path, obj):
             self.note_module(name)
             return path
         if kind.__module__ in ("typing", "typing_extensions") and kind.__name__ in _TYPES:
@@ -353,6 +356,13 @@ class ValuePickler(cloudpickle.Pickler):
         self.note_module(name.module)
         is_plain = name.path == qualname and not name.steps
         return NotImplemented if is_plain else (load_name, tuple(name))
+
+
+def _has(module: types.ModuleType, path: str, obj: Any) -> bool:
+    try:
+        return functools.reduce(getattr, path.split("."), module) is obj
+    except AttributeError:
+        return False
 
 
 def _modules_with(kind: type) -> Iterator[types.ModuleType]:

@@ -1,0 +1,161 @@
+"""What is written in one pickle, and what is made of it, within one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import io
+import json
+import pickle
+import random
+import sys
+import threading
+import types
+import typing
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribute_challenge.client.sending import NotAcrossVersions, Sender
+from distribute_challenge.wire.functions import loading
+from distribute_challenge.wire.names import Name, name_of
+from distribute_challenge.wire.replying import ReplyPickler
+
+
+def written(value: Any, python: str | None = None) -> bytes:
+    file = io.BytesIO()
+    Sender(file, None, python).dump(value)
+    return file.getvalue()
+
+
+def again(value: Any) -> Any:
+    return pickle.loads(written(value))
+
+
+def script(text: str, tmp_path: Path) -> dict[str, Any]:
+    """The global names of a script."""
+    path = tmp_path / "script.py"
+    path.write_text(text)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(text, str(path), "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(json.loads, json.JSONEncoder.encode, random.randint, len, dict, enum.Enum, again, json),
+        *(dataclasses.MISSING, dataclasses.KW_ONLY, sys.version_info, typing.Any, typing.List),  # noqa: UP006
+    ],
+    ids=str,
+)
+def test_what_is_found_by_a_name_is_that_very_object(value: Any):
+    assert again(value) is value
+
+
+def test_what_is_inside_a_decorated_function_of_a_module_has_a_name():
+    assert name_of(decorated.__wrapped__) == Name(__name__, "decorated", 1)
+    assert again(decorated.__wrapped__) is decorated.__wrapped__
+
+
+@functools.lru_cache
+def decorated():
+    return 1
+
+
+def test_closures_share_their_cells(tmp_path: Path):
+    names = script(
+        "def make():\n    n = 0\n    def add():\n        nonlocal n\n        n += 1\n"
+        "    def read():\n        return n\n    return add, read\n",
+        tmp_path,
+    )
+    add, read = again(names["make"]())
+    add()
+    assert read() == 1
+
+
+def test_functions_of_one_script_share_their_global_names_also_in_two_pickles(tmp_path: Path):
+    names = script("X = []\ndef add(): X.append(1)\ndef read(): return X\n", tmp_path)
+    with loading("", {}):
+        add, read = pickle.loads(written(names["add"])), pickle.loads(written(names["read"]))
+        assert add.__globals__ is read.__globals__
+        assert add.__globals__ is not names
+    assert pickle.loads(written(names["add"])).__globals__ is not add.__globals__
+
+
+def test_a_closure_of_a_module_has_the_global_names_of_that_module():
+    assert again(lambda: script).__globals__ is globals()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters came with Python 3.12")
+def test_type_parameters_and_aliases(tmp_path: Path):
+    names = script(
+        "def f[T: int, *Ts, **P](x: T) -> T:\n    return x\ntype Alias[T] = list[T]\n"
+        "class C[*Ts, **P]:\n    def m(self): return Ts, P\n",
+        tmp_path,
+    )
+    f = again(names["f"])
+    assert [str(param) for param in f.__type_params__] == ["T", "Ts", "P"]
+    assert f(1) == 1
+    alias = again(names["Alias"])
+    assert alias.__value__.__args__ == alias.__type_params__
+    assert again(alias[int]).__args__ == (int,)
+    assert again(names["C"])().m()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (threading.Lock(), "lock"),
+        (weakref.WeakSet([decorated]), "WeakSet"),
+        (sys.modules["__main__"], "__main__"),
+    ],
+    ids=["lock", "weak set", "the script"],
+)
+def test_what_cannot_travel_is_refused(value: Any, words: str):
+    with pytest.raises(TypeError, match=words):
+        written(value)
+
+
+def test_an_open_file_is_refused(tmp_path: Path):
+    with (tmp_path / "file").open("w+") as file, pytest.raises(TypeError, match="open file"):
+        written(file)
+
+
+def test_code_without_a_text_does_not_cross_versions(tmp_path: Path):
+    other = "3.10" if sys.version_info[:2] != (3, 10) else "3.11"
+    names = script("f = lambda: 1\ndef g(): return 1\n", tmp_path)
+    with pytest.raises(NotAcrossVersions, match="<lambda>"):
+        written(names["f"], other)
+    assert pickle.loads(written(names["g"], other))() == 1
+
+
+def test_a_pickle_of_code_that_another_version_made_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    names = script("f = lambda: 1\n", tmp_path)
+    data = written(names["f"])
+    monkeypatch.setattr("importlib.util.MAGIC_NUMBER", b"else")
+    with pytest.raises(TypeError, match="does not cross"):
+        pickle.loads(data)
+
+
+def test_a_module_made_at_run_time_and_its_functions_stay_together():
+    module = types.ModuleType("made")
+    exec("X = 1\ndef f(): return X\ndef g(): return f()", vars(module))
+    copy, f = again((module, module.f))
+    copy.X = 2
+    assert (f(), copy.g(), module.g()) == (2, 2, 1)
+
+
+def test_a_class_goes_back_as_itself(tmp_path: Path):
+    names = script("class C:\n    def m(self): return 1\n", tmp_path)
+    written(names["C"])  # From now on it has a token.
+    file = io.BytesIO()
+    ReplyPickler(file).dump((names["C"], names["C"]().m))
+    cls, method = pickle.loads(file.getvalue())
+    assert cls is names["C"]
+    assert method.__func__ is names["C"].m

@@ -20,7 +20,7 @@ from typing import Any
 
 import cloudpickle
 
-from distribute_challenge.wire.classes import with_token
+from distribute_challenge.wire.classes import by_token, with_token
 from distribute_challenge.wire.code import names_of
 from distribute_challenge.wire.definition import Definition
 from distribute_challenge.wire.functions import (
@@ -356,6 +356,20 @@ class ValuePickler(cloudpickle.Pickler):
         self.note_module(name.module)
         is_plain = name.path == qualname and not name.steps
         return NotImplemented if is_plain else (load_name, tuple(name))
+
+
+class ReplyPickler(ValuePickler):
+    """Writes results and exceptions for a caller. A class that came from there goes back as itself."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called by pickle for all that is not of a plain type."""
+        if issubclass(type(obj), type) and (reduced := by_token(obj)) is not None:
+            return reduced
+        return super().reducer_override(obj)
+
+    def receiver_has(self, cls: type) -> bool:
+        """Whether the caller has a class already."""
+        return by_token(cls) is not None or super().receiver_has(cls)
 
 
 def _has(module: types.ModuleType, path: str, obj: Any) -> bool:

@@ -263,7 +263,7 @@ def _short(value: Any) -> str:
 
 def reply_pickler(file: io.BytesIO, large: Collector | None) -> Any:
     """A pickler for what goes back to a caller, with large buffers aside if there is a collector for them."""
-    from distribute_challenge.wire.replying import ReplyPickler  # Late: plain results never need its 10 MB.
+    from distribute_challenge.wire.pickling import ReplyPickler  # Late: plain results never need its 10 MB.
 
     return ReplyPickler(file, large)
 

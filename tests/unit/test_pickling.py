@@ -22,7 +22,7 @@ import pytest
 from distribute_challenge.client.sending import NotAcrossVersions, Sender
 from distribute_challenge.wire.functions import loading
 from distribute_challenge.wire.names import Name, name_of
-from distribute_challenge.wire.replying import ReplyPickler
+from distribute_challenge.wire.pickling import ReplyPickler
 
 
 def written(value: Any, python: str | None = None) -> bytes:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # Late: a worker that loads a decorated function never needs 
     from distribute_challenge.client.shipping import Shipment
     from distribute_challenge.client.tasks import TaskFuture
 
+_NOT_SENT = ("_body", "fixed", "shipment")  # of a decorated function: they are made anew
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -113,6 +114,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         self.options = options or Options()
         self._server = server
         self._body = body or _Body(function)
+        self.fixed = frozenset(vars(self)) | {"fixed", "shipment"}
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         if self._body.has(sys._getframe(1), self):
@@ -184,7 +186,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
-        attributes = {name: value for name, value in vars(self).items() if name not in ("_body", "shipment")}
+        attributes = {name: value for name, value in vars(self).items() if name not in _NOT_SENT}
         return _blank, (), (self.__wrapped__, self._server, self.options, attributes)
 
     def __setstate__(self, state: tuple[Callable[P, R], str | None, Options, dict[str, Any]]) -> None:

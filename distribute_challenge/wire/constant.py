@@ -96,7 +96,10 @@ class Snapshot:
         elif kind is types.FunctionType:
             self._add_function(value)
         elif isinstance(value, Wrapper):
-            self._sizes.append((vars(value), len(vars(value))))
+            own = vars(value)
+            self._sizes.append((own, len(own)))
+            self._names += [(own, name, part) for name, part in own.items()]
+            self._add_names(own, own.keys() - value.fixed)
             self._add(value.__wrapped__)
         elif kind is functools.partial and not value.keywords and not vars(value):
             self._sizes.append((vars(value), 0))

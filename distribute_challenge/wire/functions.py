@@ -67,6 +67,7 @@ class Wrapper:
     """A callable around a function, whose attributes travel with it."""
 
     __wrapped__: Callable[..., Any]
+    fixed: frozenset[str]  # the attributes that it has had from the beginning
 
 
 @contextlib.contextmanager

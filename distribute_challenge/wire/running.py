@@ -158,8 +158,8 @@ class Runner:
             old = before[key]
             bound[key] = {
                 name: value
-                for name, (value, content) in _contents_of(module).items()
-                if name not in old or old[name][0] is not value or old[name][1] != content
+                for name, value in vars(module).items()
+                if name not in old or old[name][0] is not value or old[name][1] != _content_of(name, value)
             }
 
 
@@ -168,16 +168,16 @@ _Content = tuple[Any, bytes]
 
 def _contents_of(module: types.ModuleType) -> dict[str, _Content]:
     """The global names of a module, and what their values hold: that may change as well, as in a dict."""
-    contents = {}
-    for name, value in list(vars(module).items()):
-        content = b""
-        if name != "__builtins__":
-            try:
-                content = payload.dump(value, reply_pickler)
-            except Exception:  # What cannot be told counts as unchanged.
-                content = b"?"
-        contents[name] = (value, content)
-    return contents
+    return {name: (value, _content_of(name, value)) for name, value in list(vars(module).items())}
+
+
+def _content_of(name: str, value: Any) -> bytes:
+    if name == "__builtins__":
+        return b""
+    try:
+        return payload.dump(value, reply_pickler)
+    except Exception:  # What cannot be pickled has not come with the call: the initializer has put it there.
+        return b"?"
 
 
 def _dump_values(values: list[Any], large: Collector) -> bytes:

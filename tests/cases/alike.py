@@ -872,6 +872,13 @@ def raises(error):
     raise error
 
 
+def check_an_attribute_that_is_set_between_two_calls() -> None:
+    if __name__ == "__main__":
+        for offset in (5, 7, 5):
+            adds_offset.offset = offset
+            assert adds_offset(1).run() == 1 + offset
+
+
 def check_exceptions_with_constructors_of_their_own() -> None:
     for error in (Missed("/x"), TwoParts(1, 2), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad")):
         got = raises(error).submit().exception(60)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distribute_challenge import compute_this
 from distribute_challenge.client.pool import _shipments, shipment_of
 from distribute_challenge.client.shipping import Shipment, Written
 from distribute_challenge.wire.constant import Snapshot, snapshot
@@ -281,6 +282,21 @@ def test_changes_of_a_helper_are_noticed(names: dict[str, Any]):
         assert not before.still_holds()
         delattr(helper, attribute) if attribute == "mark" else setattr(helper, attribute, old)
         assert before.still_holds()
+
+
+def test_an_attribute_of_a_decorated_function_is_noticed(names: dict[str, Any]):
+    task = names["task"] = compute_this(names["uses_a_helper"])
+    task.offset = 5
+    exec("def uses_task(x):\n    return x + task.offset", names)
+    before = watched(names["uses_task"])
+    task.offset = 7
+    assert not before.still_holds()
+    task.offset = 5
+    assert before.still_holds()
+    task.more = 1
+    assert not before.still_holds()
+    task.more = []
+    assert snapshot(names["uses_task"]) is None
 
 
 def test_another_submodule_of_a_package_is_noticed(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):

@@ -19,10 +19,7 @@ from distribute_challenge.wire.names import name_of
 from distribute_challenge.wire.pickling import ValuePickler
 
 _HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
-_GENERATORS = {
-    *("random.Random", "random.SystemRandom", "numpy.random._generator.Generator"),
-    "numpy.random.mtrand.RandomState",
-}
+_GENERATORS = {"random.Random", "numpy.random._generator.Generator", "numpy.random.mtrand.RandomState"}
 _warned: ByCode[bool] = ByCode()
 
 

@@ -16,7 +16,7 @@ demo: $(VENV)/run
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist worksteal
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

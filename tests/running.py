@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import random
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -142,6 +145,22 @@ class RunningServer:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.log.close()
+
+
+def free_port(count: int = 1) -> int:
+    """The first of so many free ports in a row, where a test must say which port it is.
+
+    They are below those that the system gives to connections: nothing else takes one meanwhile.
+    """
+    while True:
+        first = random.randrange(15_000, 32_000)
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
 
 
 def connect(port: int, timeout_s: float | None = HANG_S, tls: Tls | None = None) -> rpyc.Connection:

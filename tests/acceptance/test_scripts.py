@@ -13,26 +13,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, script
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, free_port, script
 
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
     """A port that something else listens on, with free ones around it."""
-    while True:
-        with socket.socket() as taken, socket.socket() as before, socket.socket() as after:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            port: int = taken.getsockname()[1]
-            try:
-                before.bind(("127.0.0.1", port - 2))
-                after.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            before.close()
-            after.close()
-            yield port
-            return
+    port = free_port(4) + 2
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        yield port
 
 
 def assert_is_one_helpful_line(result: subprocess.CompletedProcess[str], *words: str) -> None:

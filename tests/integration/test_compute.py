@@ -32,7 +32,7 @@ from distribute_challenge import (
 from distribute_challenge import compute_this as on_the_pool
 from distribute_challenge.client.engine import executor_at
 from distribute_challenge.wire.payload import RemoteTraceback
-from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, free_port
 
 FACTOR = 10
 TABLE = {"seven": 7}
@@ -451,7 +451,8 @@ def test_a_worker_replaced_while_idle_is_used_without_a_hitch(server: RunningSer
 
 
 def test_a_server_that_was_restarted_is_used_without_a_hitch(start_server: Callable[..., RunningServer]):
-    first = start_server(1)
+    port = str(free_port(2))
+    first = start_server(1, "--port", port)
     function = compute_this(server=first.address)(helper)
     assert function(3).run() == 31
     first.close()
@@ -459,7 +460,7 @@ def test_a_server_that_was_restarted_is_used_without_a_hitch(start_server: Calla
         ServerUnavailable, match=r"no server answers at .* start one with `python3 server.py 2`"
     ):
         function(3).run()
-    start_server(1, "--port", str(first.port))
+    start_server(1, "--port", port)
     assert function(3).run() == 31
 
 

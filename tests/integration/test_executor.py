@@ -26,7 +26,7 @@ import pytest
 import scipy.optimize
 
 from distribute_challenge import PoolExecutor, ServerUnavailable, compute_this
-from tests.running import HANG_S, ROOT, RunningServer, eventually
+from tests.running import HANG_S, ROOT, RunningServer, eventually, free_port
 
 MakeExecutor = Callable[..., Executor]
 prepared = "nothing"
@@ -374,7 +374,7 @@ def exists(pid: int) -> bool:
 def test_a_server_that_is_not_there_yet_can_be_waited_for(
     start_server: Callable[..., RunningServer], tmp_path: Path
 ):
-    port = 20_000 + os.getpid() % 10_000  # Not among those that the system gives to connections.
+    port = free_port()
     threads = concurrent.futures.ThreadPoolExecutor()
     with PoolExecutor(f"localhost:{port}", wait=HANG_S) as pool, threads:
         waiting = threads.submit(lambda: pool.submit(square, 3).result(HANG_S))
@@ -384,7 +384,7 @@ def test_a_server_that_is_not_there_yet_can_be_waited_for(
 
 
 def test_each_function_says_how_long_it_waits_for_the_server():
-    address = f"localhost:{20_000 + os.getpid() % 10_000}"
+    address = f"localhost:{free_port()}"
     hasty, patient = (compute_this(server=address, wait=wait)(square) for wait in (0, 2))
     for call, is_patient in ((hasty, False), (patient, True), (hasty, False)):
         began = time.monotonic()

@@ -50,7 +50,7 @@ def script(text: str, tmp_path: Path) -> dict[str, Any]:
         *(json.loads, json.JSONEncoder.encode, random.randint, len, dict, enum.Enum, again, json),
         *(dataclasses.MISSING, dataclasses.KW_ONLY, sys.version_info, typing.Any, typing.List),  # noqa: UP006
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_what_is_found_by_a_name_is_that_very_object(value: Any):
     assert again(value) is value

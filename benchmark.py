@@ -2,7 +2,7 @@
 
 import sys
 
-from distribute_challenge.profile.sweep import main
+from distribute_challenge.sweep.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

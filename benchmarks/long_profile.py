@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from distribute_challenge.profile.record import Change, Rows, Usage, open_profile  # noqa: E402  It is found only now.
+from distribute_challenge.record.profile import Change, Rows, Usage, open_profile  # noqa: E402  It is found only now.
 
 WORKERS = 4
 BLOCK = 1000

@@ -2,7 +2,7 @@
 
     python benchmarks/path.py [CALLS]
 
-The steps are those of `client/direct.py`, one after another, on a server and a worker of their own. What runs
+The steps are those of `client/running/lone.py`, one after another, on a server and a worker of their own. What runs
 at the same time as a step at the other end counts for nothing here: the free, for one, is sent and not waited
 for.
 """
@@ -25,8 +25,8 @@ from rpyc.utils.server import ThreadedServer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from distribute_challenge.address import Address
-from distribute_challenge.client.connections import Connections
-from distribute_challenge.client.shipping import Shipment
+from distribute_challenge.client.parcels.shipping import Shipment
+from distribute_challenge.client.peers.connections import Connections
 from tests.running import RunningServer
 
 clock = time.perf_counter

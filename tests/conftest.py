@@ -15,8 +15,8 @@ from tests.certificates import Certificates
 from tests.running import RunningServer
 
 # The same examples in every run. To look for others: HYPOTHESIS_PROFILE=explore.
-settings.register_profile("same", derandomize=True)
-settings.register_profile("explore", print_blob=True)
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("explore", print_blob=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # A shell starts what runs in the background with Ctrl-C ignored, and so would be all that tests start.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from distribute_challenge.client.options import Options
 from distribute_challenge.tls import Tls
-from distribute_challenge.wire.code import codes_in, explained
-from distribute_challenge.wire.functions import Wrapper, content_of, functions_in
+from distribute_challenge.values.code import codes_in, explained
+from distribute_challenge.values.functions import Wrapper, content_of, functions_in
 
 if TYPE_CHECKING:  # Late: a worker that loads a decorated function never needs them.
+    from distribute_challenge.client.parcels.shipping import Shipment
     from distribute_challenge.client.pool import PoolExecutor
-    from distribute_challenge.client.shipping import Shipment
-    from distribute_challenge.client.tasks import TaskFuture
+    from distribute_challenge.client.running.tasks import TaskFuture
 
 _NOT_SENT = ("_body", "fixed", "shipment")  # of a decorated function: they are made anew
 P = ParamSpec("P")
@@ -174,7 +174,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
     @functools.cached_property
     def shipment(self) -> Shipment:
         """How the function travels."""
-        from distribute_challenge.client.shipping import Shipment
+        from distribute_challenge.client.parcels.shipping import Shipment
 
         return Shipment(self.__wrapped__)
 
@@ -245,7 +245,7 @@ def compute_this(
     9
     """
     if server is not None:
-        from distribute_challenge.client.private import check_address
+        from distribute_challenge.client.local import check_address
 
         check_address(server)
     options = Options(timeout, retries, prints, wait, tls)

@@ -13,17 +13,18 @@ from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import Address, chosen
-from distribute_challenge.client import direct, nesting, private
-from distribute_challenge.client.connections import Connections
-from distribute_challenge.client.driver import Driver
-from distribute_challenge.client.mapping import Mapping
+from distribute_challenge.calls.payload import INITIALIZER, NO_SCOPE
+from distribute_challenge.client import local
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.pace import Pace
-from distribute_challenge.client.shipping import Parcel, Shipment, Written
-from distribute_challenge.client.tasks import Task, TaskFuture
+from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.shipping import Parcel, Shipment, Written
+from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.running import lone, nesting
+from distribute_challenge.client.running.driver import Driver
+from distribute_challenge.client.running.mapping import Mapping
+from distribute_challenge.client.running.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls
-from distribute_challenge.wire.payload import INITIALIZER, NO_SCOPE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,8 +94,8 @@ class PoolExecutor(Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         address = chosen(server)
-        workers = private.worker_count(address)
-        self._private = None if workers is None else private.PrivateServer(workers)
+        workers = local.worker_count(address)
+        self._private = None if workers is None else local.PrivateServer(workers)
         self._address = Address.parse(address) if workers is None else None
         self._max_workers = max_workers
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
@@ -210,7 +211,7 @@ class PoolExecutor(Executor):
         """Run a call, in this thread, and return its value."""
         parcel = self._parcel(shipment, args, kwargs, options.prints)
         connections = self._connections
-        run = nesting.run if connections.are_inside else direct.run
+        run = nesting.run if connections.are_inside else lone.run
         return run(connections, shipment.name, parcel, options).load()
 
     def submit_call(
@@ -334,7 +335,7 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-def _let_go(server: private.PrivateServer, drivers: list[Driver]) -> None:
+def _let_go(server: local.PrivateServer, drivers: list[Driver]) -> None:
     """An executor was dropped: its private server goes when what is under way has ended."""
     if drivers:
         drivers[0].at_end(server.let_go)

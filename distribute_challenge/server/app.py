@@ -18,8 +18,8 @@ from typing import Any
 
 from distribute_challenge import cli
 from distribute_challenge.address import DEFAULT_PORT, Address
-from distribute_challenge.profile.record import Usage
-from distribute_challenge.profile.sampler import Sampler
+from distribute_challenge.record.profile import Usage
+from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.service import Pool, SchedulerService

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from distribute_challenge.profile.record import COUNTS_ONLY
+from distribute_challenge.record.profile import COUNTS_ONLY
 from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.scheduler import Scheduler, Ticket

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.calls.payload import ID_BYTES
 from distribute_challenge.tls import Tls, environment
-from distribute_challenge.wire.ending import Ending
-from distribute_challenge.wire.payload import ID_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from distribute_challenge.address import Address
+from distribute_challenge.calls.ending import Ending
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.tls import Tls
-from distribute_challenge.wire.ending import Ending
 
 log = logging.getLogger(__name__)
 

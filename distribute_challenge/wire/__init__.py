@@ -1,1 +1,1 @@
-"""The corridor: what client, server and worker share. It knows none of them."""
+"""Bytes and RPyC: streams, frames, connections that are made and that are served. Knows no functions."""

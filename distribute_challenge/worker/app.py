@@ -14,8 +14,8 @@ import traceback
 from collections.abc import Sequence
 
 from distribute_challenge import cli
+from distribute_challenge.calls.payload import ID_BYTES
 from distribute_challenge.wire.acceptor import Acceptor
-from distribute_challenge.wire.payload import ID_BYTES
 from distribute_challenge.wire.stream import GIBI
 from distribute_challenge.wire.tls import authenticator
 from distribute_challenge.wire.transport import SERVER_CONFIG

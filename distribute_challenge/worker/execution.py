@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TextIO, TypeVar
 
-from distribute_challenge.wire.payload import BUSY
+from distribute_challenge.calls.payload import BUSY
 from distribute_challenge.wire.serving import Served
 
 T = TypeVar("T")

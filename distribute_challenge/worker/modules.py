@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distribute_challenge.wire import program
-from distribute_challenge.wire.payload import COMPILED, NO_SCOPE, Module, is_this_package
+from distribute_challenge.calls import program
+from distribute_challenge.calls.payload import COMPILED, NO_SCOPE, Module, is_this_package
 
 MAX_ENDED = 4  # programs without a connection, whose modules are still there if they come again
 

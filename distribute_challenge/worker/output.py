@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from typing import Any, TextIO
 
-from distribute_challenge.wire.payload import Piece
+from distribute_challenge.calls.payload import Piece
 
 MAX_KEPT_BYTES = 16 << 20
 _PIECE_BYTES = 4096  # Smaller ones of one stream are joined.

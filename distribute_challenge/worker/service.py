@@ -15,12 +15,12 @@ from typing import Any
 import rpyc
 from rpyc.core import brine
 
-from distribute_challenge.wire import payload, regions
-from distribute_challenge.wire.buffers import Parts, Probe, tell_secret
-from distribute_challenge.wire.buffers import unpack as unpack_buffers
-from distribute_challenge.wire.payload import NO_SCOPE, PRINTS, SHARES, Call, Piece, Result
-from distribute_challenge.wire.regions import Buffer, Region
-from distribute_challenge.wire.running import Runner, failure
+from distribute_challenge.calls import payload, regions
+from distribute_challenge.calls.buffers import Parts, Probe, tell_secret
+from distribute_challenge.calls.buffers import unpack as unpack_buffers
+from distribute_challenge.calls.payload import NO_SCOPE, PRINTS, SHARES, Call, Piece, Result
+from distribute_challenge.calls.regions import Buffer, Region
+from distribute_challenge.calls.runner import Runner, failure
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ProgramModules
 from distribute_challenge.worker.output import Streams

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor, TaskTimeout, WorkerLost, compute_this
-from distribute_challenge.wire import regions
-from distribute_challenge.wire.buffers import LARGE_BYTES
+from distribute_challenge.calls import regions
+from distribute_challenge.calls.buffers import LARGE_BYTES
 from tests.running import HANG_S, RunningServer, connect, eventually
 
 COUNT = LARGE_BYTES // 8 + 1000
@@ -26,7 +26,7 @@ table = np.arange(COUNT, dtype=float)
 @pytest.fixture(params=["shared memory", "the socket"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "the socket":  # As if the worker were on another machine, at the end of a tunnel.
-        monkeypatch.setattr("distribute_challenge.client.peers.tell_secret", lambda _: None)
+        monkeypatch.setattr("distribute_challenge.client.peers.worker.tell_secret", lambda _: None)
     return str(request.param)
 
 

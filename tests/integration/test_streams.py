@@ -20,7 +20,7 @@ import pytest
 import rpyc
 
 from distribute_challenge import PoolError, PoolExecutor, TaskTimeout, compute_this
-from distribute_challenge.client.shipping import Parcel
+from distribute_challenge.client.parcels.shipping import Parcel
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
 
 
@@ -304,7 +304,7 @@ def test_a_result_that_cannot_be_taken_in_is_an_error_of_its_own(
         alone = compute_this(server=server.address)(zeros)
         alone(10).run()  # Both connections are there now, and know that they share memory.
         pool.submit(zeros, 10).result(HANG_S)
-        monkeypatch.setattr("distribute_challenge.wire.buffers.open_region", no_descriptors)
+        monkeypatch.setattr("distribute_challenge.calls.buffers.open_region", no_descriptors)
         with pytest.raises(PoolError, match=r"its result cannot be taken in here: .*Too many open files"):
             pool.submit(zeros, 1 << 17).result(HANG_S)
         with pytest.raises(PoolError, match="Too many open files"):

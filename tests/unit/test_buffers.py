@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distribute_challenge.wire import regions
-from distribute_challenge.wire.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts, unpack
+from distribute_challenge.calls import regions
+from distribute_challenge.calls.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts, unpack
 
 A, B = bytes(range(256)) * 1024, b"b" * (LARGE_BYTES + 7)
 

@@ -11,9 +11,9 @@ import zlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distribute_challenge.wire.buffers import Buffer, unpack
+from distribute_challenge.calls.buffers import Buffer, unpack
+from distribute_challenge.calls.payload import Call, Outcome, Result, pack_outcome
 from distribute_challenge.wire.frames import FrameChannel
-from distribute_challenge.wire.payload import Call, Outcome, Result, pack_outcome
 from distribute_challenge.wire.stream import SocketStream
 
 MANY = settings(max_examples=10_000, deadline=None, database=None)

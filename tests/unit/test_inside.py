@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distribute_challenge.address import Address
-from distribute_challenge.client.inside import is_inside
+from distribute_challenge.client.peers.inside import is_inside
 
 
 @pytest.mark.parametrize(

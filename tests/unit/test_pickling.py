@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from distribute_challenge.client.sending import NotAcrossVersions, Sender
-from distribute_challenge.wire.functions import loading
-from distribute_challenge.wire.names import Name, name_of
-from distribute_challenge.wire.pickling import ReplyPickler
+from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender
+from distribute_challenge.values.functions import loading
+from distribute_challenge.values.names import Name, name_of
+from distribute_challenge.values.pickling import ReplyPickler
 
 
 def written(value: Any, python: str | None = None) -> bytes:

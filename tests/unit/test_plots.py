@@ -16,10 +16,10 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from distribute_challenge.profile import plots
-from distribute_challenge.profile.efficiency import benchmark, ideal
-from distribute_challenge.profile.losses import marks
-from distribute_challenge.profile.reading import Profile, read_profile
+from distribute_challenge.pictures import plots
+from distribute_challenge.pictures.efficiency import benchmark, ideal
+from distribute_challenge.pictures.losses import marks
+from distribute_challenge.pictures.reading import Profile, read_profile
 
 HEADER = ",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event\n"
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from distribute_challenge.wire import program
-from distribute_challenge.wire.payload import NO_SCOPE, PROTOCOL, Module
+from distribute_challenge.calls import program
+from distribute_challenge.calls.payload import NO_SCOPE, Module
+from distribute_challenge.values import PROTOCOL
 from distribute_challenge.worker.modules import MAX_ENDED, ProgramModules
 
 ONE, TWO = b"1" * len(NO_SCOPE), b"2" * len(NO_SCOPE)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distribute_challenge.errors import ProfileFormatError
-from distribute_challenge.profile import faults
-from distribute_challenge.profile.reading import read_profile, read_sweep
+from distribute_challenge.pictures.reading import read_profile, read_sweep
+from distribute_challenge.record import faults
 
 HEADER = ",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event\n"
 SWEEP = "Workers,Functions,Throughput\n"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from distribute_challenge import compute_this
+from distribute_challenge.calls.constant import Snapshot, snapshot
+from distribute_challenge.calls.payload import NO_SCOPE, Outcome
+from distribute_challenge.calls.reuse import Kept
+from distribute_challenge.calls.runner import Runner
+from distribute_challenge.client.parcels.shipping import Shipment, Written
 from distribute_challenge.client.pool import _shipments, shipment_of
-from distribute_challenge.client.shipping import Shipment, Written
-from distribute_challenge.wire.constant import Snapshot, snapshot
-from distribute_challenge.wire.payload import NO_SCOPE, Outcome
-from distribute_challenge.wire.reuse import Kept
-from distribute_challenge.wire.running import Runner
 
 SCRIPT = """
 import collections, functools, json, math, types, xml

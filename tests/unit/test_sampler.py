@@ -18,8 +18,8 @@ from unittest.mock import Mock
 import psutil
 import pytest
 
-from distribute_challenge.profile.record import COUNTS_ONLY, Usage, name_for_older, open_profile
-from distribute_challenge.profile.sampler import Meter, Sampler
+from distribute_challenge.record.profile import COUNTS_ONLY, Usage, name_for_older, open_profile
+from distribute_challenge.record.sampler import Meter, Sampler
 from tests.running import eventually
 
 
@@ -61,7 +61,7 @@ def test_a_full_disk_ends_the_record_and_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  The sampler closes it.
-    monkeypatch.setattr("distribute_challenge.profile.sampler.open_profile", Mock(return_value=full))
+    monkeypatch.setattr("distribute_challenge.record.sampler.open_profile", Mock(return_value=full))
     sampler = Sampler(tmp_path / "p.csv", 1, 0.01, lambda: [None])
     with caplog.at_level(logging.ERROR):
         sampler.start()

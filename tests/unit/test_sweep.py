@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from distribute_challenge.profile import cells
-from distribute_challenge.profile.cells import Cell, Settings
-from distribute_challenge.profile.children import ChildEnded, answer, running, tell
+from distribute_challenge.record import cells
+from distribute_challenge.record.cells import Cell, Settings
+from distribute_challenge.sweep.children import ChildEnded, answer, running, tell
 
 
 @pytest.fixture(autouse=True)

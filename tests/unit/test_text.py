@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from distribute_challenge.client.text import dedent, find_text, is_same_code
-from distribute_challenge.wire.definition import compile_function
+from distribute_challenge.client.parcels.text import dedent, find_text, is_same_code
+from distribute_challenge.values.definition import compile_function
 
 
 def keeps_name(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""What a call and its outcome are, and how one is run. Knows no sockets."""

@@ -1,0 +1,164 @@
+"""Caching of functions: what a function depends on, and whether that is unchanged.
+
+Pickling a function takes longer than a short call, and so does loading it. The client keeps what it
+pickled, and the worker the function that it loaded, as long as everything in it is constant and still the
+same. Constants are numbers and texts, what is found by its name in a module, and functions that hold
+nothing else. A function that holds anything that may change inside (a list, an object) is pickled, and
+loaded, for each call.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from distribute_challenge.calls.payload import PLAIN_TYPES
+from distribute_challenge.values.functions import Wrapper, annotations_of, content_of, global_names_of
+from distribute_challenge.values.names import importable_module, is_importable, name_of
+
+_UNBOUND = object()
+
+
+class _Changeable(Exception):
+    """Something may change without being bound anew."""
+
+
+class Snapshot:
+    """What a function depends on, as it was when this was made: `snapshot` makes it."""
+
+    def __init__(self, function: Callable[..., Any], modules: Iterable[types.ModuleType]) -> None:
+        self._functions: set[types.FunctionType] = set()
+        self._states: list[tuple[Any, ...]] = []
+        self._names: list[tuple[dict[str, Any], str, Any]] = []
+        self._sizes = [(vars(module), len(vars(module))) for module in modules]
+        self._cells: list[tuple[types.CellType, Any]] = []
+        self._count = 0  # of modules, if a package is among them: what has been imported of it counts too
+        self._add(function)
+
+    def still_holds(self) -> bool:
+        """Whether all is as it was."""
+        for (
+            function,
+            code,
+            defaults,
+            keyword_defaults,
+            name,
+            qualname,
+            module,
+            doc,
+            own,
+            notes,
+        ) in self._states:
+            if (
+                function.__code__ is not code
+                or function.__defaults__ is not defaults
+                or function.__kwdefaults__ is not keyword_defaults
+                or function.__name__ is not name
+                or function.__qualname__ is not qualname
+                or function.__module__ is not module
+                or function.__doc__ is not doc
+                or function.__dict__ is not own
+                or annotations_of(function) is not notes
+            ):
+                return False
+        for scope, name, value in self._names:
+            if scope.get(name, _UNBOUND) is not value:
+                return False
+        for scope, size in self._sizes:
+            if len(scope) != size:
+                return False
+        for cell, content in self._cells:
+            if _content(cell) is not content:
+                return False
+        return self._count in (0, len(sys.modules))
+
+    def _add(self, value: Any) -> None:
+        kind = type(value)
+        if kind in PLAIN_TYPES:
+            return
+        if kind is tuple or kind is frozenset:
+            for part in value:
+                self._add(part)
+        elif isinstance(value, types.ModuleType):
+            if not is_importable(value):
+                raise _Changeable
+            self._add_module(value.__name__)
+            if hasattr(value, "__path__"):
+                self._count = len(sys.modules)
+        elif (name := name_of(value)) is not None:
+            self._add_module(name.module)
+            scope, path = vars(sys.modules[name.module]), name.path.partition(".")[0]
+            self._names.append((scope, path, scope.get(path, _UNBOUND)))
+        elif kind is types.FunctionType:
+            self._add_function(value)
+        elif isinstance(value, Wrapper):
+            own = vars(value)
+            self._sizes.append((own, len(own)))
+            self._names += [(own, name, part) for name, part in own.items()]
+            self._add_names(own, own.keys() - value.fixed)
+            self._add(value.__wrapped__)
+        elif kind is functools.partial and not value.keywords and not vars(value):
+            self._sizes.append((vars(value), 0))
+            self._add((value.func, *value.args))
+        elif hasattr(kind, "__args__") or (kind.__module__ == "typing" and hasattr(value, "__origin__")):
+            parts = (getattr(value, name, ()) for name in ("__args__", "__metadata__"))  # Of annotations.
+            self._add((getattr(value, "__origin__", None), *itertools.chain(*parts)))
+        else:
+            raise _Changeable
+
+    def _add_function(self, function: types.FunctionType) -> None:
+        if function in self._functions:
+            return
+        self._functions.add(function)
+        annotations = annotations_of(function)
+        names = (function.__name__, function.__qualname__, function.__module__, function.__doc__)
+        defaults = function.__defaults__, function.__kwdefaults__
+        self._states.append((function, function.__code__, *defaults, *names, function.__dict__, annotations))
+        self._add(function.__defaults__ or ())
+        if annotations is None:
+            self._add(function.__annotate__)  # type: ignore[attr-defined]
+        for own in (function.__kwdefaults__, function.__dict__, annotations):
+            if own is not None:
+                self._sizes.append((own, len(own)))
+                self._add_names(own, list(own))
+        for cell in function.__closure__ or ():
+            content = _content(cell)
+            self._cells.append((cell, content))
+            if content is not _UNBOUND:
+                self._add(content)
+        module = importable_module(function.__globals__)
+        if module is None:
+            self._add_names(function.__globals__, global_names_of(function))
+        else:
+            self._add_module(module)
+
+    def _add_module(self, name: str) -> None:
+        """Another program may have another module of that name."""
+        self._names.append((sys.modules, name, sys.modules[name]))
+
+    def _add_names(self, scope: dict[str, Any], names: Iterable[str]) -> None:
+        for name in names:
+            value = scope.get(name, _UNBOUND)
+            self._names.append((scope, name, value))
+            if value is not _UNBOUND:
+                self._add(value)
+
+
+def snapshot(function: Callable[..., Any], modules: Iterable[types.ModuleType] = ()) -> Snapshot | None:
+    """What a function depends on; None if that may change without a trace.
+
+    `modules` are those that were made for it: that nothing was added to them counts as well.
+    """
+    try:
+        return Snapshot(function, modules)
+    except _Changeable:
+        return None
+
+
+def _content(cell: types.CellType) -> Any:
+    content = content_of(cell)
+    return content[0] if content else _UNBOUND

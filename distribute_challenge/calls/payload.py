@@ -1,0 +1,287 @@
+"""Calls and outcomes as bytes.
+
+    call     flags (1 byte), id (8), scope (16), lengths of modules, function and arguments (4 each), then
+             modules    pickled folders of the program's modules, and list of `Module`
+             function   pickled; if it has a text, that is the `source` beside the call
+             arguments  pickled (args, kwargs); for a chunk a list for each parameter, of its values
+             buffers    the large ones of function and arguments: `buffers.py` has the format
+    outcome  kind (1 byte), seconds that the functions took (8), lengths of output and content (4 each), then
+             output     pickled (offset, pieces): what was printed and has not been read before
+             content    `+` the value, pickled
+                        `-` pickled (exception as pickled bytes or None, type name, text, traceback, call,
+                            reason): which of a chunk's calls it was; why the exception is not pickled
+                        `*` a chunk: pickled list of values
+                        `/` a chunk, not all of which returned: pickled list of (kind, content)
+             buffers    the large ones of the content
+
+An exception is pickled on its own: where it cannot be made again, the texts beside it still arrive.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import io
+import pickle
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from distribute_challenge.calls.buffers import Collector
+from distribute_challenge.calls.buffers import unpack as unpack_buffers
+from distribute_challenge.calls.regions import Buffer
+from distribute_challenge.values import PROTOCOL
+
+_MAX_TEXT = 1 << 20
+VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
+CHUNK, PRINTS, INITIALIZER, SHARES = 1, 2, 4, 8  # flags of a call
+ID_BYTES = 8
+NO_SCOPE = bytes(16)
+_CALL = struct.Struct("!B8s16sIII")
+_OUTCOME = struct.Struct("!cdII")
+# What one frame may hold, less what RPyC adds around it.
+MAX_BYTES = (1 << 30) - (1 << 10)
+# Types whose values need no cloudpickle, which takes ten times as long.
+PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
+
+Piece = tuple[int, bytes]  # of output: 1 for standard output or 2 for standard error, and what was written
+
+
+class Call(NamedTuple):
+    """One call of one function, or of one function for each item of a chunk."""
+
+    flags: int
+    id: bytes  # by which its output can be asked for
+    scope: bytes  # whose modules it uses: its program's, or those of an executor with an initializer
+    modules: bytes
+    function: bytes
+    arguments: bytes
+
+    def pack(self, buffers: Sequence[Buffer] = (), more_flags: int = 0) -> bytes:
+        """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
+        flags, id_, scope, modules, function, arguments = self
+        head = _CALL.pack(flags | more_flags, id_, scope, len(modules), len(function), len(arguments))
+        packed = b"".join((head, modules, function, arguments, *buffers))
+        check_size(len(packed))
+        return packed
+
+    @classmethod
+    def unpack(cls, data: bytes) -> tuple[Call, memoryview]:
+        """What `pack` made, and the bytes of its buffers. Raises ValueError for anything else."""
+        if len(data) < _CALL.size:
+            raise ValueError("not a call: it is too short")
+        flags, id_, scope, modules, function, arguments = _CALL.unpack_from(data)
+        function_at = _CALL.size + modules
+        arguments_at = function_at + function
+        end = arguments_at + arguments
+        if end > len(data) or flags > CHUNK | PRINTS | INITIALIZER | SHARES:
+            raise ValueError("not a call")
+        parts = data[_CALL.size : function_at], data[function_at:arguments_at], data[arguments_at:end]
+        return cls(flags, id_, scope, *parts), memoryview(data)[end:]
+
+    @staticmethod
+    def id_in(data: bytes) -> bytes:
+        """The id of a call that was packed."""
+        return data[1:9]
+
+    @staticmethod
+    def scope_in(data: bytes) -> bytes:
+        """The scope of a call that was packed."""
+        return data[9:25]
+
+
+# What the files of modules without a text end with.
+COMPILED = (*importlib.machinery.EXTENSION_SUFFIXES, *importlib.machinery.BYTECODE_SUFFIXES)
+
+
+class Module(NamedTuple):
+    """A module of the user's own. Its text is sent once on each connection; None means: as before."""
+
+    name: str
+    path: str  # of its file; of a package without one, its folder
+    folder: str | None  # of a package
+    digest: str  # of its text, or what tells it apart
+    text: str | None
+
+
+def is_this_package(name: str) -> bool:
+    """Whether a module is one of the pool's own, which workers have."""
+    return name.partition(".")[0] == __name__.partition(".")[0]
+
+
+class Result(NamedTuple):
+    """Kind and content of an outcome, the large buffers of it, and how many seconds the functions took."""
+
+    kind: bytes
+    content: bytes
+    seconds: float = 0.0
+    buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
+
+
+class Results(NamedTuple):
+    """What became of a chunk: the value of each item, and the exceptions, by number, of those that raised."""
+
+    values: list[Any]
+    failures: dict[int, BaseException]
+
+
+class Outcome(NamedTuple):
+    """What became of a call."""
+
+    kind: bytes
+    content: bytes
+    seconds: float  # that the functions took
+    offset: int  # of the output's first byte among all the call has printed
+    output: tuple[Piece, ...]
+    buffers: Sequence[Buffer] = ()  # which the value may make its own
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Outcome:
+        """What `pack_outcome` made. Raises ValueError for anything else.
+
+        Large buffers are opened by that: whoever holds a file with them may close it afterwards.
+        """
+        if len(data) < _OUTCOME.size:
+            raise ValueError("not an outcome: it is too short")
+        kind, seconds, printed, size = _OUTCOME.unpack_from(data)
+        content_at = _OUTCOME.size + printed
+        end = content_at + size
+        if end > len(data) or kind not in (VALUE, FAILURE, VALUES, MIXED):
+            raise ValueError("not an outcome")
+        content = data[content_at:end]
+        opened = unpack_buffers(memoryview(data)[end:]) if end < len(data) else ()
+        if not printed:
+            return cls(kind, content, seconds, 0, (), opened)
+        try:
+            offset, output = pickle.loads(data[_OUTCOME.size : content_at])
+        except Exception as error:
+            raise ValueError(f"not an outcome: its output cannot be read ({error!r})") from None
+        return cls(kind, content, seconds, offset, output, opened)
+
+    def counts(self, chunk: int = 1) -> tuple[int, int]:
+        """How many functions returned, and raised, in a call of `chunk` of them."""
+        if self.kind == MIXED:
+            kinds = [kind for kind, _ in pickle.loads(self.content)]
+            return kinds.count(VALUE), kinds.count(FAILURE)
+        return (0, chunk) if self.kind == FAILURE else (chunk, 0)
+
+    def load(self) -> Any:
+        """Return the value, or raise the exception, with its remote traceback as the cause."""
+        if self.kind != FAILURE:
+            return pickle.loads(self.content, buffers=self.buffers)
+        raise load_failure(self.content)
+
+    def load_each(self) -> Results:
+        """For a chunk: what became of each item."""
+        if self.kind == VALUES:
+            return Results(pickle.loads(self.content, buffers=self.buffers), {})
+        if self.kind == FAILURE:  # Nothing of it ran.
+            raise load_failure(self.content)
+        results = Results([], {})
+        for number, (kind, content) in enumerate(pickle.loads(self.content)):
+            if kind == VALUE:
+                results.values.append(pickle.loads(content))
+            else:
+                results.values.append(None)
+                results.failures[number] = load_failure(content)
+        return results
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a function that raised on a worker: the cause of the exception at the caller.
+
+    For an item of a `map`, `item` is its number, from 0, and `call` says what was called; else both are None.
+    """
+
+    def __init__(self, text: str, call: str | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.call = call
+        self.item: int | None = None
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
+# What a worker says, as a RuntimeError, to who calls while it runs a function for another connection.
+BUSY = "this worker is running a function for another connection: take another worker"
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether a worker's call was refused because it is busy."""
+    return isinstance(error, RuntimeError) and error.args == (BUSY,)
+
+
+def check_size(count: int) -> None:
+    """Raise OverflowError if `count` bytes are more than one call or outcome may have."""
+    if count > MAX_BYTES:
+        raise OverflowError(
+            f"{count} bytes are more than the {MAX_BYTES} that travel at once: split them, or use a file"
+        )
+
+
+def dump(value: Any, pickler: Callable[[io.BytesIO, Collector | None], Any]) -> bytes:
+    """Pickle `value`: with what `pickler` makes, unless it is plain."""
+    if type(value) in PLAIN_TYPES:
+        return pickle.dumps(value, PROTOCOL)
+    file = io.BytesIO()
+    pickler(file, None).dump(value)
+    return file.getvalue()
+
+
+def pack_outcome(result: Result, offset: int, output: tuple[Piece, ...], buffers: Iterable[Buffer]) -> bytes:
+    """An outcome as bytes, with those of its buffers. Raises OverflowError if they are too many."""
+    printed = pickle.dumps((offset, output), PROTOCOL) if output else b""
+    parts = [printed, result.content, *buffers]
+    check_size(sum(map(len, parts)))
+    return b"".join((_OUTCOME.pack(result.kind, result.seconds, len(printed), len(result.content)), *parts))
+
+
+def dump_failure(
+    exception: BaseException,
+    traceback: str,
+    pickler: Callable[[io.BytesIO, Collector | None], Any],
+    call: str | None = None,
+) -> bytes:
+    """The content for a function that raised. Never raises, whatever the exception's methods do."""
+    pickled, reason = None, ""
+    try:
+        pickled = dump(exception, pickler)
+        check_size(2 * len(pickled))
+        pickle.loads(pickled)  # It may pickle, and not come back.
+    except BaseException as problem:
+        pickled, reason = None, describe(problem)
+    kind = type(exception)
+    module, name = type.__getattribute__(kind, "__module__"), type.__getattribute__(kind, "__qualname__")
+    if module != "builtins":
+        name = f"{module}.{name}"
+    texts = (text[:_MAX_TEXT] for text in (describe(exception), traceback))
+    return pickle.dumps((pickled, name, *texts, call, reason), PROTOCOL)
+
+
+def describe(exception: BaseException) -> str:
+    """An exception's text, whatever its `__str__` does."""
+    try:
+        # Of exact type, also where it returned something derived from str.
+        return str.__str__(str(exception))
+    except BaseException as error:
+        return f"<no text: its __str__ raised {type(error).__name__}>"
+
+
+def load_failure(content: bytes) -> BaseException:
+    """The exception of a function that raised, with its remote traceback as the cause."""
+    pickled, name, text, traceback, call, reason = pickle.loads(content)
+    exception = _load_exception(pickled, name, text, reason)
+    exception.__cause__ = RemoteTraceback(traceback, call)
+    return exception
+
+
+def _load_exception(pickled: bytes | None, name: str, text: str, reason: str) -> BaseException:
+    if pickled is not None:
+        try:
+            exception = pickle.loads(pickled)
+        except Exception as error:
+            reason = repr(error)
+        else:
+            if isinstance(exception, BaseException):
+                return exception
+    return RuntimeError(f"{name}: {text} (the exception itself does not travel: {reason})")

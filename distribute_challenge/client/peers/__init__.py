@@ -1,0 +1,1 @@
+"""The server and the workers, as a client calls them."""

@@ -1,0 +1,151 @@
+"""The connections of this program to one pool: made when first needed, kept for the next call.
+
+Each call in progress has a server connection to itself, because one that waits for a worker answers
+nothing else. At most `MAX_IDLE` server connections and `MAX_IDLE` worker connections are kept while idle.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple
+
+from distribute_challenge.address import Address, is_loopback
+from distribute_challenge.calls import regions
+from distribute_challenge.client.peers.inside import is_inside
+from distribute_challenge.client.peers.server import ServerConnection
+from distribute_challenge.client.peers.worker import WorkerConnection
+from distribute_challenge.errors import AccessDenied, ServerUnavailable
+from distribute_challenge.tls import Tls
+
+MAX_IDLE = 8
+_RETRY_S = 0.1
+
+
+class Facts(NamedTuple):
+    """What a client has to know about a pool."""
+
+    python: str  # the workers' version, as `3.12`
+    workers: int
+    max_tasks: int | None  # after which a worker is replaced
+
+
+class Connections:
+    """The idle connections to one pool. Safe to use from any thread."""
+
+    def __init__(self, address: Address, tls: Tls | None = None, wait_s: float = 0) -> None:
+        self.address = address
+        self.are_inside = is_inside(address)
+        # Memory, with the workers, if they are on this machine.
+        self.may_share = tls is None and is_loopback(address)
+        self._tls = tls
+        self.wait_s = wait_s  # for the server to come up, as long as it was never there
+        self._was_there = False
+        self._lock = threading.Lock()  # guards all that follows
+        self._servers: list[ServerConnection] = []
+        self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
+        self._facts: Facts | None = None
+
+    def facts(self) -> Facts:
+        """What does not change about the pool. Raises ServerUnavailable."""
+        if self._facts is None:
+            server, _ = self.take_server()
+            try:
+                status = server.status()
+            except (EOFError, OSError) as error:
+                server.close()
+                raise server.unavailable(error) from None
+            except BaseException:
+                server.close()
+                raise
+            python = ".".join(status["python"].split(".")[:2])
+            self._facts = Facts(python, len(status["workers"]), status.get("max_tasks"))
+            self.put_server(server)
+        return self._facts
+
+    def forget_facts(self) -> None:
+        """Another server may be there by now."""
+        self._facts = None
+
+    def take_idle_server(self) -> ServerConnection | None:
+        """A server connection that was used before, and may have ended since."""
+        with self._lock:
+            return self._servers.pop() if self._servers else None
+
+    def take_server(self) -> tuple[ServerConnection, bool]:
+        """A server connection for one call, and whether it is a new one."""
+        server = self.take_idle_server()
+        if server is not None:
+            return server, False
+        return self.new_server(), True
+
+    def new_server(self) -> ServerConnection:
+        """A new server connection. Raises ServerUnavailable or AccessDenied."""
+        deadline = time.monotonic() + (0 if self._was_there else self.wait_s)
+        was_denied = False
+        while True:
+            try:
+                server = ServerConnection(self.address, self._tls)
+            except AccessDenied:
+                if was_denied:
+                    raise
+                was_denied = True  # A server that ends looks the same, but only once.
+            except ServerUnavailable:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_RETRY_S)  # Nothing tells when a server comes up.
+            else:
+                self._was_there = True
+                return server
+
+    def put_server(self, server: ServerConnection) -> None:
+        """Keep a server connection for another call."""
+        with self._lock:
+            if server.is_open() and len(self._servers) < MAX_IDLE:
+                self._servers.append(server)
+                return
+        server.close()
+
+    def take_idle_worker(self, port: int) -> WorkerConnection | None:
+        """The connection to the worker leased on `port` that was used before, if it is still good."""
+        with self._lock:
+            worker = self._workers.pop(port, None)
+        if worker is None or worker.is_idle():
+            return worker
+        worker.close()  # Its process has been replaced since.
+        return None
+
+    def take_worker(self, port: int) -> WorkerConnection:
+        """A connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
+        return self.take_idle_worker(port) or self.new_worker(port)
+
+    def new_worker(self, port: int) -> WorkerConnection:
+        """A new connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
+        return WorkerConnection(self.worker_address(port), self._tls, may_share=self.may_share)
+
+    def worker_address(self, port: int) -> Address:
+        """Where the worker with a port listens: beside its server."""
+        return Address(self.address.host, port)
+
+    def put_worker(self, port: int, worker: WorkerConnection) -> None:
+        """Keep a worker connection for another call, in place of the one that has been idle longest."""
+        worker.close_reader()
+        surplus = []
+        with self._lock:
+            surplus.append(self._workers.pop(port, None))
+            self._workers[port] = worker
+            if len(self._workers) > MAX_IDLE:
+                surplus.append(self._workers.pop(next(iter(self._workers))))
+        for connection in surplus:
+            if connection is not None:
+                connection.close()
+
+    def close(self) -> None:
+        """Close what is idle, and give back the memory that was kept for large values."""
+        regions.let_go()
+        with self._lock:
+            idle: list[ServerConnection | WorkerConnection] = [*self._servers, *self._workers.values()]
+            self._servers.clear()
+            self._workers.clear()
+        for connection in idle:
+            connection.close()

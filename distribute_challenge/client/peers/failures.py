@@ -1,0 +1,82 @@
+"""What it means when a worker that was handed out does not do its work."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+
+from distribute_challenge.address import Address
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.errors import PoolError, TaskTimeout, WorkerLost
+
+
+class Unusable(Exception):
+    """The worker that was handed out did not take the function. Another one may."""
+
+
+class Unreachable(PoolError):
+    """There is nothing wrong with the worker, but this program cannot connect to it."""
+
+
+class Broken(Exception):
+    """The worker must be replaced.
+
+    With `ends_task` the function that it runs, as far as we know, ends with that; else it is lost only if the
+    worker had begun it.
+    """
+
+    def __init__(self, reason: str, *, ends_task: bool = False) -> None:
+        super().__init__(reason)
+        self.ends_task = ends_task
+
+    def error(self, name: str, ending: Ending) -> Exception:
+        """What that means for the function."""
+        return lost(name, ending)
+
+    def unusable(self, ending: Ending) -> Unusable:
+        """What it means for functions that the worker had not begun: another one may take them."""
+        return Unusable(f"{ending.worker} was replaced: {self}")
+
+
+def lost(name: str, ending: Ending) -> WorkerLost:
+    """What it means for a function that its worker had begun it, and ended."""
+    message = f"{ending.worker} died while it ran {name}: {ending.how}"
+    if ending.memory_bytes is not None:
+        message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
+    for title, lines in (("The last it printed", ending.last_lines), ("The stack", ending.stack)):
+        if lines:
+            message += f". {title}:" + "".join(f"\n    {line}" for line in lines)
+    return WorkerLost(message)
+
+
+class Overdue(Broken):
+    """The function has not ended in its time: the worker is replaced for that."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"its function did not end within {timeout_s:g} s", ends_task=True)
+        self._timeout_s = timeout_s
+
+    def error(self, name: str, ending: Ending) -> Exception:
+        return TaskTimeout(
+            f"{name} did not end within {self._timeout_s:g} s: it was killed, and {ending.worker} replaced"
+        )
+
+
+class Killed(Broken):
+    """The caller does not want the function to go on."""
+
+    def __init__(self) -> None:
+        super().__init__("its caller has had its function killed", ends_task=True)
+
+    def error(self, name: str, ending: Ending) -> Exception:
+        return CancelledError(f"{name} was killed, as its caller wished, and {ending.worker} replaced")
+
+
+def why_no_worker(error: Exception, address: Address) -> Broken | Unreachable:
+    """What it means that a worker's client cannot connect to it."""
+    if isinstance(error, EOFError | ConnectionResetError | TimeoutError):  # It died, or it is stuck.
+        return Broken(f"it does not answer its client ({error})")
+    # The server listens for its workers even while they are replaced: this is on our side of it.
+    return Unreachable(
+        f"cannot reach the worker at {address} that the server handed out "
+        f"({error}): clients need the ports of all workers, also through a tunnel"
+    )

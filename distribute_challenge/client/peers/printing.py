@@ -1,0 +1,68 @@
+"""What functions print on workers, written to this program's own standard streams."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterable
+
+from distribute_challenge.calls.payload import Piece
+
+log = logging.getLogger(__name__)
+
+_LONGEST_LINE = 1 << 16  # What is longer is shown without waiting for its end.
+_lock = threading.Lock()  # guards the standard streams: lines of different functions do not mix
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+# A thread that does not exist in a forked child may have held it.
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+class Printer:
+    """The output of one call: written line by line, each byte once."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._lines = {1: b"", 2: b""}  # begun, and without an end yet
+
+    def write(self, offset: int, pieces: Iterable[Piece]) -> None:
+        """Write what is new in `pieces`, the first byte of which has the number `offset`."""
+        for number, data in pieces:
+            new = data[max(self.seen - offset, 0) :]
+            offset += len(data)
+            self.seen = max(self.seen, offset)
+            if new:
+                whole, newline, rest = new.rpartition(b"\n")
+                if newline or len(self._lines[number]) > _LONGEST_LINE:
+                    _write(number, self._lines[number] + whole + newline)
+                    self._lines[number] = b""
+                self._lines[number] += rest
+
+    def finish(self) -> None:
+        """Write what has no end of line."""
+        for number, rest in self._lines.items():
+            _write(number, rest)
+        self._lines = {1: b"", 2: b""}
+
+
+def _write(number: int, data: bytes) -> None:
+    if not data:
+        return
+    stream = sys.stdout if number == 1 else sys.stderr
+    if stream is None:  # A program without streams, as on Windows without a console.
+        return
+    text = data.decode(errors="backslashreplace")
+    with _lock:
+        try:
+            encoding = getattr(stream, "encoding", None) or "utf-8"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
+        except Exception as error:  # The stream is the program's; the result must not be lost for it.
+            log.debug("cannot show what a function printed: %r", error)

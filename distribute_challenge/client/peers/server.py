@@ -1,0 +1,147 @@
+"""The server, as a client calls it: one object for each connection."""
+
+from __future__ import annotations
+
+import json
+import logging
+import ssl
+from typing import Any
+
+from distribute_challenge.address import Address
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
+from distribute_challenge.tls import VARIABLES, Tls
+from distribute_challenge.wire.link import Answer, Link
+
+log = logging.getLogger(__name__)
+
+
+class ServerConnection:
+    """The server's calls, on one connection. Those that begin with `ask` give an answer to come."""
+
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
+        self._address = address
+        self._tls = tls
+        try:
+            self.link = Link(address, tls)
+        except (EOFError, ssl.SSLError) as error:
+            raise self._denied(error) from None
+        except OSError as error:
+            raise self.unavailable(error) from None
+        try:
+            method = self.link.method
+            self._acquire_worker, self._free_worker = method("acquire_worker"), method("free_worker")
+            self._keep_worker, self._recycle_worker = method("keep_worker"), method("recycle_worker")
+            self.link.trust()
+        except (EOFError, OSError) as error:
+            self.link.close()
+            if isinstance(error, EOFError) and not self.link.has_heard:
+                raise self._denied(error) from None
+            raise self.unavailable(error) from None
+        except AttributeError:
+            self.link.close()
+            raise PoolError(f"what listens at {address} is not the server of a pool: check it") from None
+        except BaseException:
+            self.link.close()
+            raise
+
+    def acquire(self) -> int:
+        """Wait in line for a worker; its port.
+
+        Raises ServerUnavailable if the server is stopping, EOFError if the connection broke.
+        """
+        return self.port_in(self.ask_for_worker())
+
+    def ask_for_worker(self) -> Answer:
+        """Stand in line for a worker. `port_in` takes the answer."""
+        return self.link.ask(self._acquire_worker)
+
+    def port_in(self, answer: Answer) -> int:
+        """The port of the worker that was asked for. Raises as `acquire` does."""
+        try:
+            return int(answer.value)
+        except RuntimeError as error:  # The server says that it is stopping.
+            raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
+
+    def find(self, wait_s: float = 0) -> int:
+        """The port of a worker that is free now, or within `wait_s` seconds; -1 if there is none.
+
+        Raises as `acquire` does.
+        """
+        if wait_s:
+            return self.port_in(self.link.ask(self._acquire_worker, wait_s))
+        try:
+            return int(self.link.call(self.link.method("find_free_worker")))
+        except RuntimeError as error:
+            raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
+
+    def free(self, port: int, *, finished: int, failed: int) -> None:
+        """End the lease. Sent, and not waited for: the answer holds nothing."""
+        try:
+            self.link.tell(self._free_worker, port, finished, failed)
+        except EOFError as error:
+            log.debug("worker %d was not freed, since the server has gone: %s", port, error)
+
+    def ask_to_keep(self, port: int, *, finished: int, failed: int) -> Answer:
+        """Have tasks of the lease counted; how many clients wait."""
+        return self.link.ask(self._keep_worker, port, finished, failed)
+
+    def recycle(self, port: int, reason: str) -> Ending:
+        """End the lease and have the worker replaced; how its process ended."""
+        try:
+            return Ending.from_json(self.ask_to_recycle(port, reason).value)
+        except (EOFError, OSError) as error:
+            raise self.ended(error) from None
+
+    def ask_to_recycle(self, port: int, reason: str) -> Answer:
+        """End the lease and have the worker replaced; as JSON, how its process ended."""
+        return self.link.ask(self._recycle_worker, port, reason)
+
+    def status(self) -> dict[str, Any]:
+        """The pool's state."""
+        status: dict[str, Any] = json.loads(self.link.call(self.link.method("status")))
+        return status
+
+    def is_open(self) -> bool:
+        """Whether the connection has not ended, as far as known."""
+        return not self.link.closed
+
+    def close(self) -> None:
+        """End the connection. The server then replaces the workers that it held."""
+        self.link.close()
+
+    def unavailable(self, error: BaseException) -> ServerUnavailable:
+        """What to tell the user when the server does not answer."""
+        return ServerUnavailable(
+            f"no server answers at {self._address} ({error}): start one with `python3 server.py 2`, "
+            'say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER, or have a private '
+            'one with server="local://2"'
+        )
+
+    def _denied(self, error: Exception) -> AccessDenied:
+        """What to tell the user when one end does not let the other in."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            assert self._tls is not None
+            return AccessDenied(
+                f"what listens at {self._address} does not prove that it is {self._address.host} "
+                f"({error.verify_message.rstrip('.')}): use a name that its certificate has, and the CA that "
+                f"signed it instead of {self._tls.ca}"
+            )
+        where = f"tls=Tls(cert, key, ca) or the environment's {', '.join(VARIABLES)}"
+        if self._tls is None:
+            advice = f"the user who started it, or with TLS whoever has a certificate: give that with {where}"
+        else:
+            advice = (
+                f"whoever has a certificate of its CA, if it was started with --tls-cert, --tls-key and "
+                f"--tls-ca at all: check {where}"
+            )
+        return AccessDenied(
+            f"the server at {self._address} closed the connection before any answer ({error}). Its log says "
+            f"why (with -v, each time). It lets in only {advice}"
+        )
+
+    def ended(self, error: BaseException) -> ServerUnavailable:
+        """What to tell the user when the server ends while a function runs."""
+        return ServerUnavailable(
+            f"the server at {self._address} has ended, and its workers with it ({error})"
+        )

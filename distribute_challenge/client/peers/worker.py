@@ -1,0 +1,163 @@
+"""A worker, as a client calls it: one object for each connection."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+
+from distribute_challenge.address import Address
+from distribute_challenge.calls.buffers import Probe, Unreadable, tell_secret
+from distribute_challenge.calls.payload import FAILURE, Outcome, Piece, dump_failure
+from distribute_challenge.client.parcels.shipping import Parcel
+from distribute_challenge.client.peers.printing import Printer
+from distribute_challenge.errors import PoolError
+from distribute_challenge.tls import Tls
+from distribute_challenge.values import PROTOCOL
+from distribute_challenge.wire.link import Answer, Link
+
+log = logging.getLogger(__name__)
+
+
+class WorkerConnection:
+    """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
+
+    def __init__(self, address: Address, tls: Tls | None = None, *, may_share: bool = False) -> None:
+        self.address = address
+        self._tls = tls
+        self.prepared: set[bytes] = set()  # the executors whose initializer has run there
+        self._lock = threading.Lock()  # guards `_reader`, which a thread sets
+        self._reader: OutputReader | None = None
+        self._is_opening = False
+        self._sent: dict[
+            bytes, set[str]
+        ] = {}  # for each scope, the digests of the modules that have gone there
+        self.link = Link(address, tls)
+        try:
+            self._run_code = self.link.method("run_code")
+            self._can_share = may_share and self._can_share_memory()
+            self.link.trust()
+            self.link.wait_in_ticks()
+        except BaseException:
+            self.link.close()
+            raise
+
+    def start(self, parcel: Parcel) -> Answer:
+        """Send a call; the outcome, as bytes, is to come.
+
+        That is a RuntimeError if the worker runs a function for another connection. EOFError if it died.
+        """
+        return self.link.ask(
+            self._run_code, parcel.source, parcel.pack(self._sent, can_share=self._can_share)
+        )
+
+    def outcome(self, parcel: Parcel, answer: Answer) -> Outcome:
+        """What became of a call: waits for it. Raises what the worker said, EOFError or ValueError."""
+        try:
+            outcome = Outcome.unpack(answer.value)
+        except Unreadable as error:
+            if error.is_gone:  # The worker has died since, and its files with it.
+                raise EOFError(str(error)) from None
+            self._let_go(parcel)
+            lost = PoolError(f"the function returned, but its result cannot be taken in here: {error}")
+            content = dump_failure(lost, str(lost), lambda file, _: pickle.Pickler(file, PROTOCOL))
+            return Outcome(FAILURE, content, 0.0, 0, ())
+        if outcome.buffers and self._can_share:
+            self._let_go(parcel)  # They are open here now.
+        return outcome
+
+    def _let_go(self, parcel: Parcel) -> None:
+        try:
+            self.link.tell(self._release, parcel.id)
+        except EOFError as error:  # What is here is here.
+            log.debug("the worker at %s has died after its answer: %s", self.address, error)
+
+    def _can_share_memory(self) -> bool:
+        """Whether we can open files of the worker's, and it files of ours: it may be elsewhere."""
+        try:
+            probe = Probe()
+            self._release = self.link.method("release")
+            secret, theirs = self.link.call(self.link.method("share"), probe.description)
+        except (OSError, AttributeError, RuntimeError):
+            return False
+        their_secret = tell_secret(theirs)
+        return secret == probe.secret and their_secret is not None
+
+    def show_output(self, call_id: bytes, printer: Printer) -> None:
+        """Print what the running call has printed, as far as it is here, and ask for more. Does not wait."""
+        if self._reader is None:
+            if not self._is_opening:
+                self._is_opening = True
+                try:
+                    threading.Thread(target=self._open_reader, name="output reader", daemon=True).start()
+                except RuntimeError as error:  # A program that is ending starts no threads, in some versions.
+                    log.debug("output will come with the result: %s", error)
+            return
+        try:
+            printer.write(*self._reader.take())
+            self._reader.ask(printer.seen, call_id)
+        except EOFError as error:  # The worker has died: the call itself will tell.
+            log.debug("no more output: %s", error)
+
+    def is_idle(self) -> bool:
+        """Whether the connection is open and nothing is under way on it."""
+        return self.link.is_quiet()
+
+    def close(self) -> None:
+        """End the connection, also while the worker is busy."""
+        self.link.close()
+        self.close_reader()
+
+    def close_reader(self) -> None:
+        """End the second connection, if there is one."""
+        with self._lock:
+            reader, self._reader = self._reader, None
+            self._is_opening = False
+        if reader is not None:
+            reader.close()
+
+    def _open_reader(self) -> None:
+        # In a thread of its own: a function that holds the interpreter's lock lets nobody connect.
+        try:
+            reader = OutputReader(self.address, self._tls)
+        except (EOFError, OSError, PoolError) as error:
+            log.debug("cannot read the output of the worker at %s yet: %s", self.address, error)
+            self._is_opening = False
+            return
+        with self._lock:
+            if not self.link.closed and self._is_opening:  # It may have become idle meanwhile.
+                self._reader = reader
+                return
+        reader.close()
+
+
+class OutputReader:
+    """A second connection to a worker, for what the function that runs there prints."""
+
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
+        self.link = Link(address, tls)
+        try:
+            self._read_output = self.link.method("read_output")
+            self.link.trust()
+        except BaseException:
+            self.link.close()
+            raise
+        self._answer: Answer | None = None
+
+    def ask(self, seen: int, call_id: bytes) -> None:
+        """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
+        if self._answer is None:
+            self._answer = self.link.ask(self._read_output, seen, call_id)
+
+    def take(self) -> tuple[int, tuple[Piece, ...]]:
+        """What has arrived: its first byte's number, and the pieces."""
+        self.link.serve_arrived()
+        if self._answer is None or not self._answer.is_here:
+            return 0, ()
+        answer, self._answer = self._answer, None
+        offset, pieces = answer.value
+        return offset, pieces
+
+    def close(self) -> None:
+        """End the connection."""
+        self.link.close()

@@ -1,0 +1,215 @@
+"""The one thread that runs the tasks of an executor.
+
+It is started by the first task, and ends when there has been none for a moment; as it is no daemon, a
+program ends only when its tasks have. What is posted to it from other threads happens in that thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.running.lane import TICK_S
+from distribute_challenge.client.running.lanes import Lanes
+from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.errors import PoolError
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.05  # How long the thread waits for another task before it ends.
+GATHER_S = 0.001
+
+
+class Driver:
+    """Runs tasks on the workers of a pool.
+
+    `prepare` makes the task that has to run first on each worker, if there is one.
+    """
+
+    def __init__(self, connections: Connections, prepare: Callable[[], Task] | None = None) -> None:
+        self._lock = threading.Lock()  # guards the thread's coming and going, and `_inbox`
+        self._thread: threading.Thread | None = None
+        self._inbox: deque[Task | Callable[[], None]] = deque()
+        self._bell: tuple[int, int] | None = None
+        self._is_rung = False
+        self._is_closing = False
+        self._at_end: Callable[[], None] = _nothing
+        self._lanes = Lanes(connections, self._post, prepare)  # only for the thread, but for their limits
+
+    # From any thread
+
+    def add(self, task: Task, max_lanes: int, max_tasks: int | None) -> None:
+        """Have a task run.
+
+        From now on at most `max_lanes` workers are used at once, each for about `max_tasks` functions.
+        """
+        task.driver, task.future.task = self, task
+        self._lanes.max_lanes, self._lanes.max_tasks = max_lanes, max_tasks
+        self._post(task)
+
+    def kill_all(self) -> None:
+        """Stop all tasks: those that wait never run."""
+        self._post(self._lanes.kill_all)
+
+    def kill(self, task: Task) -> None:
+        """Stop a task that runs, as soon as no other one would be stopped with it."""
+
+        def mark() -> None:
+            task.is_unwanted = True
+
+        self._post(mark)
+
+    def close(self, *, cancel: bool) -> None:
+        """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
+        self._is_closing = True
+        with self._lock:
+            is_idle = self._thread is None
+        if not is_idle:
+            self._post(self._lanes.cancel_waiting if cancel else _nothing)
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Call `action` when all tasks have ended: at once if there are none."""
+        with self._lock:
+            is_idle = self._thread is None
+            if not is_idle:
+                self._at_end = action
+        if is_idle:
+            action()
+
+    def join(self) -> None:
+        """Wait until all tasks have ended, and the thread has."""
+        while True:
+            with self._lock:
+                thread = self._thread
+            if thread is None or thread is threading.current_thread():
+                return
+            thread.join()
+
+    def _post(self, action: Task | Callable[[], None]) -> None:
+        """Have the thread run a task, or do something else, starting it if there is none."""
+        with self._lock:
+            self._inbox.append(action)
+            if self._thread is None:
+                self._bell = os.pipe()
+                for end in self._bell:
+                    os.set_blocking(end, False)
+                self._is_rung = False
+                thread = threading.Thread(target=self._run, name="pool", daemon=False)
+                try:
+                    thread.start()
+                except BaseException:  # The program is ending, or there are too many threads.
+                    self._inbox.pop()
+                    self._close_bell()
+                    raise
+                self._thread = thread
+            elif not self._is_rung and self._bell is not None:
+                self._is_rung = True
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._bell[1], b"!")
+
+    def _close_bell(self) -> None:
+        bell, self._bell = self._bell, None
+        for end in bell or ():
+            os.close(end)
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            self._run_tasks()
+        except BaseException as error:
+            # Whatever that is, nobody may wait for ever.
+            log.exception("the thread of an executor failed")
+            self._fail(PoolError(f"the thread of this executor failed: {error!r}"))
+
+    def _fail(self, error: Exception) -> None:
+        """End the thread, and all tasks with it, also those to come."""
+        try:
+            self._lanes.fail_all(error)
+        finally:
+            with self._lock:
+                left, self._inbox = self._inbox, deque()
+                action = self._leave()
+            for posted in left:
+                if isinstance(posted, Task):
+                    self._lanes.add(posted)
+            action()
+
+    def _run_tasks(self) -> None:
+        assert self._bell is not None
+        bell = self._bell[0]
+        idle_since: float | None = None
+        arrived: set[int] = set()
+        while True:
+            self._do_what_was_posted()
+            if self._lanes.step(arrived):
+                arrived = set()
+                continue
+            if not self._lanes.is_idle:
+                idle_since = None
+                arrived = self._watch(bell, TICK_S if self._lanes.wants_ticks else None)
+                continue
+            now = time.monotonic()
+            if idle_since is None:
+                idle_since = now
+            left_s = 0.0 if self._is_closing else idle_since + LINGER_S - now
+            if left_s > 0:
+                arrived = self._watch(bell, left_s)
+            elif self._end():
+                return
+
+    def _end(self) -> bool:
+        """End the thread; False if there is something to do after all."""
+        with self._lock:
+            if self._inbox:
+                return False
+            action = self._leave()
+        action()
+        return True
+
+    def _leave(self) -> Callable[[], None]:
+        """With the lock held: this thread is no more. What is to be called then."""
+        self._close_bell()
+        self._thread = None
+        action, self._at_end = self._at_end, _nothing
+        return action
+
+    def _do_what_was_posted(self) -> None:
+        with self._lock:
+            self._is_rung = False
+        while self._inbox:
+            action = self._inbox.popleft()
+            if isinstance(action, Task):
+                self._lanes.add(action)
+            else:
+                action()
+
+    def _watch(self, bell: int, timeout_s: float | None) -> set[int]:
+        """Wait until something arrives, or is due. The descriptors that have something to read or write."""
+        poller = select.poll()
+        poller.register(bell, select.POLLIN)
+        if self._lanes.have_plenty:
+            # To be woken by each outcome takes longer than all else about it: let some gather.
+            poller.poll(GATHER_S * 1000)
+        for descriptor, is_writing in self._lanes.links():
+            poller.register(descriptor, select.POLLIN | (select.POLLOUT if is_writing else 0))
+        with self._lock:
+            if self._inbox:
+                timeout_s = 0
+        arrived = {
+            descriptor for descriptor, _ in poller.poll(None if timeout_s is None else timeout_s * 1000)
+        }
+        if bell in arrived:
+            os.read(bell, 4096)
+        return arrived
+
+
+def _nothing() -> None:
+    """Wakes the thread: it looks what there is to do."""

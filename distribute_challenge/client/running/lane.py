@@ -1,0 +1,321 @@
+"""One lease in use: a place in the line, then a worker, then one task after another on it.
+
+A lane belongs to a driver, whose thread is the only one to touch it, and which never waits for one lane
+while another has something to do: all calls are sent, and their answers taken in when they arrive.
+
+The lease ends by our own word (`free`, `recycle`) or the server connection is closed.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import time
+
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.peers.failures import Broken, Killed, lost
+from distribute_challenge.client.peers.server import ServerConnection
+from distribute_challenge.client.peers.worker import WorkerConnection
+from distribute_challenge.client.running.pipeline import Pipeline
+from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.errors import ServerUnavailable, WorkerLost
+from distribute_challenge.wire.link import Answer
+
+log = logging.getLogger(__name__)
+
+ANSWERED_S = 0.005  # A server that has a free worker says so before.
+TICK_S = 0.1  # How often it has tasks counted, and learns who waits.
+
+
+class State(enum.Enum):
+    """What a lane is about."""
+
+    WAITING = "in line for a worker"
+    CONNECTING = "making a connection to it"
+    WORKING = "running tasks"
+    ENDING = "having a worker that broke replaced"
+    CLOSED = "over"
+
+
+class Lane:
+    """One lease. `pipeline` holds the tasks on the worker, once there is a connection to it."""
+
+    def __init__(
+        self, connections: Connections, server: ServerConnection, *, is_new: bool, max_tasks: int | None
+    ) -> None:
+        self.state = State.WAITING
+        self.server = server
+        self.pipeline: Pipeline | None = None
+        self.port = -1
+        self.is_connecting = False
+        self.has_to_yield = False
+        self.has_done_something = False
+        self.has_failed = False  # Its worker had to be replaced before it could run anything.
+        self.returned: list[Task] = []  # to be run elsewhere
+        self.error: Exception | None = None  # why this lane could do nothing, if that concerns all tasks
+        self._connections = connections
+        self._is_new = is_new
+        self._max_functions = max_tasks or math.inf
+        self._acquiring: Answer | None = None
+        self._keeping: Answer | None = None
+        self._recycling: Answer | None = None
+        self._broken = Broken("")
+        self._finished = self._failed = 0  # since they were last counted
+        self._began_at = self._kept_at = time.monotonic()
+        server.link.never_wait()
+        try:
+            self._acquiring = server.ask_for_worker()
+            server.link.flush()
+        except EOFError as error:
+            self._lose_server(error)
+
+    # What is to be watched
+
+    def links(self) -> list[tuple[int, bool]]:
+        """The descriptors that it waits for, and whether it also waits to write there."""
+        links = [(self.server.link, self.server.link.has_unsent)]
+        if self.pipeline is not None:
+            links.append((self.pipeline.worker.link, self.pipeline.has_unsent))
+        return [(link.fileno(), has_unsent) for link, has_unsent in links if not link.closed]
+
+    @property
+    def load(self) -> int:
+        """How many tasks are on the worker."""
+        return 0 if self.pipeline is None else len(self.pipeline)
+
+    def tasks(self) -> list[Task]:
+        """All that are on the worker, or come back from it."""
+        return self.returned if self.pipeline is None else [*self.pipeline.tasks(), *self.returned]
+
+    @property
+    def wants_ticks(self) -> bool:
+        """Whether it has something to do now and then, whatever arrives."""
+        return self.load > 0 or self.state is State.WAITING
+
+    def is_in_line(self, now: float) -> bool:
+        """Whether it waits for a worker, and is not just about to be answered."""
+        return self.state is State.WAITING and now - self._began_at > ANSWERED_S
+
+    def has_waited(self, now: float) -> bool:
+        """Whether it has been in line for some time."""
+        return self.state is State.WAITING and now - self._began_at > 2 * TICK_S
+
+    # Tasks
+
+    @property
+    def prepared(self) -> set[bytes]:
+        """The executors whose initializer has run on the worker, or was sent there."""
+        assert self.pipeline is not None
+        return self.pipeline.worker.prepared
+
+    def can_take(self, task: Task, now: float) -> bool:
+        """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
+        if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
+            return False
+        assert self.pipeline is not None
+        if self.load:
+            return self.pipeline.can_send_ahead(task)
+        if now - self._kept_at < TICK_S:
+            return True
+        self._ask_to_keep()  # Somebody may have come to wait meanwhile.
+        return False
+
+    def take(self, task: Task) -> None:
+        """Send a task to the worker, at the next `flush`."""
+        assert self.pipeline is not None
+        self.pipeline.send(task)
+        self.has_to_yield |= self.pipeline.is_spent
+
+    def flush(self, now: float) -> None:
+        """Let the worker have what was sent to it."""
+        if self.state is State.WORKING and self.pipeline is not None:
+            try:
+                self.pipeline.flush()
+            except EOFError:
+                self._serve_worker(self.pipeline, now)
+
+    def got_worker(self, worker: WorkerConnection) -> None:
+        """The connection is made."""
+        if self.state is not State.CONNECTING:  # The server has gone meanwhile.
+            worker.close()
+            return
+        self.pipeline = Pipeline(worker, self._max_functions)
+        self.state = State.WORKING
+        self._kept_at = time.monotonic()
+
+    def got_no_worker(self, problem: Exception) -> None:
+        """The connection cannot be made."""
+        if self.state is not State.CONNECTING:
+            return
+        if isinstance(problem, Broken):
+            self._break(problem)
+        else:
+            self.error = problem
+            self.free()
+
+    # What happens
+
+    def serve(self, arrived: set[int], now: float) -> None:
+        """Take in what has arrived on the descriptors in `arrived`, and do what is due at this time."""
+        try:
+            if self.server.link.fileno() in arrived:
+                self.server.link.flush()
+                self.server.link.serve_arrived()
+            self._take_answers(now)
+        except EOFError as error:
+            self._lose_server(error)
+        except Exception as error:
+            self._lose_server(EOFError(f"it sent what no server of a pool does: {error!r}"))
+        if self.pipeline is not None and self.pipeline.worker.link.fileno() in arrived:
+            self._serve_worker(self.pipeline, now)
+        self._tick(now)
+
+    def free(self) -> None:
+        """Give the worker back."""
+        self.server.free(self.port, finished=self._finished, failed=self._failed)
+        self.state = State.CLOSED
+        pipeline, self.pipeline = self.pipeline, None
+        if pipeline is not None:
+            try:
+                pipeline.worker.link.wait_again()
+                self._connections.put_worker(self.port, pipeline.worker)
+            except EOFError as error:
+                log.debug("the worker on port %d has died after its last task: %s", self.port, error)
+                pipeline.worker.close()
+        self._put_server()
+
+    def fail_all(self, error: Exception) -> None:
+        """End both connections: all tasks that are on the worker, or come back from it, fail."""
+        self.state = State.CLOSED
+        self.server.close()
+        tasks, self.returned = self.returned, []
+        pipeline, self.pipeline = self.pipeline, None
+        if pipeline is not None:
+            tasks += [task for some in pipeline.break_off(None) for task in some]
+        for task in tasks:
+            task.fail(error)
+
+    def leave(self) -> None:
+        """Give up a place in the line, by ending the connection. (A worker handed over meanwhile is lost.)"""
+        self.state = State.CLOSED
+        self.server.close()
+
+    # Its steps
+
+    def _take_answers(self, now: float) -> None:
+        """Take in the server's answers, if they are here."""
+        if self.state is State.WAITING and self._acquiring is not None and self._acquiring.is_here:
+            self._take_port(self._acquiring)
+        elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
+            self._take_ending(self._recycling, now)
+        elif self._keeping is not None and self._keeping.is_here:
+            answer, self._keeping = self._keeping, None
+            self._kept_at = now
+            self.has_to_yield |= int(answer.value) > 0
+
+    def _take_port(self, answer: Answer) -> None:
+        try:
+            self.port = self.server.port_in(answer)
+        except ServerUnavailable as error:
+            self.error = error
+            self.state = State.CLOSED
+            self._put_server()
+            return
+        self.state = State.CONNECTING
+
+    def _serve_worker(self, pipeline: Pipeline, now: float) -> None:
+        try:
+            for task, outcome in pipeline.outcomes(now):
+                if not task.parcel.is_initializer:
+                    finished, failed = outcome.counts(task.count)
+                    self._finished += finished
+                    self._failed += failed
+                self.has_done_something = True
+                task.complete(outcome)
+        except Broken as broken:
+            if self.state is State.WORKING:
+                self._break(broken)
+
+    def _tick(self, now: float) -> None:
+        if self.state is not State.WORKING or self.pipeline is None:
+            return
+        try:
+            self.pipeline.tick(now)
+        except Broken as broken:
+            self._break(broken)
+            return
+        is_asked = self._keeping is not None
+        if self.load and not is_asked and self._finished + self._failed and now - self._kept_at > TICK_S:
+            self._ask_to_keep()
+
+    def _ask_to_keep(self) -> None:
+        """Have the tasks so far counted, and learn who waits."""
+        try:
+            self._keeping = self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
+            self.server.link.flush()
+        except EOFError as error:
+            self._lose_server(error)
+            return
+        self._finished = self._failed = 0
+
+    def _break(self, broken: Broken) -> None:
+        """Have the worker replaced. Its end will tell what it had begun, which is lost, and what not."""
+        self._broken = broken
+        if self.pipeline is not None:
+            self.pipeline.give_up(ends_task=broken.ends_task)
+        try:
+            if self._finished + self._failed:
+                self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
+            self._recycling = self.server.ask_to_recycle(self.port, str(broken))
+            self.server.link.flush()
+            self.state = State.ENDING
+        except EOFError as error:
+            self._lose_server(error)
+
+    def _take_ending(self, answer: Answer, now: float) -> None:
+        ending = Ending.from_json(answer.value)
+        lost_tasks: list[Task] = []
+        if self.pipeline is not None:
+            self._serve_worker(self.pipeline, now)  # What it had answered before.
+            lost_tasks, self.returned = self.pipeline.break_off(ending)
+            self.pipeline = None
+        self.has_failed = not lost_tasks
+        if not lost_tasks:
+            log.info("%s", self._broken.unusable(ending))
+        self._end_lost(lost_tasks, ending)
+        self.state = State.CLOSED
+        self._put_server()
+
+    def _end_lost(self, tasks: list[Task], ending: Ending) -> None:
+        """What becomes of tasks that the worker had begun."""
+        again = []
+        for number, task in enumerate(tasks):
+            broken = Killed() if task.is_unwanted else self._broken
+            is_one_of_many = number > 0 and not task.is_unwanted
+            error = lost(task.name, ending) if is_one_of_many else broken.error(task.name, ending)
+            if isinstance(error, WorkerLost) and task.retries and not task.is_unwanted:
+                log.info("%s; it is run again", error)
+                task.retries -= 1
+                again.append(task)
+            else:
+                task.fail(error)
+        self.returned = again + self.returned
+
+    def _lose_server(self, error: EOFError) -> None:
+        self._connections.forget_facts()
+        if self.state is State.WAITING and not self._is_new:
+            log.info("an idle connection to the server had ended (%s)", error)
+        else:
+            self.error = self.server.ended(error)
+        self.fail_all(self.server.ended(error))
+
+    def _put_server(self) -> None:
+        try:
+            self.server.link.wait_again()
+        except EOFError as error:
+            log.debug("a connection to the server has ended: %s", error)
+            self.server.close()
+            return
+        self._connections.put_server(self.server)

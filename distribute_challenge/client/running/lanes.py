@@ -1,0 +1,276 @@
+"""The lanes of an executor, and the tasks that wait for them.
+
+Only the driver's thread touches them, but for their limits. Connections are made by threads of their own, so
+that no peer, however stuck, holds up another; they post what came of it to the driver's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError
+from typing import Any
+
+from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.peers.failures import why_no_worker
+from distribute_challenge.client.peers.server import ServerConnection
+from distribute_challenge.client.running.lane import Lane, State
+from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.errors import PoolError
+
+PLENTY = 128  # For as many a worker takes longer than outcomes gather.
+MAX_FAILED_LANES = 10  # in a row, without a task getting done
+
+
+class Lanes:
+    """Has tasks run: `step` does all that can be done without waiting.
+
+    `prepare` makes the task that has to run first on each worker, if there is one; what is given to `post` is
+    called in the thread that calls `step`.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        post: Callable[[Callable[[], None]], None],
+        prepare: Callable[[], Task] | None,
+    ) -> None:
+        self.max_lanes = 1
+        self.max_tasks: int | None = None  # how many functions each lane runs
+        self._connections = connections
+        self._post = post
+        self._prepare = prepare
+        self._waiting: deque[Task] = deque()
+        self._lanes: list[Lane] = []
+        self._opening = 0  # server connections being made
+        self._failed_lanes = 0
+        self._broken: Exception | None = None
+
+    def add(self, task: Task) -> None:
+        """Have a task run."""
+        if self._broken is None:
+            self._waiting.append(task)
+        else:
+            task.fail(self._broken)
+
+    def step(self, arrived: set[int]) -> bool:
+        """Take in what has arrived on the descriptors in `arrived`; send and open what can be.
+
+        Whether there may be more to do at once.
+        """
+        now = time.monotonic()
+        for lane in self._lanes:
+            lane.serve(arrived, now)
+            if lane.state is State.CONNECTING and not lane.is_connecting:
+                self._connect_to_worker(lane)
+        self._fill()
+        self._open()
+        return self._settle()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no task waits or runs, and nothing else is under way."""
+        return not (self._waiting or self._lanes or self._opening)
+
+    def links(self) -> list[tuple[int, bool]]:
+        """The descriptors to be watched, and whether each is also waited for to be writable."""
+        return [link for lane in self._lanes for link in lane.links()]
+
+    @property
+    def wants_ticks(self) -> bool:
+        """Whether there is something to do now and then, whatever arrives."""
+        return any(lane.wants_ticks for lane in self._lanes)
+
+    @property
+    def have_plenty(self) -> bool:
+        """Whether no worker will have done all that was sent to it in the next moment."""
+        loads = [lane.load for lane in self._lanes if lane.state is State.WORKING]
+        return bool(loads) and min(loads) >= PLENTY
+
+    def cancel_waiting(self) -> None:
+        """Have the tasks that wait never run."""
+        while self._waiting:
+            task = self._waiting.popleft()
+            task.future.cancel()  # Refused by one that has run before, on a worker that was lost.
+            if task.begin(time.monotonic()):
+                task.fail(CancelledError())
+
+    def kill_all(self) -> None:
+        """Stop the tasks that run, too."""
+        self.cancel_waiting()
+        for lane in self._lanes:
+            for task in lane.tasks():
+                task.is_unwanted = True
+
+    def fail_all(self, error: Exception) -> None:
+        """Fail all tasks, also those that are added from now on."""
+        self._broken = error
+        for lane in self._lanes:
+            lane.fail_all(error)
+        self._lanes.clear()
+        self._give_up(error)
+
+    # Opening
+
+    def _open(self) -> None:
+        """Get in line for one more worker if there is work for it: one place at a time, as others do."""
+        while self._waiting and self._waiting[0].future.cancelled():
+            self._waiting.popleft().begin(time.monotonic())
+        if self._opening or not self._waiting or len(self._lanes) >= self.max_lanes:
+            return
+        if any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
+            return
+        server = self._connections.take_idle_server()
+        if server is not None:
+            self._append(server, is_new=False)
+            return
+        self._opening += 1
+        _start(self._connect_to_server)
+
+    def _append(self, server: ServerConnection, *, is_new: bool) -> None:
+        self._lanes.append(Lane(self._connections, server, is_new=is_new, max_tasks=self.max_tasks))
+
+    def _connect_to_server(self) -> None:
+        try:
+            server = self._connections.new_server()
+        except BaseException as error:
+            self._post(lambda error=error: self._got_no_server(error))  # type: ignore[misc]
+        else:
+            self._post(lambda: self._got_server(server))
+
+    def _got_server(self, server: ServerConnection) -> None:
+        self._opening -= 1
+        self._append(server, is_new=True)
+
+    def _got_no_server(self, error: BaseException) -> None:
+        self._opening -= 1
+        self._give_up(error)
+
+    def _connect_to_worker(self, lane: Lane) -> None:
+        worker = self._connections.take_idle_worker(lane.port)
+        if worker is not None:
+            lane.got_worker(worker)
+            return
+        lane.is_connecting = True
+        address = self._connections.worker_address(lane.port)
+
+        def connect() -> None:
+            try:
+                worker = self._connections.new_worker(lane.port)
+            except (EOFError, OSError) as error:
+                problem = why_no_worker(error, address)
+                self._post(lambda: lane.got_no_worker(problem))
+            except BaseException as error:
+                self._post(lambda error=error: lane.got_no_worker(error))  # type: ignore[misc]
+            else:
+                self._post(lambda: lane.got_worker(worker))
+
+        _start(connect)
+
+    # Sending
+
+    def _fill(self) -> None:
+        """Send tasks, one to each lane in turn, as long as some lane can take one."""
+        if not self._waiting:
+            return
+        # As long as another worker may be had at once, nothing is sent ahead of its turn.
+        working = [lane for lane in self._lanes if lane.state is State.WORKING]
+        now = time.monotonic()
+        may_send_ahead = len(working) >= self.max_lanes or any(lane.is_in_line(now) for lane in self._lanes)
+        able = working
+        while able and self._waiting:
+            able.sort(key=lambda lane: lane.load)
+            still_able = []
+            for lane in able:
+                if not self._waiting:
+                    break
+                if (may_send_ahead or not lane.load) and lane.can_take(self._waiting[0], now):
+                    self._send(lane, now)
+                    still_able.append(lane)
+            able = still_able
+        for lane in working:
+            lane.flush(now)
+
+    def _send(self, lane: Lane, now: float) -> None:
+        """Send the first task that waits, or what has to run on that worker before it."""
+        task = self._waiting[0]
+        scope = task.parcel.scope
+        if self._prepare is not None and scope not in lane.prepared:
+            lane.prepared.add(scope)
+            try:
+                first = self._prepare()
+            except PoolError as error:
+                self._break(error)
+                return
+            first.begin(now)
+            first.future.add_done_callback(self._check_prepared)
+            lane.take(first)
+            return
+        self._waiting.popleft()
+        if not task.begin(now):
+            return
+        if task.is_unwanted:  # It was sent ahead to a worker that was lost, and is not to run any more.
+            task.fail(CancelledError())
+            return
+        try:
+            lane.take(task)
+        except Exception as error:  # There is no memory for it, say.
+            task.fail(error)
+
+    def _check_prepared(self, future: Any) -> None:
+        error = future.exception()
+        if error is not None:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """The initializer has failed: this executor can run nothing."""
+        self._broken = BrokenExecutor(f"the executor's initializer failed: {error!r}")
+        self._broken.__cause__ = error
+        self._give_up(self._broken)
+
+    # Ending
+
+    def _settle(self) -> bool:
+        """See to lanes that have nothing more to do, or could not do it; whether that changed anything."""
+        now = time.monotonic()
+        has_changed = False
+        for lane in list(self._lanes):
+            if lane.returned:
+                self._waiting.extendleft(reversed(lane.returned))
+                lane.returned = []
+                has_changed = True
+            if lane.state is State.WORKING and not lane.load and (lane.has_to_yield or not self._waiting):
+                lane.free()
+            elif not self._waiting and lane.has_waited(now):
+                lane.leave()
+            if lane.state is State.CLOSED:
+                self._lanes.remove(lane)
+                self._look_at_end(lane)
+                has_changed = True
+        return has_changed
+
+    def _look_at_end(self, lane: Lane) -> None:
+        """A lane is over: perhaps that says something for all that waits."""
+        self._failed_lanes = 0 if lane.has_done_something else self._failed_lanes + lane.has_failed
+        if lane.error is not None:
+            self._give_up(lane.error)
+        elif self._failed_lanes >= MAX_FAILED_LANES:
+            self._give_up(
+                PoolError(f"{MAX_FAILED_LANES} workers one after another failed: see the server's log")
+            )
+
+    def _give_up(self, error: BaseException) -> None:
+        """Nothing can be run: all that waits fails."""
+        while self._waiting:
+            self._waiting.popleft().fail(error)
+        self._failed_lanes = 0
+
+
+def _start(connect: Callable[[], None]) -> None:
+    """Run `connect` in a thread; here, if the program is ending and starts no threads any more."""
+    try:
+        threading.Thread(target=connect, name="connect", daemon=True).start()
+    except RuntimeError:
+        connect()

@@ -1,0 +1,278 @@
+"""`map`: items into chunks, chunks into tasks, and their results one by one as they come.
+
+At every moment only a bounded number of items is under way or waits to be consumed. The size of a chunk
+follows how long the function takes: about 15 ms of work, so that what a chunk costs beside it is small, and
+no worker sits on a long one while others have nothing to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import operator
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from distribute_challenge.calls.buffers import Parts
+from distribute_challenge.calls.payload import RemoteTraceback, Results
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.shipping import Parcel, Shipment, Written
+from distribute_challenge.client.running.tasks import Task, TaskFuture
+from distribute_challenge.errors import TaskNotSendable
+from distribute_challenge.wire.stream import MEBI
+
+CHUNK_S = 0.015
+CHUNK_BYTES = 16 * MEBI
+MAX_CHUNK = 2000
+MAX_GROWTH = 8  # from one chunk to the next
+BUFFER_SIZE = 10_000
+
+
+class Pool(Protocol):
+    """What `map` needs of an executor."""
+
+    @property
+    def python(self) -> str:
+        """The workers' Python version."""
+
+    def workers(self) -> int:
+        """How many workers may be used at once."""
+
+    def max_chunk(self) -> int | None:
+        """How many functions may go to a worker at once."""
+
+    def parcel_chunk(
+        self, shipment: Shipment, function: Written, columns: list[list[Any]], prints: bool
+    ) -> Parcel:
+        """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
+
+    def add(self, task: Task) -> None:
+        """Have a task run."""
+
+
+class Mapping:
+    """One `map`. It begins at once; iterating gives the results."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        shipment: Shipment,
+        iterables: tuple[Iterable[Any], ...],
+        options: Options,
+        *,
+        timeout: float | None,
+        chunksize: int | None,
+        buffersize: int | None,
+        ordered: bool,
+        return_exceptions: bool,
+        progress: bool,
+    ) -> None:
+        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
+            if size is not None and operator.index(size) < 1:
+                raise ValueError(f"{name} must be 1 or more")
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._pool = pool
+        self._shipment = shipment
+        self._options = options
+        self._chunk_size = chunksize
+        self._buffer_size = buffersize or max(BUFFER_SIZE, 2 * (chunksize or 1))
+        self._is_ordered = ordered
+        self._returns_exceptions = return_exceptions
+        self._shows_progress = progress
+        self._total = _length(iterables)
+        self._pace = Pace()  # of these calls: with others, the function may have been quicker.
+        self._has_one = len(iterables) == 1
+        self._items: Iterator[Any] = iter(iterables[0]) if self._has_one else zip(*iterables)  # noqa: B905  As `map`.
+        self._taken = 0
+        self._last_size = 1
+        self._bytes_per_item = 0.0
+        self._buffered = 0  # items whose results have not been consumed
+        self._chunks: deque[Future[Any]] = deque()  # in the order of their items
+        self._places: dict[Future[Any], tuple[int, int]] = {}  # of each: its first item, and how many
+        self._running = 0
+        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._is_exhausted = False
+        self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
+        self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
+        self._workers = pool.workers()
+        self._max_chunk = pool.max_chunk() or MAX_CHUNK
+        function = shipment.dump_function(pool.python)
+        # Each chunk takes it along as it is now.
+        self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
+        self._fill()
+        if self._failure is not None and not isinstance(self._failure, TaskNotSendable):
+            self._cancel()
+            raise self._failure
+
+    def __iter__(self) -> Iterator[Any]:
+        results = self._results()
+        if not self._shows_progress:
+            return results
+        from tqdm import tqdm  # Late: only a bar needs it.
+
+        return iter(tqdm(results, total=self._total, desc=self._shipment.name))
+
+    def _results(self) -> Iterator[Any]:
+        try:
+            while self._chunks:
+                first, (values, failures) = self._next_results()
+                count = len(values)
+                _tell_items(failures, first)
+                self._fill()
+                values.reverse()
+                for number in sorted(failures):
+                    while count - len(values) < number:
+                        yield values.pop()
+                    if not self._returns_exceptions:
+                        raise failures[number]
+                    values[-1] = failures.pop(number)
+                while values:  # What has been consumed is not held any longer.
+                    yield values.pop()
+                self._buffered -= count
+                if self._is_full:
+                    self._fill()
+            if self._failure is not None:
+                raise self._failure
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+        finally:
+            self._cancel()
+
+    def _next_results(self) -> tuple[int, Results]:
+        """The number of the next chunk's first item, and its results."""
+        future = self._next_chunk()
+        first, count = self._places.pop(future)
+        try:
+            results: Results = future.result()
+        except BaseException as error:  # The whole chunk is lost.
+            return first, Results([None] * count, dict.fromkeys(range(count), error))
+        return first, results
+
+    def _next_chunk(self) -> Future[Any]:
+        """The next chunk whose results are there. Raises TimeoutError."""
+        while True:
+            if self._is_ordered and self._chunks[0].done():
+                return self._chunks.popleft()
+            try:
+                left_s = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
+                future = self._ended.get(timeout=left_s)
+            except queue.Empty:
+                raise TimeoutError("the results were not there in time") from None
+            self._running -= 1
+            if not self._is_ordered:
+                self._chunks.remove(future)
+                return future
+            self._fill()
+
+    def _kill(self) -> None:
+        """What runs is stopped, as Ctrl-C does everywhere else."""
+        for future in self._chunks:
+            if isinstance(future, TaskFuture):
+                future.kill()
+
+    def _cancel(self) -> None:
+        """What has not run yet does not."""
+        for future in self._chunks:
+            future.cancel()
+
+    def _fill(self) -> None:
+        """Start chunks, as many as are good to have under way."""
+        with contextlib.suppress(queue.Empty):
+            while self._is_ordered:
+                self._ended.get_nowait()
+                self._running -= 1
+        while not self._is_exhausted and self._running < 2 * self._workers + 2:
+            size = self._next_size()
+            self._is_full = self._buffered > 0 and self._buffered + size > self._buffer_size
+            if self._is_full:
+                return
+            try:
+                items = list(itertools.islice(self._items, size))
+                self._is_exhausted = len(items) < size
+                if items:
+                    self._start([items] if self._has_one else list(map(list, zip(*items, strict=True))))
+            except Exception as error:  # Raised in its turn: what came before has results.
+                self._failure, self._is_exhausted = error, True
+
+    def _start(self, columns: list[list[Any]]) -> None:
+        """Start a chunk: for each parameter, a list of its values."""
+        count = len(columns[0])
+        try:
+            parcel = self._pool.parcel_chunk(self._shipment, self._function, columns, self._options.prints)
+        except TaskNotSendable as error:
+            if count > 1:  # That one fails, the others are sent.
+                for number in range(count):
+                    self._start([[column[number]] for column in columns])
+                return
+            _tell_items({0: error}, self._taken)
+            if not self._returns_exceptions:
+                raise
+            refused: Future[Any] = Future()
+            self._note(refused, 1)
+            refused.set_exception(error)
+            return
+        size = len(parcel.arguments) + (0 if parcel.large is None else parcel.large.size)
+        self._bytes_per_item = size / count
+        self._last_size = count
+        task = Task(self._shipment.name, parcel, self._pace, self._options, count)
+        self._note(task.future, count)
+        self._pool.add(task)
+
+    def _note(self, future: Future[Any], count: int) -> None:
+        """Take a chunk in that is under way."""
+        self._places[future] = self._taken, count
+        self._taken += count
+        self._buffered += count
+        self._running += 1
+        self._chunks.append(future)
+        future.add_done_callback(self._ended.put)
+
+    def _next_size(self) -> int:
+        """How many items the next chunk takes."""
+        if self._chunk_size is not None:
+            return min(self._chunk_size, self._buffer_size)
+        if self._options.timeout_s is not None:
+            return 1  # Each has that time for itself.
+        pace_s = self._pace.seconds
+        if pace_s is None:
+            return 1
+        size = min(int(CHUNK_S / max(pace_s, 1e-9)), MAX_CHUNK, MAX_GROWTH * self._last_size)
+        if self._bytes_per_item:
+            size = min(size, int(CHUNK_BYTES / self._bytes_per_item))
+        if self._total is not None:  # Near the end, all workers shall end together.
+            size = min(size, (self._total - self._taken) // (2 * self._workers))
+        return max(min(size, self._buffer_size // 4, self._max_chunk), 1)
+
+
+def _tell_items(failures: dict[int, BaseException], first: int) -> None:
+    """Have each exception say which items of the map it is about."""
+    for number, error in failures.items():
+        cause = error.__cause__
+        call = cause.call if isinstance(cause, RemoteTraceback) else None
+        if call is not None or len(failures) == 1:
+            text = f"item {first + number} of the map" + ("" if call is None else f": {call}")
+        elif number == min(failures):  # One for all of a chunk.
+            text = f"items {first} to {first + max(failures)} of the map"
+        else:
+            continue
+        if isinstance(cause, RemoteTraceback):
+            cause.item = first + number
+        try:
+            error.add_note(text)  # type: ignore[attr-defined]
+        except Exception:  # Python 3.10 has no notes, and an exception may have fixed attributes.
+            if isinstance(cause, RemoteTraceback):
+                cause.text += f"\n{text}"
+
+
+def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
+    """How many items there will be, if that is known."""
+    try:
+        return min(map(len, iterables))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None

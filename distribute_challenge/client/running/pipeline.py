@@ -1,0 +1,180 @@
+"""The tasks on one worker: one that runs, and those sent ahead of their turn.
+
+The next tasks are sent before the last one has answered, but only as far ahead as about 20 ms of work, so
+that long functions are never queued behind each other while another worker may become free.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from distribute_challenge.calls import payload
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.client.peers.failures import Broken, Killed, Overdue
+from distribute_challenge.client.peers.printing import Printer
+from distribute_challenge.client.peers.worker import WorkerConnection
+from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.wire.link import Answer
+from distribute_challenge.wire.stream import KIBI
+
+AHEAD_S = 0.02  # of work that may have been sent and not begun
+AHEAD_BYTES = 256 * KIBI
+OUTPUT_S = 0.1  # How often what the running function prints is shown.
+
+# What is expected of what has not been measured. It is not infinite, so that it can be taken off again.
+_UNKNOWN_S = 1e6
+
+
+class Sent(NamedTuple):
+    """A task on a worker, or on its way there."""
+
+    task: Task
+    answer: Answer
+    expected_s: float
+
+
+class Pipeline:
+    """The tasks on a worker, in the order in which they run there. It is to run `max_functions` in all."""
+
+    def __init__(self, worker: WorkerConnection, max_functions: float) -> None:
+        self.worker = worker
+        self._functions_left = max_functions
+        self._sent: deque[Sent] = deque()
+        self._depth = 1  # how many tasks may be on the worker
+        self._bytes = 0  # of them all
+        self._expected_s = 0.0  # how long they will take, all together
+        self._printer: Printer | None = None  # of the task that runs; most print nothing
+        self._answered_at = time.monotonic()
+        self._is_over = False
+        self._unanswered: list[Task] = []  # that have run, and whose outcome does not count any more
+        self._refused: list[Task] = []
+        self._steps = (worker.link.flush, worker.link.serve_arrived)
+        worker.link.never_wait()
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def tasks(self) -> list[Task]:
+        """All that are there."""
+        return [sent.task for sent in self._sent]
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has been sent as many functions as it is to run."""
+        return self._functions_left <= 0
+
+    def can_send_ahead(self, task: Task) -> bool:
+        """Whether a task may be sent before the last one has answered."""
+        if len(self._sent) >= self._depth or self._bytes + task.parcel.size > AHEAD_BYTES:
+            return False
+        if task.options.timeout_s is not None or self._functions_left < task.count:
+            return False  # A time limit begins when the task is sent.
+        running_s = self._sent[0].expected_s
+        return running_s <= AHEAD_S and self._expected_s - running_s + _expected_s(task) <= AHEAD_S
+
+    def send(self, task: Task) -> None:
+        """Send a task to the worker, at the next `flush`."""
+        sent = Sent(task, self.worker.start(task.parcel), _expected_s(task))
+        self._sent.append(sent)
+        self._expected_s += sent.expected_s
+        self._bytes += task.parcel.size
+        self._functions_left -= 0 if task.parcel.is_initializer else task.count
+
+    def flush(self) -> None:
+        """Let the worker have what was sent to it. EOFError if it died."""
+        self.worker.link.flush()
+
+    def outcomes(self, now: float) -> Iterator[tuple[Task, Outcome]]:
+        """Take in what has arrived: the tasks that have ended. Raises Broken if the worker must go."""
+        broken: Broken | None = None
+        for step in (self.worker.link.serve_arrived,) if self._is_over else self._steps:
+            try:
+                step()
+            except EOFError:  # Answers may have arrived before it died.
+                broken = Broken(f"it died under {self._sent[0].task.name if self._sent else 'a function'}")
+        while self._sent and self._sent[0].answer.is_here:
+            sent = self._sent.popleft()
+            try:
+                outcome = self.worker.outcome(sent.task.parcel, sent.answer)
+            except BaseException as error:  # Whatever the worker says.
+                if payload.is_busy(error):
+                    self._refused.append(sent.task)
+                    broken = Broken("it still runs the function of a client that gave up")
+                else:
+                    self._unanswered.append(sent.task)
+                    broken = Broken(f"it answers with {error!r}")
+                continue
+            self._note(sent, outcome, now)
+            if sent.task not in self._unanswered:
+                yield sent.task, outcome
+        if broken is not None:
+            raise broken
+
+    def tick(self, now: float) -> None:
+        """Do what is due at this time. Raises Broken if the function that runs is to be stopped."""
+        if not self._sent:
+            return
+        task = self._sent[0].task
+        timeout_s = task.options.timeout_s
+        if task.is_unwanted:
+            raise Killed
+        if timeout_s is not None and now - task.sent_at > timeout_s * task.count:
+            raise Overdue(timeout_s * task.count)
+        if task.parcel.prints and now - max(task.sent_at, self._answered_at) > OUTPUT_S:
+            self._printer = self._printer or Printer()
+            self.worker.show_output(task.parcel.id, self._printer)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits to be written to the worker."""
+        return self.worker.link.has_unsent and not self._is_over
+
+    def give_up(self, *, ends_task: bool) -> None:
+        """Send nothing more, since the worker is being replaced. What it still answers counts.
+
+        With `ends_task` that does not go for the task that runs.
+        """
+        self._is_over = True
+        if ends_task and self._sent:
+            self._unanswered.append(self._sent[0].task)
+
+    def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task]]:
+        """End the connection. The tasks that the worker had begun, and all others.
+
+        Without an `ending` it is none: no task is sent anywhere else.
+        """
+        self._end_output()
+        self.worker.close()
+        tasks = [task for task in self.tasks() if task not in self._unanswered]
+        begun = 0
+        for number, task in enumerate(tasks, start=1):
+            if ending is not None and ending.has_begun(task.parcel.id):
+                begun = number
+        self._sent.clear()
+        return [*self._unanswered, *tasks[:begun]], [*self._refused, *tasks[begun:]]
+
+    def _note(self, sent: Sent, outcome: Outcome, now: float) -> None:
+        sent.task.pace.note(outcome.seconds / sent.task.count)
+        # As with what a new acquaintance is lent: more each time it turns out well, little again if not.
+        self._depth = self._depth + 1 if outcome.seconds <= AHEAD_S else 1
+        self._answered_at = now
+        self._expected_s -= sent.expected_s
+        self._bytes -= sent.task.parcel.size
+        if outcome.output:
+            self._printer = self._printer or Printer()
+            self._printer.write(outcome.offset, outcome.output)
+        self._end_output()
+
+    def _end_output(self) -> None:
+        if self._printer is not None:
+            self._printer.finish()
+            self._printer = None
+
+
+def _expected_s(task: Task) -> float:
+    expected_s = task.expected_s
+    return _UNKNOWN_S if expected_s is None else expected_s

@@ -1,0 +1,157 @@
+"""Tasks: what waits for a worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.shipping import Parcel
+
+log = logging.getLogger(__name__)
+
+_PLAIN = Options()
+T = TypeVar("T")
+
+
+class _Condition:
+    """A `threading.Condition` for a future that mostly nobody waits for, made of as little as can be.
+
+    A `Condition` is nine objects, of which each future has one. Of many futures that is most of what Python's
+    collector of garbage has to look at: it took a third of all the time that a client spends on short tasks.
+    """
+
+    __slots__ = ("_lock", "_waited_for")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._waited_for: threading.Condition | None = None
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._lock.release()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As that of a lock."""
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        """As that of a lock."""
+        self._lock.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for `notify_all`, with the lock held; False if it did not come in `timeout` seconds."""
+        if self._waited_for is None:
+            self._waited_for = threading.Condition(self._lock)
+        return self._waited_for.wait(timeout)
+
+    def notify_all(self) -> None:
+        """Wake all who wait, with the lock held."""
+        if self._waited_for is not None:
+            self._waited_for.notify_all()
+
+
+class TaskFuture(Future[T]):
+    """A future of `concurrent.futures` whose function can be stopped also while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition: Any = _Condition()
+        self.task: Task | None = None  # until it has ended
+
+    def kill(self) -> bool:
+        """Stop the function: its worker is killed and replaced, and the result is a CancelledError.
+
+        One that waits is cancelled. False if it has ended, or cannot be stopped: a task of a task.
+
+        >>> func(3).submit().kill()                           # doctest: +SKIP
+        True
+        """
+        if self.cancel():
+            return True
+        task = self.task
+        if self.done() or task is None or task.driver is None:
+            return False
+        task.driver.kill(task)
+        return True
+
+
+class Killer(Protocol):
+    """What runs tasks, and can stop them."""
+
+    def kill(self, task: Task) -> None:
+        """Stop a task that runs."""
+
+
+class Task:
+    """One call, or one chunk of them, on its way to a result.
+
+    The result of a chunk's future is a `Results`.
+    """
+
+    __slots__ = (
+        *("count", "driver", "future", "has_begun", "is_unwanted", "name"),
+        *("options", "pace", "parcel", "retries", "sent_at"),
+    )
+
+    def __init__(
+        self, name: str, parcel: Parcel, pace: Pace, options: Options = _PLAIN, count: int = 1
+    ) -> None:
+        self.name = name
+        self.parcel = parcel
+        self.pace = pace
+        self.count = count  # how many functions it runs
+        self.options = options
+        self.retries = options.retries  # that are left
+        self.future: TaskFuture[Any] = TaskFuture()
+        self.driver: Killer | None = None
+        self.is_unwanted = False  # Its caller has had it killed.
+        self.has_begun = False
+        self.sent_at = 0.0
+
+    def begin(self, now: float) -> bool:
+        """Mark it as running; False if it was cancelled."""
+        if not self.has_begun:
+            self.has_begun = self.future.set_running_or_notify_cancel()
+            if not self.has_begun:
+                self.future.task = None
+        self.sent_at = now
+        return self.has_begun
+
+    @property
+    def expected_s(self) -> float | None:
+        """How long it will take, if that is known."""
+        seconds = self.pace.seconds
+        return None if seconds is None else seconds * self.count
+
+    def complete(self, outcome: Outcome) -> None:
+        """Give the future its result."""
+        try:
+            value = outcome.load_each() if self.parcel.is_chunk else outcome.load()
+        except BaseException as error:
+            self.fail(error)
+        else:
+            self.future.task = None
+            _tell(self.future.set_result, value)
+
+    def fail(self, error: BaseException) -> None:
+        """Give the future an exception."""
+        self.future.task = None  # Nothing of the task shall live as long as its future.
+        if self.has_begun or self.future.set_running_or_notify_cancel():
+            self.has_begun = True
+            _tell(self.future.set_exception, error)
+
+
+def _tell(give: Callable[[Any], None], what: Any) -> None:
+    """Give a future its end. A callback of its user's may raise anything, as by `sys.exit()`."""
+    try:
+        give(what)
+    except BaseException:
+        log.exception("a callback of a future raised")

@@ -1,0 +1,101 @@
+"""The grapher's command line: a profile -> figures, and what they say in a line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distribute_challenge import cli
+from distribute_challenge.errors import ProfileFormatError
+from distribute_challenge.pictures.words import significant
+from distribute_challenge.record.cells import FOLDER, SWEEP, read_settings
+
+# So that the same profile gives the same file.
+DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw a profile; the exit code."""
+    parser = cli.Parser(prog="grapher.py", description="Draw what the workers did.")
+    parser.add_argument("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
+    parser.add_argument("--out", metavar="FOLDER", default="plots", help="where the figures go (plots)")
+    parser.add_argument("--format", choices=("pdf", "png", "svg"), default="pdf", help="of the figures (pdf)")
+    parser.add_argument(
+        "--port",
+        type=cli.port_number,
+        default=18811,
+        help="the server's, by which workers are named (18811); 0: none",
+    )
+    options = parser.parse_args(arguments)
+    path = find(options.file)
+
+    # Late: they take a second, and a mistake takes none.
+    from distribute_challenge.pictures import plots, reading
+
+    try:
+        profile = reading.read_profile(path)
+    except ProfileFormatError as error:
+        cli.fail(str(error))
+    except OSError as error:
+        cli.fail(f"cannot read the profile {path} ({error.strerror})")
+    if profile.is_cut_short:
+        print(f"the last row of {path} was cut short, and is left out")
+    print(f"Throughput = {significant(profile.throughput)} tasks per second")
+    if not profile.finished[-1]:
+        print("no task finished in this profile")
+    figures: dict[str, Any] = {
+        "busy": plots.busy(profile, options.port or None),
+        "throughput": plots.throughput(profile),
+        "resources": plots.resources(profile),
+        "benchmark": benchmark(),
+    }
+    save(figures, Path(options.out), options.format)
+    return 0
+
+
+def benchmark() -> Any:
+    """The figure of the sweep; None if there is no sweep, or, which is said, if it cannot be read."""
+    from distribute_challenge.pictures import efficiency, reading
+
+    try:
+        if not SWEEP.exists():
+            return None
+        return efficiency.benchmark(reading.read_sweep(SWEEP), *read_settings())
+    except ProfileFormatError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"cannot read {error.filename} ({error.strerror})"
+    sys.stderr.write(f"grapher.py: the sweep is not drawn: {problem}\n")
+    return None
+
+
+def find(name: str) -> Path:
+    """The profile of that path, or of that name in `profiling/`. Ends the script if there is none."""
+    places = (Path(name), FOLDER / name)
+    try:
+        found = next((path for path in places if path.is_file()), None)
+        folder = next((path for path in places if path.is_dir()), None)
+    except OSError as error:
+        cli.fail(f"cannot read {name} ({error.strerror})")
+    if found is None:
+        if folder is not None:
+            cli.fail(f"{folder} is a folder: name a profile in it")
+        there = sorted(path.name for path in FOLDER.glob("*.csv") if path != SWEEP)
+        known = f"there are {', '.join(there)}" if there else "there are none: start a server first"
+        cli.fail(f"no profile {name}, here or in {FOLDER}/: {known}")
+    return found
+
+
+def save(figures: dict[str, Any], folder: Path, suffix: str) -> None:
+    """Write the figures there are, and say where."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            if figure is not None:
+                path = folder / f"{name}.{suffix}"
+                figure.savefig(path, dpi=150, metadata=DATELESS.get(suffix))
+                print(path)
+    except OSError as error:
+        cli.fail(f"cannot write the figures to {folder} ({error.strerror}): choose another --out")

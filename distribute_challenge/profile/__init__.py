@@ -1,1 +1,0 @@
-"""The profile: one CSV file for each run of a server. It knows nothing of the pool."""

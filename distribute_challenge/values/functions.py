@@ -1,0 +1,281 @@
+"""Functions in pickles: what the receiver makes of the code, the values and the names that were written.
+
+A call is two pickles, function and arguments. Functions that shared their global names at home share them
+across both: in the module where they were defined if that can be imported, else in one made for the call.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import importlib.util
+import linecache
+import marshal
+import re
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from distribute_challenge.values.code import names_of
+from distribute_challenge.values.definition import Definition, Scope, compile_function
+from distribute_challenge.values.names import importable_module
+
+T = TypeVar("T")
+
+Reduced = tuple[Any, ...]
+SCRIPT = 0  # what tells the script's module apart
+Modules = dict[int, types.ModuleType]  # that were made for the functions of a call, by what tells them apart
+
+
+_MAX_WRAPPERS = 20
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+
+
+class ByCode(Generic[T]):
+    """Something for each code object. (Equal ones may be from different files: a dict would mix them up.)"""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[weakref.ref[types.CodeType], T]] = {}
+
+    def get(self, code: types.CodeType) -> T | None:
+        """What was put for a code object."""
+        found = self._found.get(id(code))
+        return found[1] if found is not None and found[0]() is code else None
+
+    def put(self, code: types.CodeType, value: T) -> T:
+        """Keep a value as long as the code object lives."""
+        key = id(code)
+        self._found[key] = weakref.ref(code, lambda _: self._found.pop(key, None)), value
+        return value
+
+    def values(self) -> list[T]:
+        """All values of code objects that live."""
+        return [value for code, value in list(self._found.values()) if code() is not None]
+
+
+# The text and the definition of each code object that was made of a text here.
+texts: ByCode[tuple[str, Definition]] = ByCode()
+
+_loading = threading.local()  # `source` and `modules` of the call that this thread loads
+
+
+class Wrapper:
+    """A callable around a function, whose attributes travel with it."""
+
+    __wrapped__: Callable[..., Any]
+    fixed: frozenset[str]  # the attributes that it has had from the beginning
+
+
+@contextlib.contextmanager
+def loading(source: str, modules: Modules) -> Iterator[None]:
+    """While the pickles of a call are loaded: the text that travels beside them, and their modules."""
+    before = getattr(_loading, "source", ""), getattr(_loading, "modules", None)
+    _loading.source, _loading.modules = source, modules
+    try:
+        yield
+    finally:
+        _loading.source, _loading.modules = before  # Nothing may hold on to what was loaded.
+
+
+def load_module(key: int, name: str, package: str | None) -> types.ModuleType:
+    """A module, empty at first, for functions whose own one cannot be imported."""
+    modules: Modules | None = getattr(_loading, "modules", None)
+    if modules is not None and key in modules:
+        return modules[key]
+    module = types.ModuleType(name)
+    vars(module).update(__package__=package, __builtins__=builtins)
+    if modules is not None:
+        modules[key] = module
+    return module
+
+
+def load_singleton(module: types.ModuleType, name: str, make: Callable[..., Any], arguments: Reduced) -> Any:
+    """Something that a module has but one of, made if it is not there yet."""
+    scope = vars(module)
+    if name not in scope:
+        scope[name] = make(*arguments)
+    return scope[name]
+
+
+def load_text(source: str | None, definition: Reduced) -> types.CodeType:
+    """The code of a function; the text of the called one travels beside the call."""
+    name, filename, first_line, line, column, scopes, *rest = definition
+    around = tuple(Scope(*scope) for scope in scopes)
+    what = Definition(name, filename, first_line, line, column, around, *rest)
+    text = _loading.source if source is None else source
+    code = compile_function(text, what)
+    texts.put(code, (text, what))
+    return code
+
+
+@contextlib.contextmanager
+def shown_texts() -> Iterator[None]:
+    """While a traceback is written: code that is in no file here (a notebook's, say) shows its lines, too."""
+    before: dict[str, Any] = {}
+    for source, definition in texts.values():
+        name, number, lines = definition.filename, definition.line, source.splitlines(keepends=True)
+        if linecache.getline(name, number).strip() == lines[0].strip():
+            continue
+        if name not in before:
+            before[name] = linecache.cache.pop(name, None)
+            linecache.cache[name] = (len(source), None, [], name)
+        shown: Any = linecache.cache[name][2]  # type: ignore[misc]
+        shown += ["\n"] * (number - 1 + len(lines) - len(shown))
+        shown[number - 1 : number - 1 + len(lines)] = lines
+    try:
+        yield
+    finally:
+        for name, entry in before.items():
+            del linecache.cache[name]
+            if entry is not None:
+                linecache.cache[name] = entry
+
+
+def reduce_code(code: types.CodeType) -> Reduced:
+    """What pickle is to write for code without a text."""
+    return _load_code, (importlib.util.MAGIC_NUMBER, sys.version.split()[0], marshal.dumps(code, 2))
+
+
+def _load_code(magic: bytes, python: str, data: bytes) -> types.CodeType:
+    if magic != importlib.util.MAGIC_NUMBER:
+        raise TypeError(
+            f"the code of a function does not cross from Python {python} to {sys.version.split()[0]}"
+        )
+    code: types.CodeType = marshal.loads(data)
+    return code
+
+
+def make_function(
+    code: types.CodeType, namespace: dict[str, Any], name: str, cells: tuple[types.CellType, ...] | None
+) -> types.FunctionType:
+    """A function without any of the values that it uses, which may be among those itself."""
+    return types.FunctionType(code, namespace, name, None, cells)
+
+
+def fill_function(function: types.FunctionType, state: Reduced) -> None:
+    """Give a function its values: attributes, global names, contents of its cells."""
+    attributes, names, contents, _ = state  # The last are submodules: loading them imports them.
+    function.__globals__.update(names)
+    for cell, content in zip(function.__closure__ or (), contents, strict=True):
+        fill_cell(cell, content)
+    for name, value in attributes.items():
+        setattr(function, name, value)
+
+
+def fill_cell(cell: types.CellType, content: tuple[()] | tuple[Any]) -> None:
+    """Give a cell its content, if it has any."""
+    if content:
+        cell.cell_contents = content[0]
+
+
+def content_of(cell: types.CellType) -> tuple[()] | tuple[Any]:
+    """The content of a cell; nothing if it has none yet."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
+
+
+def functions_in(function: Any) -> Iterator[types.FunctionType]:
+    """The plain functions of which a function is made by wrapping, the innermost last."""
+    for _ in range(_MAX_WRAPPERS):
+        if type(function) is types.FunctionType:
+            yield function
+        attribute = {types.MethodType: "__func__", functools.partial: "func"}.get(
+            type(function), "__wrapped__"
+        )
+        function = getattr(function, attribute, None)
+        if not callable(function):
+            return
+
+
+def globals_of(function: types.FunctionType) -> dict[str, Any]:
+    """The global names that travel with a function, and their values: none of an importable module's."""
+    scope = function.__globals__
+    if importable_module(scope) is not None:
+        return {}
+    return {name: scope[name] for name in sorted(global_names_of(function).intersection(scope))}
+
+
+def global_names_of(function: types.FunctionType) -> set[str]:
+    """The global names that a function mentions: in its code, and in annotations that are texts."""
+    names = names_of(function.__code__).globals.difference(["__builtins__"])
+    for annotation in (annotations_of(function) or {}).values():
+        if type(annotation) is str:
+            names.update(_IDENTIFIER.findall(annotation))
+    return names
+
+
+def values_of(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """The variables that travel with a function, and their values."""
+    yield from globals_of(function).items()
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        for value in content_of(cell):
+            yield name, value
+
+
+def annotations_of(function: Any) -> dict[str, Any] | None:
+    """The annotations of a function; None if they cannot be worked out (yet)."""
+    try:
+        annotations: dict[str, Any] = function.__annotations__
+    except Exception:  # Of Python 3.14 on they are worked out when they are asked for.
+        return None
+    return annotations
+
+
+def fill_object(made: Any, state: Any) -> None:
+    """Give an object its content, and ask nothing of its class for that."""
+    content, slots = state if type(state) is tuple else (state, None)
+    if content:
+        made.__dict__.update(content)
+    for name, value in (slots or {}).items():
+        object.__setattr__(made, name, value)
+
+
+def make_exception(kind: type[BaseException], args: Reduced) -> BaseException:
+    """An exception without its own constructor, which may take other arguments than it has kept."""
+    exception = kind.__new__(kind, *args)
+    builtin: Any = next(cls for cls in kind.__mro__ if cls.__module__ == "builtins")
+    builtin.__init__(exception, *args)
+    return exception
+
+
+def make_cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    """What `functools.lru_cache` makes of a function, with nothing in the cache."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def make_cached_property(function: Callable[..., Any], name: str | None) -> functools.cached_property[Any]:
+    """A `functools.cached_property`, with a lock of its own where it needs one."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def make_partial_method(
+    function: Any, args: Reduced, keywords: dict[str, Any]
+) -> functools.partialmethod[Any]:
+    """A `functools.partialmethod`, which in some versions is not made again from its own pickle."""
+    return functools.partialmethod(function, *args, **keywords)
+
+
+def make_dispatch(function: Callable[..., Any], others: dict[type, Callable[..., Any]]) -> Any:
+    """What `functools.singledispatch` makes of a function, with what was registered."""
+    made = functools.singledispatch(function)
+    for cls, other in others.items():
+        made.register(cls, other)
+    return made
+
+
+def make_type(kind: str, name: str, module: str, arguments: Reduced, options: dict[str, Any]) -> Any:
+    """A `typing.NewType`, `ParamSpec` or the like."""
+    import typing  # Late: most workers never need it.
+
+    made = getattr(typing, kind)(name, *arguments, **options)
+    with contextlib.suppress(AttributeError, TypeError):  # Of some kinds it is fixed.
+        made.__module__ = module
+    return made

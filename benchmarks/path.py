@@ -2,9 +2,9 @@
 
     python benchmarks/path.py [CALLS]
 
-The steps are those of `client/running/lone.py`, one after another, on a server and a worker of their own. What runs
-at the same time as a step at the other end counts for nothing here: the free, for one, is sent and not waited
-for.
+The steps are those of `client/running/lone.py`, one after another, on a server and a worker of their own.
+What runs at the same time as a step at the other end counts for nothing here: the free, for one, is sent and
+not waited for.
 """
 
 from __future__ import annotations

@@ -6,110 +6,184 @@ as in plain RPyC.
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 import zlib
 from collections import deque
 from typing import Any
 
 import rpyc
+from rpyc.lib import Timeout
 
-from distribute_challenge.wire.stream import SocketStream
+from distribute_challenge.wire.stream import KIBI, SocketStream
+
+_HEADER, _END = rpyc.Channel.FRAME_HEADER, rpyc.Channel.FLUSHER
+_JOIN_BELOW = 64 * KIBI  # Larger frames are not copied to be written with their header.
+_SPIN_S = 100e-6
+_MAX_SPINS_SKIPPED = 63
 
 
-class FrameChannel(rpyc.Channel):
-    """RPyC's channel, sending uncompressed and refusing frames over `max_frame_bytes`."""
+class FrameReader:
+    """Bytes, as they arrive, -> frames. Knows no socket: `feed` it, then ask for each `next_frame`."""
 
-    __slots__ = ("_ready", "max_frame_bytes")
+    __slots__ = ("_data", "_parts", "_position", "max_frame_bytes", "wanted")
 
-    def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
-        super().__init__(stream, compress=False)
+    def __init__(self, max_frame_bytes: int) -> None:
         self.max_frame_bytes = max_frame_bytes
-        self._ready: deque[bytes] = deque()  # what comes next: taken from the stream already
+        self.wanted = _HEADER.size  # so many bytes, at least, until there may be another frame
+        self._data = b""
+        self._position = 0  # where in it the next frame begins
+        self._parts: list[bytes] = []  # what came after it
 
-    def put_back(self, data: bytes) -> None:
-        """Have the next `recv` give this frame, which the last one gave, again."""
-        self._ready.appendleft(data)
+    def feed(self, data: bytes) -> None:
+        """Take in what has arrived."""
+        self._parts.append(data)
+        self.wanted -= len(data)
 
-    def poll(self, timeout: Any) -> bool:
-        """Whether there is something to receive within `timeout` seconds."""
-        return bool(self._ready) or bool(self.stream.poll(timeout))
-
-    def has_read_ahead(self) -> bool:
-        """Whether something was received that `recv` has not given."""
-        return bool(self._ready) or bool(self.stream.has_read_ahead())
-
-    def send(self, data: bytes) -> None:
-        """Send one frame."""
-        self.stream.write_frame(self.FRAME_HEADER.pack(len(data), 0), data, self.FLUSHER)
-
-    def recv(self) -> bytes:
-        """Receive one frame. EOFError, and the end of the connection, if it is too large or malformed."""
-        if self._ready:
-            return self._ready.popleft()
-        length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
+    def next_frame(self) -> bytes | None:
+        """The next frame, if all of it is here. EOFError if what comes next is too large, or no frame."""
+        if self.wanted > 0:
+            return None
+        if self._parts:
+            rest = self._data[self._position :]
+            self._data = b"".join((rest, *self._parts)) if rest or len(self._parts) > 1 else self._parts[0]
+            self._position = 0
+            self._parts.clear()
+        begin = self._position + _HEADER.size
+        if (missing := begin - len(self._data)) > 0:
+            self.wanted = missing
+            return None
+        length, is_compressed = _HEADER.unpack_from(self._data, self._position)
         if length > self.max_frame_bytes:
-            self._refuse(f"a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here")
-        frame: bytes = self.stream.read(length + len(self.FLUSHER))
-        if frame[-len(self.FLUSHER) :] != self.FLUSHER:
-            self._refuse("a frame without its end")
-        data = frame[: -len(self.FLUSHER)]
-        return self._decompress(data) if compressed else data
-
-    def has_frame(self) -> bool:
-        """Whether `recv` will not wait: a whole frame is there, or the end of the connection."""
-        if self._ready:
-            return True
-        size = self.FRAME_HEADER.size
-        if not self.stream.fill(size):
-            return False
-        header = self.stream.peek(size)
-        if len(header) < size:
-            return True
-        length, _ = self.FRAME_HEADER.unpack(header)
-        if length > self.max_frame_bytes:
-            return True
-        if not self.stream.fill(size + length + len(self.FLUSHER)):
-            return False
-        self._separate()
-        return True
-
-    def recv_arrived(self) -> list[bytes]:
-        """All frames that have arrived whole. Does not wait. EOFError if there is nothing but the end."""
-        if self.closed:  # What is left in the buffer then is the beginning of a frame, or less.
-            raise EOFError("connection closed")
-        frames: list[bytes] = []
-        try:
-            while self.has_frame():
-                frames.append(self.recv())
-                frames.extend(self._ready)
-                self._ready.clear()
-        except EOFError:
-            if not frames:
-                raise
-        return frames
-
-    def _separate(self) -> None:
-        """Take the plain frames that were read ahead from the stream, all at once."""
-        unpack, head = self.FRAME_HEADER.unpack_from, self.FRAME_HEADER.size
-        buffer, position = self.stream.ahead()
-        while position + head <= len(buffer):
-            length, compressed = unpack(buffer, position)
-            end = position + head + length
-            if compressed or length > self.max_frame_bytes or buffer[end : end + 1] != self.FLUSHER:
-                break
-            self._ready.append(buffer[position + head : end])
-            position = end + 1
-        self.stream.skip_to(position)
+            raise EOFError(
+                f"the peer sent a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here"
+            )
+        end = begin + length
+        if (missing := end + len(_END) - len(self._data)) > 0:
+            self.wanted = missing
+            return None
+        if not self._data.startswith(_END, end):
+            raise EOFError("the peer sent a frame without its end")
+        self._position = end + len(_END)
+        frame = self._data[begin:end]
+        return self._decompress(frame) if is_compressed else frame
 
     def _decompress(self, data: bytes) -> bytes:
         unpacker = zlib.decompressobj()
         try:
             plain = unpacker.decompress(data, self.max_frame_bytes)
         except zlib.error as error:
-            self._refuse(f"a broken compressed frame ({error})")
+            raise EOFError(f"the peer sent a broken compressed frame ({error})") from None
         if not unpacker.eof:
-            self._refuse(f"a compressed frame of more than the {self.max_frame_bytes} bytes allowed here")
+            raise EOFError(
+                f"the peer sent a compressed frame of more than the {self.max_frame_bytes} bytes allowed here"
+            )
         return plain
 
-    def _refuse(self, what: str) -> None:
-        self.close()
-        raise EOFError(f"the peer sent {what}")
+
+class FrameChannel(rpyc.Channel):
+    """RPyC's channel over a reader of frames. After the last whole frame each read raises EOFError."""
+
+    __slots__ = ("_end", "_frames", "_reader", "_spins_in_vain", "_spins_to_skip")
+
+    def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
+        super().__init__(stream, compress=False)
+        self._reader = FrameReader(max_frame_bytes)
+        self._frames: deque[bytes] = deque()  # that have arrived whole
+        self._end: EOFError | None = None
+        self._spins_in_vain = self._spins_to_skip = 0
+
+    def allow(self, max_frame_bytes: int) -> None:
+        """From now on frames may be so large."""
+        self._reader.max_frame_bytes = max_frame_bytes
+
+    def send(self, data: bytes) -> None:
+        """Send one frame."""
+        header = _HEADER.pack(len(data), 0)
+        if len(data) < _JOIN_BELOW:
+            self.stream.write(header + data + _END)
+        else:
+            self.stream.write(header, data, _END)
+
+    def recv(self) -> bytes:
+        """The next frame, waited for. EOFError at the end of the connection."""
+        while not self._frames:
+            self._take_in(0)
+        return self._frames.popleft()
+
+    def recv_arrived(self) -> list[bytes]:
+        """All frames that have arrived whole. Does not wait. EOFError if there is nothing but the end."""
+        while self._end is None and self._take_in(socket.MSG_DONTWAIT):
+            pass
+        if self._end is not None and not self._frames:
+            raise EOFError(*self._end.args)
+        frames = list(self._frames)
+        self._frames.clear()
+        return frames
+
+    def has_frame(self) -> bool:
+        """Whether `recv` will not wait: a whole frame is there, or the end of the connection."""
+        while not self._frames and self._end is None:
+            if not self._take_in(socket.MSG_DONTWAIT):
+                return False
+        return True
+
+    def put_back(self, data: bytes) -> None:
+        """Have the next `recv` give this frame, which the last one gave, again."""
+        self._frames.appendleft(data)
+
+    def poll(self, timeout: Any) -> bool:
+        """Whether a frame, or the end, is there within `timeout` seconds (a number, None, or RPyC's Timeout).
+
+        Without a limit there is nothing to wait for: the `recv` that follows waits just as well.
+        """
+        timeout = Timeout(timeout)
+        while timeout.finite and not self.has_frame():
+            if not self.stream.poll(timeout):
+                return False
+        return True
+
+    def tick(self) -> bool:
+        """Whether something arrives within a tick, if the stream waits in ticks."""
+        return self.spin() or self._take_in(0)
+
+    def spin(self) -> bool:
+        """Whether something is here, or arrives in the next moment, for which the processor is not given up.
+
+        To sleep and to be woken takes longer than a short call. Where that was in vain, it is not tried again
+        for some time, which grows.
+        """
+        if self._frames:
+            return True
+        if not self.stream.can_spin:
+            return False
+        if self._spins_to_skip:
+            self._spins_to_skip -= 1
+            return False
+        end = time.perf_counter() + _SPIN_S
+        while time.perf_counter() < end:
+            if self._take_in(socket.MSG_DONTWAIT):
+                self._spins_in_vain = 0
+                return True
+            os.sched_yield()  # Whoever else has something to do goes first.
+        self._spins_in_vain = min(2 * self._spins_in_vain + 1, _MAX_SPINS_SKIPPED)
+        self._spins_to_skip = self._spins_in_vain
+        return False
+
+    def _take_in(self, flags: int) -> bool:
+        """Receive once; False if nothing came. EOFError if there is nothing but the end of the connection."""
+        if self._end is not None:
+            raise EOFError(*self._end.args)
+        reader = self._reader
+        try:
+            data = self.stream.receive(reader.wanted, flags)
+            if data is None:
+                return False
+            reader.feed(data)
+            while (frame := reader.next_frame()) is not None:
+                self._frames.append(frame)
+        except EOFError as error:
+            self.close()
+            self._end = error
+        return True

@@ -55,7 +55,7 @@ class Answer:
     def value(self) -> Any:
         """The value, waited for; or what the call raised is raised. EOFError if the connection ends."""
         while not self.is_here:
-            self._link.serve(None)
+            self._link.serve()
         if self._is_error:
             raise _exception(self._content)
         label, value = self._content
@@ -90,7 +90,6 @@ class Link:
         self._stream = stream_over(sock if tls is None else encrypt(sock, address.host, tls))
         self._socket = self._stream.sock
         self._channel = FrameChannel(self._stream, 64 * KIBI)
-        self._socket.settimeout(ANSWER_TIMEOUT_S)
         self._numbers = itertools.count(FIRST_NUMBER)
         # By their numbers, as they are written. Of those not waited for it is the method's name.
         self._answers: dict[bytes, Answer | str] = {}
@@ -98,12 +97,11 @@ class Link:
         self.has_heard = False  # whether the peer has said anything
 
     def trust(self) -> None:
-        """From now on frames may be large and answers take any time: the peer has shown what it is.
+        """From now on frames may be large: the peer has shown what it is.
 
-        Who knows what listens at an address? What speaks another protocol may claim anything, and go quiet.
+        Who knows what listens at an address? What speaks another protocol may claim anything.
         """
-        self._channel.max_frame_bytes = 4 * GIBI
-        self._socket.settimeout(None)
+        self._channel.allow(4 * GIBI)
 
     def method(self, name: str) -> Method:
         """A method of the peer's service. Raises AttributeError if it has none of that name."""
@@ -132,17 +130,13 @@ class Link:
         return bool(self._channel.closed)
 
     def fileno(self) -> int:
-        """The socket's descriptor, to be polled."""
+        """The socket's descriptor, to be polled; -1 once it is closed."""
         return int(self._socket.fileno())
 
-    def serve(self, timeout_s: float | None) -> bool:
-        """Take in one message; False if none came within `timeout_s` seconds. EOFError at the end."""
-        if timeout_s is None:
-            self._stream.spin()
-        elif not self._channel.poll(timeout_s):
-            return False
+    def serve(self) -> None:
+        """Take in one message, waited for. EOFError at the end of the connection."""
+        self._channel.spin()
         self._take(self._channel.recv())
-        return True
 
     def wait_in_ticks(self) -> None:
         """Be ready for `serve_for_a_tick`."""
@@ -150,10 +144,7 @@ class Link:
 
     def serve_for_a_tick(self) -> bool:
         """Take in what has arrived whole; False if nothing came within TICK_S. EOFError at the end."""
-        if not self._channel.has_read_ahead():
-            if not self._stream.tick():
-                return False
-        elif not self._channel.has_frame() and not self._stream.wait_for_more():
+        if not self._channel.tick():
             return False
         self.serve_arrived()
         return True
@@ -190,22 +181,11 @@ class Link:
         """Whether something waits for `flush`."""
         return self._stream.has_unsent
 
-    @property
-    def written(self) -> int:
-        """How many bytes were ever written, sent or not."""
-        return self._stream.written
-
-    @property
-    def sent(self) -> int:
-        """How many of these the system has taken."""
-        return self._stream.sent
-
     def is_quiet(self) -> bool:
         """Whether the connection is open, and nothing arrived unasked: the end of the connection, say."""
         try:
-            if not self.closed and self._channel.poll(0):
-                self.serve_arrived()  # Answers that nobody waited for, perhaps.
-            return not self.closed
+            self.serve_arrived()  # Answers that nobody waited for, perhaps.
+            return True
         except (EOFError, OSError, ValueError):  # Closed under our hands, as in a forked child.
             return False
 
@@ -232,8 +212,9 @@ class Link:
     def _wait(self, answer: Answer) -> Answer:
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not answer.is_here:
-            if not self.serve(max(deadline - time.monotonic(), 0)):
+            if not self._channel.poll(max(deadline - time.monotonic(), 0)):
                 raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:g} s")
+            self._take(self._channel.recv())
         return answer
 
     def _take(self, data: bytes) -> None:

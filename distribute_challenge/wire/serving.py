@@ -44,17 +44,13 @@ class Served:
         """The socket's descriptor, to be polled."""
         return int(self._channel.fileno())
 
-    def has_read_ahead(self) -> bool:
-        """Whether something was received that has not been taken in."""
-        return self._channel.has_read_ahead()
-
     def wait_until_sent(self) -> None:
         """Wait until the answers so far are with the peer: `SocketStream.wait_until_sent`."""
         self._channel.stream.wait_until_sent()
 
     def spin(self) -> bool:
-        """Whether something arrives in the next moment: `SocketStream.spin`."""
-        return bool(self._channel.stream.spin())
+        """Whether something is here, or arrives in the next moment: `FrameChannel.spin`."""
+        return self._channel.spin()
 
     def has_message(self) -> bool:
         """Whether a message has arrived whole, or the end of the connection."""

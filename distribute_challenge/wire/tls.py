@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
-import rpyc
 from rpyc.lib import Timeout
 from rpyc.utils.authenticators import AuthenticationError, SSLAuthenticator
 
@@ -80,18 +79,21 @@ class TlsSocket:
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
         self._lock = threading.RLock()  # guards OpenSSL's state; again from within, when garbage is collected
-        self._timeout_s: float | None = None
+        self.wait_s: float | None = None  # how long a `recv` may wait
         self.family = sock.family
         self.close, self.fileno, self.setsockopt = sock.close, sock.fileno, sock.setsockopt
-        sock.setblocking(False)
 
     def settimeout(self, timeout_s: float | None) -> None:
-        """How long each call may wait."""
-        self._timeout_s = timeout_s
+        """Have no call wait in OpenSSL, whatever the limit: those that wait do so outside."""
+        del timeout_s
+        self._sock.setblocking(False)
 
     def recv(self, count: int, flags: int = 0) -> bytes:
-        """At least one byte and at most `count`; none at the end. MSG_WAITALL asks for what may be less."""
-        return self._do(lambda: self._sock.recv(min(count, _RECORD_BYTES)), flags)
+        """At least one byte and at most `count`; none at the end. MSG_WAITALL asks for what may be less.
+
+        BlockingIOError if there is nothing within `wait_s`, or with MSG_DONTWAIT at once.
+        """
+        return self._do(lambda: self._sock.recv(min(count, _RECORD_BYTES)), flags, self.wait_s)
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         """How many bytes were sent. If that fails with BlockingIOError, the same have to be sent again."""
@@ -126,8 +128,8 @@ class TlsSocket:
         """End the connection below TLS. (An SSL socket would take to plain text then.)"""
         socket.socket.shutdown(self._sock, how)
 
-    def _do(self, step: Callable[[], T], flags: int) -> T:
-        timeout = Timeout(self._timeout_s)
+    def _do(self, step: Callable[[], T], flags: int, wait_s: float | None = None) -> T:
+        timeout = Timeout(0 if flags & socket.MSG_DONTWAIT else wait_s)
         while True:
             descriptor = self.fileno()
             # In a forked child it is closed, and the lock may be held by a thread that is not there.
@@ -140,12 +142,10 @@ class TlsSocket:
                 event = select.POLLIN
             except ssl.SSLWantWriteError:
                 event = select.POLLOUT
-            if flags & socket.MSG_DONTWAIT:
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             poller = select.poll()
             poller.register(descriptor, event)
-            if not poller.poll(timeout.timeleft() * 1000 if timeout.finite else None):
-                raise TimeoutError("timed out")
+            if timeout.expired() or not poller.poll(timeout.timeleft() * 1000 if timeout.finite else None):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 class TlsStream(SocketStream):
@@ -153,24 +153,11 @@ class TlsStream(SocketStream):
 
     __slots__ = ()
 
+    can_spin = False  # TLS takes longer.
+
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(cast(socket.socket, TlsSocket(sock)))  # As far as streams use it, it is one.
 
     def wait_in_ticks(self) -> None:
-        """Nothing to do: `tick` asks."""
-
-    def tick(self) -> bool:
-        """Whether there is something to read within TICK_S."""
-        return self.poll(TICK_S)
-
-    def spin(self) -> bool:
-        """Not worth while: TLS takes longer."""
-        return self.has_read_ahead()
-
-    def poll(self, timeout: Any) -> bool:
-        """As for other streams. What arrives may be TLS's own affair; what has arrived may be inside TLS."""
-        timeout = Timeout(timeout)
-        while timeout.finite and not self.fill(1):
-            if not rpyc.SocketStream.poll(self, timeout):
-                return False
-        return True
+        """From now on no read waits longer than TICK_S."""
+        self.sock.wait_s = TICK_S

@@ -71,7 +71,7 @@ class _Guest:
         What has arrived in part is not looked at again and again.
         """
         try:
-            return (self.served.has_read_ahead() or self.served.spin()) and self.served.has_message()
+            return self.served.spin() and self.served.has_message()
         except EOFError:  # Serving it will tell.
             return True
 

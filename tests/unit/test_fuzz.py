@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import socket
 import struct
 import threading
 import zlib
+from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distribute_challenge.calls.buffers import Buffer, unpack
 from distribute_challenge.calls.payload import Call, Outcome, Result, pack_outcome
-from distribute_challenge.wire.frames import FrameChannel
+from distribute_challenge.wire.frames import FrameChannel, FrameReader
 from distribute_challenge.wire.stream import SocketStream
 
-MANY = settings(max_examples=10_000, deadline=None, database=None)
+MANY = settings(max_examples=3000, deadline=None, database=None)
 SOME = settings(max_examples=1000, deadline=None, database=None)
 LIMIT = 4096
 
@@ -36,52 +39,74 @@ anything = st.one_of(
 )
 
 
-def read_all(data: bytes, *, patiently: bool) -> tuple[list[bytes], bool]:
-    """The frames that are read from `data`, and whether it ended with the one error there is."""
-    ours, theirs = socket.socketpair()
-    channel = FrameChannel(SocketStream(ours), LIMIT)
-    theirs.sendall(data)
-    theirs.close()
+def frames_in(data: bytes) -> tuple[list[bytes], bool]:
+    """The frames at the beginning of `data`, and whether what follows can never become one."""
+    found = []
+    while len(data) >= 5:
+        length, is_compressed = struct.unpack("!LB", data[:5])
+        if length > LIMIT:
+            return found, True
+        if len(data) < 5 + length + 1:
+            break
+        content, end = data[5 : 5 + length], data[5 + length : 6 + length]
+        if is_compressed:
+            try:
+                content = zlib.decompress(content)
+            except zlib.error:
+                return found, True
+        if end != b"\n" or len(content) > LIMIT:
+            return found, True
+        found.append(content)
+        data = data[6 + length :]
+    return found, False
+
+
+def read_all(pieces: Iterable[bytes], reader: FrameReader) -> tuple[list[bytes], bool]:
+    """What a reader makes of pieces, and whether it refused one."""
     found = []
     try:
-        while True:
-            found += [channel.recv()] if patiently else channel.recv_arrived()
+        for piece in pieces:
+            reader.feed(piece)
+            while (frame := reader.next_frame()) is not None:
+                found.append(frame)
     except EOFError:
         return found, True
-    finally:
-        channel.close()
+    return found, False
 
 
 @MANY
-@given(anything)
-def test_the_frame_reader(data: bytes):
-    frames, has_ended = read_all(data, patiently=True)
-    assert has_ended
-    assert all(len(frame) <= LIMIT for frame in frames)
-    assert read_all(data, patiently=False) == (frames, True)
+@given(anything, st.data())
+def test_the_frame_reader(data: bytes, draw: st.DataObject):
+    """However the bytes are cut into pieces."""
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=5)))
+    pieces = [data[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(data)])]
+    assert read_all(pieces, FrameReader(LIMIT)) == frames_in(data)
 
 
 @SOME
-@given(st.lists(st.one_of(good_frames, packed_frames), max_size=5), st.data())
-def test_frames_that_arrive_in_pieces(frames: list[bytes], data: st.DataObject):
-    whole = b"".join(frames)
-    cut = data.draw(st.integers(0, len(whole)))
-    ours, theirs = socket.socketpair()
-    channel = FrameChannel(SocketStream(ours), LIMIT)
-    try:
-        theirs.sendall(whole[:cut])
-        found = 0
-        while channel.has_frame():
-            channel.recv()
-            found += 1
-        theirs.sendall(whole[cut:])
-        while found < len(frames):
-            assert channel.has_frame()
-            channel.recv()
-            found += 1
-        assert not channel.has_frame()
-    finally:
+@given(anything)
+def test_the_frame_reader_wants_no_more_than_it_needs(data: bytes):
+    """Who receives no more than is wanted never takes anything of what comes after a frame."""
+    reader, left = FrameReader(LIMIT), io.BytesIO(data)
+    pieces = iter(lambda: left.read(reader.wanted), b"")
+    assert read_all(pieces, reader) == frames_in(data)
+
+
+@SOME
+@given(anything)
+def test_the_channel_gives_what_the_reader_does_and_then_the_end(data: bytes):
+    for read in (lambda channel: [channel.recv()], FrameChannel.recv_arrived):
+        ours, theirs = socket.socketpair()
+        channel = FrameChannel(SocketStream(ours), LIMIT)
+        theirs.sendall(data)
         theirs.close()
+        found: list[bytes] = []
+        with contextlib.suppress(EOFError):
+            while True:
+                found += read(channel)
+        assert found == frames_in(data)[0]
+        assert channel.closed
+        assert channel.has_frame()
         channel.close()
 
 

@@ -151,7 +151,7 @@ def test_a_goodbye_is_the_end(port: int):
         closing = threading.Thread(target=peer.close)
         closing.start()
         with pytest.raises(EOFError):
-            link.serve(HANG_S)
+            link.serve()
         closing.join(HANG_S)
         assert not link.is_quiet()
 

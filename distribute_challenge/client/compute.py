@@ -182,7 +182,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         """Where its calls run."""
         from distribute_challenge.client.engine import executor_at
 
-        return executor_at(self._server, self.options.tls, self.options.wait_s)
+        return executor_at(self._server, self.options.tls)
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.

@@ -100,9 +100,8 @@ class PoolExecutor(Executor):
         self._max_workers = max_workers
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
         self._scope = NO_SCOPE if initializer is None else os.urandom(len(NO_SCOPE))
-        self._options = Options(prints=prints, tls=tls)
+        self._options = Options(prints=prints, tls=tls, wait_s=wait)
         self._tls = Tls.choose(tls) if workers is None else None
-        self._wait_s = wait
         self._lock = threading.Lock()  # guards all that follows
         self._known_connections: Connections | None = None
         self._driver: Driver | None = None
@@ -199,20 +198,16 @@ class PoolExecutor(Executor):
 
     # What `compute_this` and `Mapping` build on
 
-    def wait_for_server(self, wait_s: float) -> None:
-        """From now on, wait so long for a server that was never there."""
-        self._wait_s = wait_s
-        if self._known_connections is not None:
-            self._known_connections.wait_s = wait_s
-
     def run_call(
         self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> Any:
         """Run a call, in this thread, and return its value."""
-        parcel = self._parcel(shipment, args, kwargs, options.prints)
+        parcel = self._parcel(shipment, args, kwargs, options)
         connections = self._connections
         run = nesting.run if connections.are_inside else lone.run
-        return run(connections, shipment.name, parcel, options).load()
+        outcome = run(connections, shipment.name, parcel, options)
+        assert outcome is not None  # Who waits in line gets a worker, and who does not runs it in place.
+        return outcome.load()
 
     def submit_call(
         self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
@@ -220,7 +215,7 @@ class PoolExecutor(Executor):
         """Have a call run; its future."""
         self._check_open()
         try:
-            parcel = self._parcel(shipment, args, kwargs, options.prints)
+            parcel = self._parcel(shipment, args, kwargs, options)
         except PoolError as error:
             failed: TaskFuture[Any] = TaskFuture()
             failed.set_exception(error)
@@ -246,7 +241,7 @@ class PoolExecutor(Executor):
             if self._known_connections is None:
                 address = self._private.address() if self._private is not None else self._address
                 assert address is not None
-                self._known_connections = Connections(address, self._tls, self._wait_s)
+                self._known_connections = Connections(address, self._tls)
             return self._known_connections
 
     def leave_to_parent(self) -> None:
@@ -303,25 +298,28 @@ class PoolExecutor(Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _parcel(
-        self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], prints: bool, flags: int = 0
+        self,
+        shipment: Shipment,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        flags: int = 0,
     ) -> Parcel:
         connections = self._connections
         return shipment.parcel(
             args,
             kwargs,
-            prints=prints,
+            prints=options.prints,
             flags=flags,
             scope=self._scope,
-            python=connections.facts().python,
+            python=connections.facts(options.wait_s).python,
             may_share=connections.may_share,
         )
 
     def _make_preparation(self) -> Task:
         assert self._initializer is not None
         shipment, args = self._initializer
-        return Task(
-            shipment.name, self._parcel(shipment, args, {}, self._options.prints, INITIALIZER), Pace()
-        )
+        return Task(shipment.name, self._parcel(shipment, args, {}, self._options, INITIALIZER), Pace())
 
 
 _executors: weakref.WeakSet[PoolExecutor] = weakref.WeakSet()

@@ -217,9 +217,7 @@ class Surroundings:
         self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         self._environ = os.environ
         self._environment = dict(os.environ)
-        # The same, as it is kept inside: to compare that takes a hundredth of the time.
-        self._encoded = dict(_encoded(os.environ))
-        self._touched: set[Any] = set()  # what was set or removed below `os.environ`
+        self._touched: set[Any] = set()  # what was set or removed, by `os.environ` or below it
         self._putenv, self._unsetenv = os.putenv, os.unsetenv
         os.putenv, os.unsetenv = self._note_putenv, self._note_unsetenv
         self._recursion_limit = sys.getrecursionlimit()
@@ -240,22 +238,19 @@ class Surroundings:
         sys.stdin, sys.stdout, sys.stderr = self._streams = self._usable_streams()
         os.fchdir(self._directory)
         os.environ = self._environ  # noqa: B003  A function may have put another object there.
-        if _encoded(os.environ) != self._encoded:
-            os.environ.clear()
-            os.environ.update(self._environment)
         if self._touched:
-            self._restore_touched()
+            self._restore_environment()
         sys.setrecursionlimit(self._recursion_limit)
         sys.path = self._path
         sys.path[:] = self._path_entries
 
-    def _restore_touched(self) -> None:
-        """Put back what child processes find, which `os.environ` does not tell."""
-        for name in {os.fsdecode(name) for name in self._touched}:
+    def _restore_environment(self) -> None:
+        for name in set(map(os.fsdecode, self._touched)):
             if name in self._environment:
-                self._putenv(name, self._environment[name])
+                os.environ[name] = self._environment[name]
             else:
-                self._unsetenv(name)
+                with contextlib.suppress(KeyError):  # It is not there, and may be so below.
+                    del os.environ[name]
         self._touched.clear()
 
     def _note_putenv(self, name: Any, value: Any, /) -> None:
@@ -273,10 +268,6 @@ class Surroundings:
             stdout if _is_usable(stdout) else self._make_stream(1),
             stderr if _is_usable(stderr) else self._make_stream(2),
         )
-
-
-def _encoded(environ: Any) -> Any:
-    return getattr(environ, "_data", environ)
 
 
 def _is_usable(stream: Any) -> bool:

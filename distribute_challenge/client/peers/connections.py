@@ -33,23 +33,25 @@ class Facts(NamedTuple):
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
-    def __init__(self, address: Address, tls: Tls | None = None, wait_s: float = 0) -> None:
+    def __init__(self, address: Address, tls: Tls | None = None) -> None:
         self.address = address
         self.are_inside = is_inside(address)
         # Memory, with the workers, if they are on this machine.
         self.may_share = tls is None and is_loopback(address)
         self._tls = tls
-        self.wait_s = wait_s  # for the server to come up, as long as it was never there
         self._was_there = False
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
         self._facts: Facts | None = None
 
-    def facts(self) -> Facts:
-        """What does not change about the pool. Raises ServerUnavailable."""
+    def facts(self, wait_s: float = 0) -> Facts:
+        """What does not change about the pool. Raises ServerUnavailable.
+
+        A server that was never there yet is waited for, at most `wait_s` seconds.
+        """
         if self._facts is None:
-            server, _ = self.take_server()
+            server = self.take_idle_server() or self.new_server(0 if self._was_there else wait_s)
             try:
                 status = server.status()
             except (EOFError, OSError) as error:
@@ -79,9 +81,9 @@ class Connections:
             return server, False
         return self.new_server(), True
 
-    def new_server(self) -> ServerConnection:
-        """A new server connection. Raises ServerUnavailable or AccessDenied."""
-        deadline = time.monotonic() + (0 if self._was_there else self.wait_s)
+    def new_server(self, wait_s: float = 0) -> ServerConnection:
+        """A new server connection, tried for so long. Raises ServerUnavailable or AccessDenied."""
+        deadline = time.monotonic() + wait_s
         was_denied = False
         while True:
             try:

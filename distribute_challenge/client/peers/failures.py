@@ -61,6 +61,26 @@ class Overdue(Broken):
         )
 
 
+class Busy(Broken):
+    """The worker did not take the call."""
+
+    def __init__(self) -> None:
+        super().__init__("it still runs the function of a client that gave up")
+
+
+class Misunderstood(Broken):
+    """The worker took the call, and said something else than what became of it."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"it answers with {error!r}", ends_task=True)
+
+    def error(self, name: str, ending: Ending) -> Exception:
+        return PoolError(
+            f"{ending.worker} did not understand the call of {name}, or was not understood: {self}. Client "
+            "and server need the same version of this package"
+        )
+
+
 class Killed(Broken):
     """The caller does not want the function to go on."""
 

@@ -7,9 +7,11 @@ import pickle
 import threading
 
 from distribute_challenge.address import Address
+from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import Probe, Unreadable, tell_secret
 from distribute_challenge.calls.payload import FAILURE, Outcome, Piece, dump_failure
 from distribute_challenge.client.parcels.shipping import Parcel
+from distribute_challenge.client.peers.failures import Broken, Busy, Misunderstood
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls
@@ -51,17 +53,21 @@ class WorkerConnection:
             self._run_code, parcel.source, parcel.pack(self._sent, can_share=self._can_share)
         )
 
-    def outcome(self, parcel: Parcel, answer: Answer) -> Outcome:
-        """What became of a call: waits for it. Raises what the worker said, EOFError or ValueError."""
+    def outcome(self, name: str, parcel: Parcel, answer: Answer) -> Outcome:
+        """What became of a call, whose answer is here. Raises Broken if that is nothing."""
         try:
             outcome = Outcome.unpack(answer.value)
         except Unreadable as error:
             if error.is_gone:  # The worker has died since, and its files with it.
-                raise EOFError(str(error)) from None
+                raise Broken(f"it died under {name}") from None
             self._let_go(parcel)
             lost = PoolError(f"the function returned, but its result cannot be taken in here: {error}")
             content = dump_failure(lost, str(lost), lambda file, _: pickle.Pickler(file, PROTOCOL))
             return Outcome(FAILURE, content, 0.0, 0, ())
+        except EOFError:
+            raise Broken(f"it died under {name}") from None
+        except Exception as error:
+            raise Busy if payload.is_busy(error) else Misunderstood(error) from None
         if outcome.buffers and self._can_share:
             self._let_go(parcel)  # They are open here now.
         return outcome

@@ -10,19 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 
-from distribute_challenge.calls import payload
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.shipping import Parcel
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.failures import (
-    Broken,
-    Overdue,
-    Unreachable,
-    Unusable,
-    why_no_worker,
-)
+from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
@@ -34,28 +28,49 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 10
 SMALL_BYTES = 1 << 16  # of a call: a socket takes so many at once
 
+# Asks the server for a worker: its port, or -1. It is told which loss this is to make good, if it is.
+Ask = Callable[[ServerConnection, WorkerLost | None], int]
+
+
+def in_line(server: ServerConnection, _: WorkerLost | None) -> int:
+    """The first worker to be had, however long that takes."""
+    return server.acquire()
+
 
 class Lease:
     """A server connection that may hold a worker: kept at the end if it is settled, else closed."""
 
-    def __init__(self, connections: Connections, server: ServerConnection) -> None:
+    def __init__(self, connections: Connections) -> None:
         self.port = -1
-        self.server = server
         self._connections = connections
         self._is_settled = False
+        self._server, self._is_new = connections.take_server()
 
     def __enter__(self) -> Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_settled:
-            self._connections.put_server(self.server)
-        else:
-            self.server.close()
+        self.close()
 
-    def settle(self) -> None:
-        """The connection holds no worker, by our own word."""
-        self._is_settled = True
+    def close(self) -> None:
+        """Keep the connection for another call if it holds no worker, else end it, and so the lease."""
+        if self._is_settled:
+            self._connections.put_server(self._server)
+        else:
+            self._server.close()
+
+    def take(self, ask: Ask, loss: WorkerLost | None = None) -> bool:
+        """Get a worker; False if there is none. Raises Unusable if the idle connection had ended."""
+        try:
+            self.port = ask(self._server, loss)
+        except (EOFError, OSError) as error:
+            if self._is_new:
+                raise self._server.unavailable(error) from None
+            # The server was restarted meanwhile: nothing is lost.
+            self._connections.forget_facts()
+            raise Unusable(f"an idle connection to the server had ended ({error})") from None
+        self._is_settled = self.port == -1
+        return not self._is_settled
 
     def run(self, name: str, parcel: Parcel, timeout_s: float | None) -> Outcome:
         """The outcome of one call on the leased worker, which is given back.
@@ -65,79 +80,54 @@ class Lease:
         try:
             outcome = _run_on(self._connections, self.port, name, parcel, timeout_s)
         except Unreachable:
-            self.server.free(self.port, finished=0, failed=0)
-            self.settle()
+            self._server.free(self.port, finished=0, failed=0)
+            self._is_settled = True
             raise
         except Broken as broken:
-            ending = self.server.recycle(self.port, str(broken))
-            self.settle()
+            ending = self._server.recycle(self.port, str(broken))
+            self._is_settled = True
             if broken.ends_task or ending.has_begun(parcel.id):
                 raise broken.error(name, ending) from None
             raise broken.unusable(ending) from None
         finished, failed = outcome.counts()
-        self.server.free(self.port, finished=finished, failed=failed)
-        self.settle()
+        self._server.free(self.port, finished=finished, failed=failed)
+        self._is_settled = True
         return outcome
 
 
-def run(connections: Connections, name: str, parcel: Parcel, options: Options) -> Outcome:
-    """The outcome of one call on the first worker to be had.
+def run(
+    connections: Connections,
+    name: str,
+    parcel: Parcel,
+    options: Options,
+    ask: Ask = in_line,
+    lease: Lease | None = None,
+) -> Outcome | None:
+    """The outcome of one call, on a worker that is leased already or that `ask` gets; None if it gets none.
 
     `name` is the function's, for messages. Raises ServerUnavailable; WorkerLost if the worker died under the
     function; TaskTimeout; PoolError if workers cannot be reached.
     """
     retries = options.retries
+    loss: WorkerLost | None = None
     for _ in range(MAX_ATTEMPTS + retries):
-        server, is_new = connections.take_server()
-        with Lease(connections, server) as lease:
+        with lease or Lease(connections) as held:
+            lease = None
             try:
-                lease.port = server.acquire()
-            except EOFError as error:
-                if is_new:
-                    raise server.unavailable(error) from None
-                # It had been idle, and the server was restarted meanwhile: nothing is lost.
-                connections.forget_facts()
-                log.info("an idle connection to the server had ended (%s)", error)
-                continue
-            try:
-                return lease.run(name, parcel, options.timeout_s)
+                if held.port == -1 and not held.take(ask, loss):
+                    if loss is not None:
+                        raise loss
+                    return None
+                return held.run(name, parcel, options.timeout_s)
             except Unusable as reason:
                 log.info("%s", reason)
-            except WorkerLost as loss:
-                if not retries:
+            except WorkerLost as error:
+                if error is loss or not retries:
                     raise
                 retries -= 1
+                loss = error
                 log.info("%s; it is run again", loss)
     raise PoolError(f"{MAX_ATTEMPTS} workers one after another did not take {name}: see the server's log")
-
-
-def find_lease(connections: Connections, wait_s: float = 0) -> Lease | None:
-    """A worker that is free now, or within `wait_s` seconds; None if there is none."""
-    while True:
-        server, is_new = connections.take_server()
-        try:
-            port = server.find(wait_s)
-        except (EOFError, OSError) as error:
-            server.close()
-            if is_new:
-                raise server.unavailable(error) from None
-            continue
-        if port == -1:
-            connections.put_server(server)
-            return None
-        lease = Lease(connections, server)
-        lease.port = port
-        return lease
-
-
-def _listen(worker: WorkerConnection, answer: Answer) -> bool:
-    """Take in what comes within a tick; False if nothing came. EOFError if the worker died unanswered."""
-    try:
-        return worker.link.serve_for_a_tick()
-    except EOFError:
-        if answer.is_here:  # The end has come together with the answer.
-            return True
-        raise
 
 
 def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> Answer:
@@ -161,25 +151,32 @@ def _run_on(
     except (EOFError, OSError) as error:
         raise why_no_worker(error, connections.worker_address(port)) from None
     limit_s = math.inf if timeout_s is None else timeout_s
-    printer = Printer()
+    printer: Printer | None = None
     try:
         began_at = time.monotonic()
         answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit_s)
         while not answer.is_here:
-            has_heard = _listen(worker, answer)
-            if time.monotonic() - began_at >= limit_s and not answer.is_here:
+            try:
+                has_heard = worker.link.serve_for_a_tick()
+            except EOFError:
+                if not answer.is_here:  # Else the end has come together with the answer.
+                    raise
+            if answer.is_here:
+                break
+            if time.monotonic() - began_at >= limit_s:
                 raise Overdue(limit_s)
             if parcel.prints and not has_heard:
+                printer = printer or Printer()
                 worker.show_output(parcel.id, printer)
-        outcome = worker.outcome(parcel, answer)
-    except BaseException as error:
+        outcome = worker.outcome(name, parcel, answer)
+    except EOFError:
         worker.close()
-        if isinstance(error, EOFError):
-            raise Broken(f"it died under {name}") from None
-        if payload.is_busy(error):
-            raise Broken("it still runs the function of a client that gave up") from None
+        raise Broken(f"it died under {name}") from None
+    except BaseException:
+        worker.close()
         raise
-    if outcome.output or printer.seen:
+    if outcome.output or printer is not None:
+        printer = printer or Printer()
         printer.write(outcome.offset, outcome.output)
         printer.finish()
     connections.put_worker(port, worker)

@@ -18,6 +18,7 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.shipping import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Unusable
+from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.running import lone
 from distribute_challenge.client.running.tasks import Task
 from distribute_challenge.errors import WorkerLost
@@ -30,10 +31,12 @@ REPLACED_S = 5.0  # A worker that was lost is back before.
 _in_place = Runner(in_place=True)
 
 
-def run(connections: Connections, name: str, parcel: Parcel, options: Options) -> Outcome:
+def run(
+    connections: Connections, name: str, parcel: Parcel, options: Options, lease: lone.Lease | None = None
+) -> Outcome:
     """The outcome of a call: on a worker that is free, else here."""
-    lease = lone.find_lease(connections)
-    return _run_here(parcel) if lease is None else _run_there(connections, lease, name, parcel, options)
+    outcome = lone.run(connections, name, parcel, options, _if_free, lease)
+    return _run_here(parcel) if outcome is None else outcome
 
 
 def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] | None) -> None:
@@ -46,7 +49,7 @@ def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] |
     try:
         if prepare is not None:
             _run_here(prepare().parcel).load()
-        lease = lone.find_lease(connections) if prepare is None else None
+        lease = None if prepare is not None else _free_lease(connections)
     except BaseException as error:
         task.fail(error)
         return
@@ -54,35 +57,39 @@ def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] |
         task.complete(_run_here(task.parcel))
         return
 
-    def run() -> None:
+    def run_there() -> None:
         try:
-            outcome = _run_there(connections, lease, task.name, task.parcel, task.options)
+            outcome = run(connections, task.name, task.parcel, task.options, lease)
         except BaseException as error:
             task.fail(error)
         else:
             task.complete(outcome)
 
-    threading.Thread(target=run, name=f"nested {task.name}", daemon=True).start()
+    threading.Thread(target=run_there, name=f"nested {task.name}", daemon=True).start()
 
 
-def _run_there(
-    connections: Connections, lease: lone.Lease, name: str, parcel: Parcel, options: Options
-) -> Outcome:
-    for retries in range(options.retries, -1, -1):
-        with lease:
-            try:
-                return lease.run(name, parcel, options.timeout_s)
-            except Unusable as reason:
-                log.info("%s", reason)
-                break
-            except WorkerLost as loss:
-                # What has just ended a worker is not run here; but nobody waits for ever.
-                another = lone.find_lease(connections, REPLACED_S) if retries else None
-                if another is None:
-                    raise
-                log.info("%s; it is run again", loss)
-        lease = another
-    return _run_here(parcel)
+def _if_free(server: ServerConnection, loss: WorkerLost | None) -> int:
+    """A worker that is free now; in place of one that was lost, also one that is free soon."""
+    # What has just ended a worker is not run here; but nobody waits for ever.
+    return server.find(0 if loss is None else REPLACED_S)
+
+
+def _free_lease(connections: Connections) -> lone.Lease | None:
+    """A worker that is free now; None if there is none."""
+    while True:
+        lease = lone.Lease(connections)
+        try:
+            if lease.take(_if_free):
+                return lease
+        except Unusable as reason:
+            log.info("%s", reason)
+            lease.close()
+            continue
+        except BaseException:
+            lease.close()
+            raise
+        lease.close()
+        return None
 
 
 def _run_here(parcel: Parcel) -> Outcome:

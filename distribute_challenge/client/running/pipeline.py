@@ -11,10 +11,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from distribute_challenge.calls import payload
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import Outcome
-from distribute_challenge.client.peers.failures import Broken, Killed, Overdue
+from distribute_challenge.client.peers.failures import Broken, Busy, Killed, Overdue
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.client.running.tasks import Task
@@ -99,14 +98,10 @@ class Pipeline:
         while self._sent and self._sent[0].answer.is_here:
             sent = self._sent.popleft()
             try:
-                outcome = self.worker.outcome(sent.task.parcel, sent.answer)
-            except BaseException as error:  # Whatever the worker says.
-                if payload.is_busy(error):
-                    self._refused.append(sent.task)
-                    broken = Broken("it still runs the function of a client that gave up")
-                else:
-                    self._unanswered.append(sent.task)
-                    broken = Broken(f"it answers with {error!r}")
+                outcome = self.worker.outcome(sent.task.name, sent.task.parcel, sent.answer)
+            except Broken as error:
+                broken = error
+                (self._refused if isinstance(error, Busy) else self._unanswered).append(sent.task)
                 continue
             self._note(sent, outcome, now)
             if sent.task not in self._unanswered:
@@ -139,7 +134,7 @@ class Pipeline:
         With `ends_task` that does not go for the task that runs.
         """
         self._is_over = True
-        if ends_task and self._sent:
+        if ends_task and self._sent and not self._unanswered:
             self._unanswered.append(self._sent[0].task)
 
     def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task]]:

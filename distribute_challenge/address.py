@@ -56,7 +56,7 @@ class Address(NamedTuple):
     @classmethod
     def choose(cls, text: str | None = None) -> Address:
         """The address given, else the environment's COMPUTE_SERVER, else the default one."""
-        return cls.parse(chosen(text))
+        return cls.parse(chosen() if text is None else text)
 
     def as_named(self, host: str) -> Address:
         """The same by the name under which it is listened on: certificates have names.
@@ -74,9 +74,9 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def chosen(text: str | None = None) -> str:
-    """The text of the address given, else the environment's COMPUTE_SERVER, else the default one."""
-    return text if text is not None else os.environ.get(SERVER_VARIABLE) or str(Address.default())
+def chosen() -> str:
+    """The text of the address in the environment's COMPUTE_SERVER, else of the default one."""
+    return os.environ.get(SERVER_VARIABLE) or str(Address.default())
 
 
 def is_loopback(address: Address) -> bool:

@@ -62,7 +62,7 @@ class Snapshot:
                 or function.__module__ is not module
                 or function.__doc__ is not doc
                 or function.__dict__ is not own
-                or annotations_of(function) is not notes
+                or (notes is not None and function.__annotations__ is not notes)
             ):
                 return False
         for scope, name, value in self._names:

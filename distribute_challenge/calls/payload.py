@@ -56,10 +56,10 @@ class Call(NamedTuple):
     function: bytes
     arguments: bytes
 
-    def pack(self, buffers: Sequence[Buffer] = (), more_flags: int = 0) -> bytes:
+    def pack(self, buffers: Sequence[Buffer] = ()) -> bytes:
         """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
         flags, id_, scope, modules, function, arguments = self
-        head = _CALL.pack(flags | more_flags, id_, scope, len(modules), len(function), len(arguments))
+        head = _CALL.pack(flags, id_, scope, len(modules), len(function), len(arguments))
         packed = b"".join((head, modules, function, arguments, *buffers))
         check_size(len(packed))
         return packed

@@ -47,7 +47,7 @@ class Call(Generic[R]):
         9
         """
         function = self._function
-        options = function.options.with_timeout(timeout)
+        options = function.options if timeout is None else function.options.with_timeout(timeout)
         value: R = function.executor().run_call(function.shipment, self._args, self._kwargs, options)
         return value
 
@@ -58,7 +58,7 @@ class Call(Generic[R]):
         9
         """
         function = self._function
-        options = function.options.with_timeout(timeout)
+        options = function.options if timeout is None else function.options.with_timeout(timeout)
         return function.executor().submit_call(function.shipment, self._args, self._kwargs, options)
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -262,12 +262,14 @@ class _Body:
         self._codes: dict[tuple[str, int, str], list[tuple[types.CodeType, types.FunctionType]]] = {}
         for inside in self._functions:
             for code in codes_in(inside.__code__):
-                self._codes.setdefault(_place_of(code), []).append((code, inside))
+                place = code.co_filename, code.co_firstlineno, code.co_name
+                self._codes.setdefault(place, []).append((code, inside))
 
     def has(self, frame: types.FrameType, function: ComputeFunction[Any, Any]) -> bool:
         """Whether a frame is that of the function itself, or of a copy of it."""
         code = frame.f_code
-        for own, inside in self._codes.get(_place_of(code), ()):
+        place = code.co_filename, code.co_firstlineno, code.co_name
+        for own, inside in self._codes.get(place, ()):
             if own is code or own == code:
                 return _has_same_closure(frame, inside)
         # A decorator that does not say what it wraps has it in its closure.
@@ -286,10 +288,6 @@ def _has_same_closure(frame: types.FrameType, function: types.FunctionType) -> b
                 if frame.f_locals.get(name) is not value:
                     return False
     return True
-
-
-def _place_of(code: types.CodeType) -> tuple[str, int, str]:
-    return code.co_filename, code.co_firstlineno, code.co_name
 
 
 def _blank() -> ComputeFunction[Any, Any]:

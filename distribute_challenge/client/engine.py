@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+from typing import Any
 
 from distribute_challenge.address import chosen
 from distribute_challenge.client.pool import PoolExecutor
-from distribute_challenge.tls import Tls
+from distribute_challenge.tls import VARIABLES, Tls
 
 # Connections belong to a process: a forked child makes its own.
-_Key = tuple[str, Tls | None, int]
+_Key = tuple[str, Tls | None, int, tuple[Any, ...]]
 _executors: dict[_Key, PoolExecutor] = {}
 
 
@@ -19,7 +20,8 @@ def executor_at(server: str | None, tls: Tls | None = None) -> PoolExecutor:
 
     Raises PoolError if the environment has some of the variables for TLS, and not all.
     """
-    key = (chosen(server), tls, os.getpid())
+    said = tuple(map(os.environ.get, VARIABLES))  # The program may change its environment.
+    key = (chosen() if server is None else server, tls, os.getpid(), said)
     executor = _executors.get(key)
     if executor is None:
         mine = PoolExecutor(key[0], tls=tls)

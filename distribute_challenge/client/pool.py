@@ -30,23 +30,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-# Of plain functions that hold on to nothing but constants: the latest that were sent for the first time.
-_shipments: OrderedDict[Callable[..., Any], tuple[types.CodeType, Shipment]] = OrderedDict()
+# Of functions that hold on to nothing but constants: the latest that were sent for the first time.
+_shipments: OrderedDict[Callable[..., Any], tuple[types.CodeType | None, Shipment]] = OrderedDict()
 _MAX_SHIPMENTS = 64
 
 
 def shipment_of(function: Callable[..., Any]) -> Shipment:
     """How a function travels."""
-    if not isinstance(function, types.FunctionType):
-        own = getattr(function, "shipment", None)
-        return (
-            own if isinstance(own, Shipment) else Shipment(function)
-        )  # One decorated with ours has its own.
+    if type(function) not in (types.FunctionType, types.BuiltinFunctionType, type):
+        own = getattr(function, "shipment", None)  # One decorated with ours has its own.
+        return own if isinstance(own, Shipment) else Shipment(function)
+    now = getattr(function, "__code__", None)
     code, shipment = _shipments.get(function) or (None, None)
-    if shipment is None or code is not function.__code__:
+    if shipment is None or code is not now:
         shipment = Shipment(function)
         if shipment.is_constant():
-            _shipments[function] = function.__code__, shipment
+            _shipments[function] = now, shipment
             if len(_shipments) > _MAX_SHIPMENTS:
                 _shipments.popitem(last=False)
     return shipment
@@ -93,7 +92,7 @@ class PoolExecutor(Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        address = chosen(server)
+        address = chosen() if server is None else server
         workers = local.worker_count(address)
         self._private = None if workers is None else local.PrivateServer(workers)
         self._address = Address.parse(address) if workers is None else None
@@ -202,8 +201,8 @@ class PoolExecutor(Executor):
         self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> Any:
         """Run a call, in this thread, and return its value."""
-        parcel = self._parcel(shipment, args, kwargs, options)
         connections = self._connections
+        parcel = self._parcel(connections, shipment, args, kwargs, options)
         run = nesting.run if connections.are_inside else lone.run
         outcome = run(connections, shipment.name, parcel, options)
         assert outcome is not None  # Who waits in line gets a worker, and who does not runs it in place.
@@ -215,7 +214,7 @@ class PoolExecutor(Executor):
         """Have a call run; its future."""
         self._check_open()
         try:
-            parcel = self._parcel(shipment, args, kwargs, options)
+            parcel = self._parcel(self._connections, shipment, args, kwargs, options)
         except PoolError as error:
             failed: TaskFuture[Any] = TaskFuture()
             failed.set_exception(error)
@@ -299,13 +298,13 @@ class PoolExecutor(Executor):
 
     def _parcel(
         self,
+        connections: Connections,
         shipment: Shipment,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: Options,
         flags: int = 0,
     ) -> Parcel:
-        connections = self._connections
         return shipment.parcel(
             args,
             kwargs,
@@ -319,7 +318,8 @@ class PoolExecutor(Executor):
     def _make_preparation(self) -> Task:
         assert self._initializer is not None
         shipment, args = self._initializer
-        return Task(shipment.name, self._parcel(shipment, args, {}, self._options, INITIALIZER), Pace())
+        parcel = self._parcel(self._connections, shipment, args, {}, self._options, INITIALIZER)
+        return Task(shipment.name, parcel, Pace())
 
 
 _executors: weakref.WeakSet[PoolExecutor] = weakref.WeakSet()

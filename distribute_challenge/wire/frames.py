@@ -31,7 +31,7 @@ class FrameReader:
 
     def __init__(self, max_frame_bytes: int) -> None:
         self.max_frame_bytes = max_frame_bytes
-        self.wanted = _HEADER.size  # so many bytes, at least, until there may be another frame
+        self.wanted = _HEADER.size  # so many bytes are missing, at least, until there may be another frame
         self._data = b""
         self._position = 0  # where in it the next frame begins
         self._parts: list[bytes] = []  # what came after it
@@ -66,6 +66,7 @@ class FrameReader:
         if not self._data.startswith(_END, end):
             raise EOFError("the peer sent a frame without its end")
         self._position = end + len(_END)
+        self.wanted = self._position + _HEADER.size - len(self._data)
         frame = self._data[begin:end]
         return self._decompress(frame) if is_compressed else frame
 
@@ -116,6 +117,10 @@ class FrameChannel(rpyc.Channel):
         """All frames that have arrived whole. Does not wait. EOFError if there is nothing but the end."""
         while self._end is None and self._take_in(socket.MSG_DONTWAIT):
             pass
+        return self.taken_in()
+
+    def taken_in(self) -> list[bytes]:
+        """All frames that have been received whole. EOFError if there is nothing but the end."""
         if self._end is not None and not self._frames:
             raise EOFError(*self._end.args)
         frames = list(self._frames)
@@ -181,7 +186,7 @@ class FrameChannel(rpyc.Channel):
             if data is None:
                 return False
             reader.feed(data)
-            while (frame := reader.next_frame()) is not None:
+            while reader.wanted <= 0 and (frame := reader.next_frame()) is not None:
                 self._frames.append(frame)
         except EOFError as error:
             self.close()

@@ -26,9 +26,8 @@ from distribute_challenge.wire.messages import (
     FIRST_NUMBER,
     REQUEST,
     MethodCall,
-    load_content,
+    load_reply,
     number_part,
-    split,
 )
 from distribute_challenge.wire.stream import GIBI, KIBI, TICK_S
 from distribute_challenge.wire.tls import encrypt, stream_over
@@ -113,12 +112,12 @@ class Link:
     def ask(self, method: Method, *args: Any) -> Answer:
         """Send a call, of plain values. EOFError if the connection has ended."""
         answer = Answer(self)
-        self._send(answer, method.content(args))
+        self._call(answer, method, args)
         return answer
 
     def tell(self, method: Method, *args: Any) -> None:
         """Send a call whose answer holds nothing; that it was refused is logged."""
-        self._send(method.name, method.content(args))
+        self._call(method.name, method, args)
 
     def call(self, method: Method, *args: Any) -> Any:
         """Make a call that is answered at once. EOFError, or TimeoutError, if it is not."""
@@ -146,14 +145,15 @@ class Link:
         """Take in what has arrived whole; False if nothing came within TICK_S. EOFError at the end."""
         if not self._channel.tick():
             return False
-        self.serve_arrived()
+        for message in self._channel.taken_in():
+            self._take(message)
         return True
 
     def serve_arrived(self) -> None:
         """Take in all messages that have arrived whole. EOFError at the end of the connection."""
         for message in self._channel.recv_arrived():
             self._take(message)
-        if self.closed:  # The end has come together with the last messages.
+        if self._channel.closed:  # The end has come together with the last messages.
             raise EOFError("connection closed by peer")
 
     def never_wait(self) -> None:
@@ -193,14 +193,15 @@ class Link:
         """Close at once, without a goodbye, which would wait for a peer that is busy."""
         self._channel.close()
 
-    def _send(self, answer: Answer | str, content: tuple[bytes, ...]) -> None:
-        number = number_part(next(self._numbers))
+    def _call(self, answer: Answer | str, method: Method, args: tuple[Any, ...]) -> None:
+        number, message = method.request(next(self._numbers), args)
         self._answers[number] = answer
-        self._channel.send(b"".join((REQUEST, number, *content)))
+        self._channel.send(message)
 
     def _look_up(self, handler: int, boxed: tuple[Any, ...]) -> Any:
-        answer = Answer(self)
-        self._send(answer, (brine.dump((handler, (consts.LABEL_TUPLE, boxed))),))
+        number = number_part(next(self._numbers))
+        answer = self._answers[number] = Answer(self)
+        self._channel.send(REQUEST + number + brine.dump((handler, (consts.LABEL_TUPLE, boxed))))
         self._wait(answer)
         if answer._is_error:
             raise _exception(answer._content)
@@ -224,8 +225,7 @@ class Link:
             self.close()
             raise EOFError("connection closed by peer")
         try:
-            number, at = split(data)
-            content = load_content(data, at)
+            number, content = load_reply(data)
             answer = self._answers.pop(number)
             if kind == EXCEPTION and not isinstance(answer, Answer):
                 refusal = _exception(content)

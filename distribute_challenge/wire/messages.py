@@ -37,14 +37,6 @@ def number_part(number: int) -> bytes:
     return _NUMBERS[len(digits)] + digits
 
 
-def split(message: bytes) -> tuple[bytes, int]:
-    """The number part of a message, and where its content begins. Raises ValueError or IndexError."""
-    if message[1:3] != _NUMBER:
-        raise ValueError("a message without its number")
-    at = 4 + message[3]
-    return message[1:at], at
-
-
 def value_content(value: Any) -> tuple[bytes, ...]:
     """The content of a reply: a plain value."""
     if type(value) is bytes:
@@ -52,11 +44,15 @@ def value_content(value: Any) -> tuple[bytes, ...]:
     return (brine.dump((consts.LABEL_VALUE, value)),)
 
 
-def load_content(message: bytes, at: int) -> Any:
-    """What begins at a place in a message, and is the rest of it."""
+def load_reply(message: bytes) -> tuple[bytes, Any]:
+    """The number part of a reply, and its content. Raises whatever for what is none."""
+    if message[1:3] != _NUMBER:
+        raise ValueError("a message without its number")
+    at = 4 + message[3]
+    number = message[1:at]
     if message.startswith(_VALUE, at) and (span := _bytes_at(message, at + len(_VALUE), len(message))):
-        return consts.LABEL_VALUE, message[slice(*span)]
-    return brine.load(message[at:])
+        return number, (consts.LABEL_VALUE, message[slice(*span)])
+    return number, brine.load(message[at:])
 
 
 class MethodCall:
@@ -80,6 +76,11 @@ class MethodCall:
             dumped = _dump_text(text) if len(text) < _REMEMBERED else brine.dump(text)
             return self._before, brine.TAG_TUP2, dumped, *_bytes_parts(data), self._after
         return self._before, brine.dump(args), self._after
+
+    def request(self, number: int, args: tuple[Any, ...]) -> tuple[bytes, bytes]:
+        """The number part of the message that makes a call, and the message."""
+        part = number_part(number)
+        return part, b"".join((REQUEST, part, *self.content(args)))
 
     def read(self, message: bytes) -> tuple[bytes, Any] | None:
         """Of a request that is a call of this method: its number part, and the arguments. Else None."""

@@ -75,7 +75,9 @@ class _Known(NamedTuple):
         for name, module, spec in self.loaded:
             if sys.modules.get(name) is not module or getattr(module, "__spec__", None) is not spec:
                 return False
-        return all(name not in sys.modules and _version(name) == version for name, version in self.others)
+        return not self.others or all(
+            name not in sys.modules and _version(name) == version for name, version in self.others
+        )
 
 
 _sources: dict[str, tuple[Any, _Source]] = {}  # by name, with what tells that it is still that one

@@ -108,9 +108,9 @@ class Parcel:
         """Whether it runs the initializer of an executor."""
         return bool(self.flags & INITIALIZER)
 
-    def call(self, modules: bytes = b"") -> Call:
-        """The call itself."""
-        return Call(self.flags, self.id, self.scope, modules, self.function, self.arguments)
+    def call(self) -> Call:
+        """The call itself, for a process that has its modules."""
+        return Call(self.flags, self.id, self.scope, b"", self.function, self.arguments)
 
     def pack(self, sent: dict[bytes, set[str]], *, can_share: bool) -> bytes:
         """As bytes, for a connection on which the modules in `sent` have gone: digests, for each scope.
@@ -118,9 +118,9 @@ class Parcel:
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
         """
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
-        return self.call(self.modules.pack(sent.setdefault(self.scope, set()))).pack(
-            buffers, SHARES if can_share else 0
-        )
+        modules = self.modules.pack(sent.setdefault(self.scope, set()))
+        flags = self.flags | SHARES * can_share
+        return Call(flags, self.id, self.scope, modules, self.function, self.arguments).pack(buffers)
 
 
 class Shipment:
@@ -196,7 +196,12 @@ class Shipment:
     ) -> Parcel:
         """The parts of a call together."""
         needed = function.modules | arguments.modules if arguments.modules else function.modules
-        modules = self._modules(needed)
+        try:
+            modules = modules_for(needed)
+        except (OSError, SyntaxError, UnicodeError) as error:
+            raise TaskNotSendable(
+                f"{self.name} cannot be sent to a worker: a module that it needs cannot be read ({error})"
+            ) from error
         large = None
         if function.buffers or arguments.buffers:
             large = Parts([*function.buffers, *arguments.buffers], may_share=may_share)
@@ -204,14 +209,6 @@ class Shipment:
         if modules.size or parcel.size > _LARGE_BYTES:
             self._check_size(parcel)
         return parcel
-
-    def _modules(self, names: frozenset[str]) -> Modules:
-        try:
-            return modules_for(names)
-        except (OSError, SyntaxError, UnicodeError) as error:
-            raise TaskNotSendable(
-                f"{self.name} cannot be sent to a worker: a module that it needs cannot be read ({error})"
-            ) from error
 
     def _check_size(self, parcel: Parcel) -> None:
         try:

@@ -76,9 +76,9 @@ class Connections:
 
     def take_server(self) -> tuple[ServerConnection, bool]:
         """A server connection for one call, and whether it is a new one."""
-        server = self.take_idle_server()
-        if server is not None:
-            return server, False
+        with self._lock:
+            if self._servers:
+                return self._servers.pop(), False
         return self.new_server(), True
 
     def new_server(self, wait_s: float = 0) -> ServerConnection:
@@ -103,7 +103,7 @@ class Connections:
     def put_server(self, server: ServerConnection) -> None:
         """Keep a server connection for another call."""
         with self._lock:
-            if server.is_open() and len(self._servers) < MAX_IDLE:
+            if not server.link.closed and len(self._servers) < MAX_IDLE:
                 self._servers.append(server)
                 return
         server.close()
@@ -112,7 +112,7 @@ class Connections:
         """The connection to the worker leased on `port` that was used before, if it is still good."""
         with self._lock:
             worker = self._workers.pop(port, None)
-        if worker is None or worker.is_idle():
+        if worker is None or worker.link.is_quiet():
             return worker
         worker.close()  # Its process has been replaced since.
         return None
@@ -131,7 +131,6 @@ class Connections:
 
     def put_worker(self, port: int, worker: WorkerConnection) -> None:
         """Keep a worker connection for another call, in place of the one that has been idle longest."""
-        worker.close_reader()
         surplus = []
         with self._lock:
             surplus.append(self._workers.pop(port, None))

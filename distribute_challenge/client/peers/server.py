@@ -45,12 +45,16 @@ class ServerConnection:
             self.link.close()
             raise
 
-    def acquire(self) -> int:
-        """Wait in line for a worker; its port.
+    def acquire(self, wait_s: float | None = None) -> int:
+        """The port of a worker, waited for in line; -1 if there is none within `wait_s` seconds.
 
         Raises ServerUnavailable if the server is stopping, EOFError if the connection broke.
         """
-        return self.port_in(self.ask_for_worker())
+        if wait_s is None:
+            return self.port_in(self.link.ask(self._acquire_worker))
+        if wait_s > 0:
+            return self.port_in(self.link.ask(self._acquire_worker, wait_s))
+        return self.port_in(self.link.ask(self.link.method("find_free_worker")))
 
     def ask_for_worker(self) -> Answer:
         """Stand in line for a worker. `port_in` takes the answer."""
@@ -61,18 +65,6 @@ class ServerConnection:
         try:
             return int(answer.value)
         except RuntimeError as error:  # The server says that it is stopping.
-            raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
-
-    def find(self, wait_s: float = 0) -> int:
-        """The port of a worker that is free now, or within `wait_s` seconds; -1 if there is none.
-
-        Raises as `acquire` does.
-        """
-        if wait_s:
-            return self.port_in(self.link.ask(self._acquire_worker, wait_s))
-        try:
-            return int(self.link.call(self.link.method("find_free_worker")))
-        except RuntimeError as error:
             raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
 
     def free(self, port: int, *, finished: int, failed: int) -> None:
@@ -101,10 +93,6 @@ class ServerConnection:
         """The pool's state."""
         status: dict[str, Any] = json.loads(self.link.call(self.link.method("status")))
         return status
-
-    def is_open(self) -> bool:
-        """Whether the connection has not ended, as far as known."""
-        return not self.link.closed
 
     def close(self) -> None:
         """End the connection. The server then replaces the workers that it held."""

@@ -105,10 +105,6 @@ class WorkerConnection:
         except EOFError as error:  # The worker has died: the call itself will tell.
             log.debug("no more output: %s", error)
 
-    def is_idle(self) -> bool:
-        """Whether the connection is open and nothing is under way on it."""
-        return self.link.is_quiet()
-
     def close(self) -> None:
         """End the connection, also while the worker is busy."""
         self.link.close()

@@ -180,6 +180,7 @@ class Lane:
         if pipeline is not None:
             try:
                 pipeline.worker.link.wait_again()
+                pipeline.worker.close_reader()
                 self._connections.put_worker(self.port, pipeline.worker)
             except EOFError as error:
                 log.debug("the worker on port %d has died after its last task: %s", self.port, error)

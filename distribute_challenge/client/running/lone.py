@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import Options
@@ -18,7 +17,6 @@ from distribute_challenge.client.parcels.shipping import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
-from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.errors import PoolError, WorkerLost
 from distribute_challenge.wire.link import Answer
@@ -27,14 +25,6 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 10
 SMALL_BYTES = 1 << 16  # of a call: a socket takes so many at once
-
-# Asks the server for a worker: its port, or -1. It is told which loss this is to make good, if it is.
-Ask = Callable[[ServerConnection, WorkerLost | None], int]
-
-
-def in_line(server: ServerConnection, _: WorkerLost | None) -> int:
-    """The first worker to be had, however long that takes."""
-    return server.acquire()
 
 
 class Lease:
@@ -59,10 +49,13 @@ class Lease:
         else:
             self._server.close()
 
-    def take(self, ask: Ask, loss: WorkerLost | None = None) -> bool:
-        """Get a worker; False if there is none. Raises Unusable if the idle connection had ended."""
+    def take(self, wait_s: float | None) -> bool:
+        """Get a worker, waiting in line; False if there is none within `wait_s` seconds.
+
+        Raises ServerUnavailable; Unusable if the idle connection had ended.
+        """
         try:
-            self.port = ask(self._server, loss)
+            self.port = self._server.acquire(wait_s)
         except (EOFError, OSError) as error:
             if self._is_new:
                 raise self._server.unavailable(error) from None
@@ -100,11 +93,14 @@ def run(
     name: str,
     parcel: Parcel,
     options: Options,
-    ask: Ask = in_line,
+    *,
+    wait_s: float | None = None,
+    wait_again_s: float | None = None,
     lease: Lease | None = None,
 ) -> Outcome | None:
-    """The outcome of one call, on a worker that is leased already or that `ask` gets; None if it gets none.
+    """The outcome of one call, on a worker that is leased already or waited for; None if none was to be had.
 
+    It waits at most `wait_s` seconds in line, and to make good a loss `wait_again_s`; by default for ever.
     `name` is the function's, for messages. Raises ServerUnavailable; WorkerLost if the worker died under the
     function; TaskTimeout; PoolError if workers cannot be reached.
     """
@@ -114,7 +110,7 @@ def run(
         with lease or Lease(connections) as held:
             lease = None
             try:
-                if held.port == -1 and not held.take(ask, loss):
+                if held.port == -1 and not held.take(wait_s if loss is None else wait_again_s):
                     if loss is not None:
                         raise loss
                     return None
@@ -179,5 +175,6 @@ def _run_on(
         printer = printer or Printer()
         printer.write(outcome.offset, outcome.output)
         printer.finish()
+        worker.close_reader()
     connections.put_worker(port, worker)
     return outcome

@@ -18,10 +18,8 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.shipping import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Unusable
-from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.running import lone
 from distribute_challenge.client.running.tasks import Task
-from distribute_challenge.errors import WorkerLost
 from distribute_challenge.values.classes import apart
 
 log = logging.getLogger(__name__)
@@ -35,7 +33,8 @@ def run(
     connections: Connections, name: str, parcel: Parcel, options: Options, lease: lone.Lease | None = None
 ) -> Outcome:
     """The outcome of a call: on a worker that is free, else here."""
-    outcome = lone.run(connections, name, parcel, options, _if_free, lease)
+    # What has just ended a worker is not run here; but nobody waits for ever.
+    outcome = lone.run(connections, name, parcel, options, wait_s=0, wait_again_s=REPLACED_S, lease=lease)
     return _run_here(parcel) if outcome is None else outcome
 
 
@@ -68,18 +67,12 @@ def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] |
     threading.Thread(target=run_there, name=f"nested {task.name}", daemon=True).start()
 
 
-def _if_free(server: ServerConnection, loss: WorkerLost | None) -> int:
-    """A worker that is free now; in place of one that was lost, also one that is free soon."""
-    # What has just ended a worker is not run here; but nobody waits for ever.
-    return server.find(0 if loss is None else REPLACED_S)
-
-
 def _free_lease(connections: Connections) -> lone.Lease | None:
     """A worker that is free now; None if there is none."""
     while True:
         lease = lone.Lease(connections)
         try:
-            if lease.take(_if_free):
+            if lease.take(0):
                 return lease
         except Unusable as reason:
             log.info("%s", reason)

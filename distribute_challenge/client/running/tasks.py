@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
@@ -19,51 +18,11 @@ _PLAIN = Options()
 T = TypeVar("T")
 
 
-class _Condition:
-    """A `threading.Condition` for a future that mostly nobody waits for, made of as little as can be.
-
-    A `Condition` is nine objects, of which each future has one. Of many futures that is most of what Python's
-    collector of garbage has to look at: it took a third of all the time that a client spends on short tasks.
-    """
-
-    __slots__ = ("_lock", "_waited_for")
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._waited_for: threading.Condition | None = None
-
-    def __enter__(self) -> bool:
-        return self._lock.__enter__()
-
-    def __exit__(self, *exception: Any) -> None:
-        self._lock.release()
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As that of a lock."""
-        return self._lock.acquire(blocking, timeout)
-
-    def release(self) -> None:
-        """As that of a lock."""
-        self._lock.release()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for `notify_all`, with the lock held; False if it did not come in `timeout` seconds."""
-        if self._waited_for is None:
-            self._waited_for = threading.Condition(self._lock)
-        return self._waited_for.wait(timeout)
-
-    def notify_all(self) -> None:
-        """Wake all who wait, with the lock held."""
-        if self._waited_for is not None:
-            self._waited_for.notify_all()
-
-
 class TaskFuture(Future[T]):
     """A future of `concurrent.futures` whose function can be stopped also while it runs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._condition: Any = _Condition()
         self.task: Task | None = None  # until it has ended
 
     def kill(self) -> bool:

@@ -25,6 +25,7 @@ from rpyc.utils.server import ThreadedServer
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from distribute_challenge.address import Address
+from distribute_challenge.client.parcels.parcel import Destination
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.connections import Connections
 from tests.running import RunningServer
@@ -115,7 +116,7 @@ def measure(calls: int, address: Address, raw: Any, echo: Any) -> dict[str, floa
 
     for number in range(calls):
         last = clock()
-        parcel = shipment.parcel((number,), {}, python=python)
+        parcel = shipment.parcel((number,), {}, Destination(python=python))
         step("pickle the arguments; the function is as it was")
         server, _ = connections.take_server()
         port = server.acquire()
@@ -126,7 +127,7 @@ def measure(calls: int, address: Address, raw: Any, echo: Any) -> dict[str, floa
         while not answer.is_here:
             worker.link.serve_for_a_tick()
         step("the worker wakes, runs it and answers; we wake")
-        worker.outcome(parcel, answer).load()
+        worker.outcome(shipment.name, parcel, answer).load()
         connections.put_worker(port, worker)
         step("unpickle the result")
         server.free(port, finished=1, failed=0)

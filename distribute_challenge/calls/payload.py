@@ -23,7 +23,7 @@ import importlib.machinery
 import io
 import pickle
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 from distribute_challenge.calls.buffers import Collector
@@ -43,6 +43,7 @@ MAX_BYTES = (1 << 30) - (1 << 10)
 # Types whose values need no cloudpickle, which takes ten times as long.
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
+MakePickler = Callable[[io.BytesIO, Collector | None], Any]
 Piece = tuple[int, bytes]  # of output: 1 for standard output or 2 for standard error, and what was written
 
 
@@ -108,16 +109,7 @@ def is_this_package(name: str) -> bool:
     return name.partition(".")[0] == __name__.partition(".")[0]
 
 
-class Result(NamedTuple):
-    """Kind and content of an outcome, the large buffers of it, and how many seconds the functions took."""
-
-    kind: bytes
-    content: bytes
-    seconds: float = 0.0
-    buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
-
-
-class Results(NamedTuple):
+class ChunkResults(NamedTuple):
     """What became of a chunk: the value of each item, and the exceptions, by number, of those that raised."""
 
     values: list[Any]
@@ -129,14 +121,21 @@ class Outcome(NamedTuple):
 
     kind: bytes
     content: bytes
-    seconds: float  # that the functions took
-    offset: int  # of the output's first byte among all the call has printed
-    output: tuple[Piece, ...]
-    buffers: Sequence[Buffer] = ()  # which the value may make its own
+    seconds: float = 0.0  # that the functions took
+    offset: int = 0  # of the output's first byte among all the call has printed
+    output: tuple[Piece, ...] = ()
+    buffers: Sequence[pickle.PickleBuffer | Buffer] = ()  # which the value may make its own
+
+    def pack(self, buffers: Iterable[Buffer]) -> bytes:
+        """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
+        printed = pickle.dumps((self.offset, self.output), PROTOCOL) if self.output else b""
+        parts = [printed, self.content, *buffers]
+        check_size(sum(map(len, parts)))
+        return b"".join((_OUTCOME.pack(self.kind, self.seconds, len(printed), len(self.content)), *parts))
 
     @classmethod
     def unpack(cls, data: bytes) -> Outcome:
-        """What `pack_outcome` made. Raises ValueError for anything else.
+        """What `pack` made. Raises ValueError for anything else.
 
         Large buffers are opened by that: whoever holds a file with them may close it afterwards.
         """
@@ -170,13 +169,13 @@ class Outcome(NamedTuple):
             return pickle.loads(self.content, buffers=self.buffers)
         raise load_failure(self.content)
 
-    def load_each(self) -> Results:
+    def load_each(self) -> ChunkResults:
         """For a chunk: what became of each item."""
         if self.kind == VALUES:
-            return Results(pickle.loads(self.content, buffers=self.buffers), {})
+            return ChunkResults(pickle.loads(self.content, buffers=self.buffers), {})
         if self.kind == FAILURE:  # Nothing of it ran.
             raise load_failure(self.content)
-        results = Results([], {})
+        results = ChunkResults([], {})
         for number, (kind, content) in enumerate(pickle.loads(self.content)):
             if kind == VALUE:
                 results.values.append(pickle.loads(content))
@@ -219,33 +218,28 @@ def check_size(count: int) -> None:
         )
 
 
-def dump(value: Any, pickler: Callable[[io.BytesIO, Collector | None], Any]) -> bytes:
-    """Pickle `value`: with what `pickler` makes, unless it is plain."""
-    if type(value) in PLAIN_TYPES:
-        return pickle.dumps(value, PROTOCOL)
+def dump(value: Any, kinds: Set[type], pickler: MakePickler, large: Collector | None = None) -> bytes:
+    """Pickle `value`, in which there are these types: with what `pickler` makes, unless all are plain.
+
+    Large buffers go to `large`.
+    """
+    if PLAIN_TYPES.issuperset(kinds):
+        return pickle.dumps(value, PROTOCOL, buffer_callback=large)
     file = io.BytesIO()
-    pickler(file, None).dump(value)
+    pickler(file, large).dump(value)
     return file.getvalue()
-
-
-def pack_outcome(result: Result, offset: int, output: tuple[Piece, ...], buffers: Iterable[Buffer]) -> bytes:
-    """An outcome as bytes, with those of its buffers. Raises OverflowError if they are too many."""
-    printed = pickle.dumps((offset, output), PROTOCOL) if output else b""
-    parts = [printed, result.content, *buffers]
-    check_size(sum(map(len, parts)))
-    return b"".join((_OUTCOME.pack(result.kind, result.seconds, len(printed), len(result.content)), *parts))
 
 
 def dump_failure(
     exception: BaseException,
     traceback: str,
-    pickler: Callable[[io.BytesIO, Collector | None], Any],
+    pickler: MakePickler,
     call: str | None = None,
 ) -> bytes:
     """The content for a function that raised. Never raises, whatever the exception's methods do."""
     pickled, reason = None, ""
     try:
-        pickled = dump(exception, pickler)
+        pickled = dump(exception, {type(exception)}, pickler)
         check_size(2 * len(pickled))
         pickle.loads(pickled)  # It may pickle, and not come back.
     except BaseException as problem:

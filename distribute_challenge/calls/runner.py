@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
-import reprlib
 import sys
 import threading
 import time
-import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from distribute_challenge.calls import payload
-from distribute_challenge.calls.buffers import BytesWrapper, Collector
-from distribute_challenge.calls.payload import CHUNK, FAILURE, INITIALIZER, MIXED, VALUE, VALUES, Call, Result
+from distribute_challenge.calls.payload import CHUNK, FAILURE, INITIALIZER, MIXED, Call, Outcome
 from distribute_challenge.calls.regions import Buffer
+from distribute_challenge.calls.replies import (
+    call_text,
+    dump_value,
+    dump_values,
+    failure,
+    plain_value,
+    reply_pickler,
+)
 from distribute_challenge.calls.reuse import Kept, Loaded
 from distribute_challenge.values import PROTOCOL
-from distribute_challenge.values.code import explained
-from distribute_challenge.values.functions import SCRIPT, shown_texts
+from distribute_challenge.values.functions import SCRIPT
 
-MAX_REPR = 80
 MAX_SCOPES = 1000  # Executors whose initializer a process remembers.
 
 
@@ -39,7 +41,7 @@ class Runner:
         self._chunks: list[Iterator[Any]] = []  # those that run: what has not begun of each
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
-    def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Result:
+    def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Outcome:
         """What becomes of a call."""
         name = "the function"
         began = loaded = None
@@ -47,7 +49,7 @@ class Runner:
         threads = threading.active_count()
         try:
             if call.flags & INITIALIZER and call.scope in self._scopes:
-                return Result(VALUE, payload.dump(None, reply_pickler))
+                return dump_value(name, None)
             loaded = self._kept.load((source, call.function), call.arguments, buffers)
             function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
@@ -67,7 +69,7 @@ class Runner:
                 value = None
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
-            return Result(FAILURE, failure(error), seconds)
+            return Outcome(FAILURE, failure(error), seconds)
         finally:
             if not self._is_in_place:
                 sys.modules["__main__"] = main
@@ -80,7 +82,7 @@ class Runner:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
         return (source, call.function) in self._kept
 
-    def _run_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Result:
+    def _run_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Outcome:
         began = time.perf_counter()
         values: list[Any] = [None] * len(columns[0])
         failures: dict[int, bytes] = {}
@@ -90,14 +92,11 @@ class Runner:
                 try:
                     values[number] = plain_value(value)
                 except BaseException as error:
-                    failures[number] = failure(error, _call_in(name, columns, number))
+                    failures[number] = failure(error, call_text(name, [column[number] for column in columns]))
         seconds = time.perf_counter() - began
         if not failures:
             try:
-                large = Collector()
-                content = _dump_values(values, large)
-                payload.check_size(len(content))
-                return Result(VALUES, content, seconds, large.buffers)
+                return dump_values(values, seconds)
             except BaseException as problem:
                 del problem  # One of them does not travel back: then each goes for itself.
         outcomes = [
@@ -109,8 +108,8 @@ class Runner:
             text = (
                 f"the results of a chunk are {len(content)} bytes, more than travel at once: set chunksize=1"
             )
-            return Result(FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler), seconds)
-        return Result(MIXED, content, seconds)
+            return Outcome(FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler), seconds)
+        return Outcome(MIXED, content, seconds)
 
     def _call_each(
         self,
@@ -135,7 +134,10 @@ class Runner:
                         values[number] = function(*item)
                 is_done = True
             except BaseException as error:
-                failures[number], values[number] = failure(error, _call_in(name, columns, number)), None
+                failures[number], values[number] = (
+                    failure(error, call_text(name, [column[number] for column in columns])),
+                    None,
+                )
         self._chunks.remove(rest)
 
     def _leave_to_parent(self) -> None:
@@ -176,108 +178,6 @@ def _content_of(name: str, value: Any) -> bytes:
     if name == "__builtins__":
         return b""
     try:
-        return payload.dump(value, reply_pickler)
+        return payload.dump(value, {type(value)}, reply_pickler)
     except Exception:  # What cannot be pickled has not come with the call: the initializer has put it there.
         return b"?"
-
-
-def _dump_values(values: list[Any], large: Collector) -> bytes:
-    kinds = set(map(type, values))
-    if bytes in kinds:
-        values = list(map(BytesWrapper(), values))
-    if payload.PLAIN_TYPES.issuperset(kinds):
-        return pickle.dumps(values, PROTOCOL, buffer_callback=large)
-    file = io.BytesIO()
-    reply_pickler(file, large).dump(values)
-    return file.getvalue()
-
-
-def plain_value(value: Any) -> Any:
-    """What a function gives to its caller: of a coroutine its result, of a generator its items, as a list."""
-    if type(value) in payload.PLAIN_TYPES:
-        return value
-    if isinstance(value, types.CoroutineType):
-        import asyncio  # Late: most workers never need its 10 MB.
-
-        return plain_value(asyncio.run(value))
-    if isinstance(value, types.GeneratorType):
-        return list(value)
-    if isinstance(value, types.AsyncGeneratorType):
-        import asyncio
-
-        return asyncio.run(_all_of(value))
-    return value
-
-
-async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:
-    return [item async for item in items]
-
-
-def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = True) -> Result:
-    """What a function returned, which may turn out not to travel; with its large buffers `aside`, or not."""
-    large = Collector() if aside else None
-    try:
-        if type(value) is bytes and large is not None:
-            content = pickle.dumps(BytesWrapper()(value), PROTOCOL, buffer_callback=large)
-        elif type(value) in payload.PLAIN_TYPES:
-            content = pickle.dumps(value, PROTOCOL)
-        else:
-            file = io.BytesIO()
-            reply_pickler(file, large).dump(value)
-            content = file.getvalue()
-        payload.check_size(len(content))
-    except BaseException as problem:
-        reason = payload.describe(problem)
-        text = f"{name} returned a {type(value).__name__} that does not travel back ({reason})"
-        content = payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler)
-        return Result(FAILURE, content, seconds)
-    return Result(VALUE, content, seconds, large.buffers if large is not None else ())
-
-
-def failure(error: BaseException, call: str | None = None) -> bytes:
-    """The content for what a function raised, in the call of a chunk that this text tells."""
-    if isinstance(error, AttributeError):
-        explained(error)
-    return payload.dump_failure(error, remote_traceback(error), reply_pickler, call)
-
-
-def _call_in(name: str, columns: list[list[Any]], number: int) -> str:
-    return call_text(name, [column[number] for column in columns])
-
-
-def call_text(name: str, arguments: Iterable[Any]) -> str:
-    """A call in short, for messages.
-
-    >>> call_text("f", [1, "two"])
-    "f(1, 'two')"
-    """
-    return f"{name}({', '.join(map(_short, arguments))})"
-
-
-def _short(value: Any) -> str:
-    try:
-        text = reprlib.repr(value)
-    except BaseException as error:
-        return f"<a {type(value).__name__} whose repr raises {type(error).__name__}>"
-    return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}..."
-
-
-def reply_pickler(file: io.BytesIO, large: Collector | None) -> Any:
-    """A pickler for what goes back to a caller, with large buffers aside if there is a collector for them."""
-    from distribute_challenge.values.pickling import ReplyPickler  # Late: plain results never need its 10 MB.
-
-    return ReplyPickler(file, large)
-
-
-def remote_traceback(error: BaseException) -> str:
-    """The traceback of a user's function, without the frames of the worker around it."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
-        "distribute_challenge."
-    ):
-        frame = frame.tb_next
-    try:
-        with shown_texts():
-            return "".join(traceback.format_exception(type(error), error, frame))
-    except BaseException as problem:  # An exception may have a __str__, or attributes, that raise.
-        return f"<the traceback cannot be shown: {problem!r}>"

@@ -5,20 +5,19 @@ from __future__ import annotations
 import operator
 import os
 import threading
-import types
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import Address, chosen
-from distribute_challenge.calls.payload import INITIALIZER, NO_SCOPE
+from distribute_challenge.calls.payload import INITIALIZER, NO_SCOPE, PRINTS
 from distribute_challenge.client import local
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.pace import Pace
-from distribute_challenge.client.parcels.shipping import Parcel, Shipment, Written
-from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written
+from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
+from distribute_challenge.client.peers.connections import Connections, Facts
 from distribute_challenge.client.running import lone, nesting
 from distribute_challenge.client.running.driver import Driver
 from distribute_challenge.client.running.mapping import Mapping
@@ -28,27 +27,6 @@ from distribute_challenge.tls import Tls
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-# Of functions that hold on to nothing but constants: the latest that were sent for the first time.
-_shipments: OrderedDict[Callable[..., Any], tuple[types.CodeType | None, Shipment]] = OrderedDict()
-_MAX_SHIPMENTS = 64
-
-
-def shipment_of(function: Callable[..., Any]) -> Shipment:
-    """How a function travels."""
-    if type(function) not in (types.FunctionType, types.BuiltinFunctionType, type):
-        own = getattr(function, "shipment", None)  # One decorated with ours has its own.
-        return own if isinstance(own, Shipment) else Shipment(function)
-    now = getattr(function, "__code__", None)
-    code, shipment = _shipments.get(function) or (None, None)
-    if shipment is None or code is not now:
-        shipment = Shipment(function)
-        if shipment.is_constant():
-            _shipments[function] = now, shipment
-            if len(_shipments) > _MAX_SHIPMENTS:
-                _shipments.popitem(last=False)
-    return shipment
 
 
 class PoolExecutor(Executor):
@@ -202,7 +180,8 @@ class PoolExecutor(Executor):
     ) -> Any:
         """Run a call, in this thread, and return its value."""
         connections = self._connections
-        parcel = self._parcel(connections, shipment, args, kwargs, options)
+        to = self._destination(connections, options)
+        parcel = shipment.parcel(args, kwargs, to, PRINTS * options.prints)
         run = nesting.run if connections.are_inside else lone.run
         outcome = run(connections, shipment.name, parcel, options)
         assert outcome is not None  # Who waits in line gets a worker, and who does not runs it in place.
@@ -214,7 +193,8 @@ class PoolExecutor(Executor):
         """Have a call run; its future."""
         self._check_open()
         try:
-            parcel = self._parcel(self._connections, shipment, args, kwargs, options)
+            to = self._destination(self._connections, options)
+            parcel = shipment.parcel(args, kwargs, to, PRINTS * options.prints)
         except PoolError as error:
             failed: TaskFuture[Any] = TaskFuture()
             failed.set_exception(error)
@@ -248,24 +228,17 @@ class PoolExecutor(Executor):
         self._lock = threading.Lock()  # A thread that is not here may have held the other one.
         self._known_connections = self._driver = None
 
-    def workers(self) -> int:
-        """How many workers may be used at once. Raises ServerUnavailable."""
-        workers = self._connections.facts().workers
-        return min(workers, self._max_workers or workers)
-
-    def max_chunk(self) -> int | None:
-        """How many functions may go to a worker at once. Raises ServerUnavailable."""
-        return self._connections.facts().max_tasks
-
-    @property
-    def python(self) -> str:
-        """The workers' Python version, as `3.12`. Raises ServerUnavailable."""
-        return self._connections.facts().python
+    def facts(self, options: Options) -> Facts:
+        """The pool, with as many workers as may be used. Raises ServerUnavailable."""
+        facts = self._connections.facts(options.wait_s)
+        if self._max_workers is None or self._max_workers >= facts.workers:
+            return facts
+        return facts._replace(workers=self._max_workers)
 
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""
         connections = self._connections
-        facts = connections.facts()
+        facts = self.facts(task.options)
         prepare = None if self._initializer is None else self._make_preparation
         if connections.are_inside:
             self._check_open()
@@ -277,48 +250,27 @@ class PoolExecutor(Executor):
                 self._driver = Driver(connections, prepare)
                 self._drivers[:] = [self._driver]
             driver = self._driver
-            driver.add(task, min(facts.workers, self._max_workers or facts.workers), facts.max_tasks)
+            driver.add(task, facts.workers, facts.max_tasks)
 
     def parcel_chunk(
-        self, shipment: Shipment, function: Written, columns: list[list[Any]], prints: bool
+        self, shipment: Shipment, function: Written, columns: list[list[Any]], options: Options
     ) -> Parcel:
-        """Calls of the function, given a list of values for each parameter."""
-        return shipment.chunk(
-            function,
-            columns,
-            prints=prints,
-            scope=self._scope,
-            python=self.python,
-            may_share=self._connections.may_share,
-        )
+        """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
+        to = self._destination(self._connections, options)
+        return shipment.chunk(function, columns, to, PRINTS * options.prints)
 
     def _check_open(self) -> None:
         if self._is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _parcel(
-        self,
-        connections: Connections,
-        shipment: Shipment,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Options,
-        flags: int = 0,
-    ) -> Parcel:
-        return shipment.parcel(
-            args,
-            kwargs,
-            prints=options.prints,
-            flags=flags,
-            scope=self._scope,
-            python=connections.facts(options.wait_s).python,
-            may_share=connections.may_share,
-        )
+    def _destination(self, connections: Connections, options: Options) -> Destination:
+        return Destination(self._scope, connections.facts(options.wait_s).python, connections.may_share)
 
     def _make_preparation(self) -> Task:
         assert self._initializer is not None
         shipment, args = self._initializer
-        parcel = self._parcel(self._connections, shipment, args, {}, self._options, INITIALIZER)
+        to = self._destination(self._connections, self._options)
+        parcel = shipment.parcel(args, {}, to, INITIALIZER | PRINTS * self._options.prints)
         return Task(shipment.name, parcel, Pace())
 
 

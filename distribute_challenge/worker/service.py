@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import rpyc
@@ -18,9 +19,10 @@ from rpyc.core import brine
 from distribute_challenge.calls import payload, regions
 from distribute_challenge.calls.buffers import Parts, Probe, tell_secret
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
-from distribute_challenge.calls.payload import NO_SCOPE, PRINTS, SHARES, Call, Piece, Result
+from distribute_challenge.calls.payload import FAILURE, NO_SCOPE, PRINTS, SHARES, Call, Outcome, Piece
 from distribute_challenge.calls.regions import Buffer, Region
-from distribute_challenge.calls.runner import Runner, failure
+from distribute_challenge.calls.replies import failure
+from distribute_challenge.calls.runner import Runner
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ProgramModules
 from distribute_challenge.worker.output import Streams
@@ -55,26 +57,31 @@ class Worker:
         try:
             buffers = unpack_buffers(section)
         except ValueError as error:  # There are no descriptors left, say.
-            return payload.pack_outcome(Result(payload.FAILURE, failure(error)), 0, (), ()), None
-        printed: tuple[int, tuple[Piece, ...]] = (0, ())
+            return Outcome(FAILURE, failure(error)).pack(()), None
         if call.flags & PRINTS:
             self.streams.begin(call.id)
             try:
-                result = self._run(source, call, buffers)
+                outcome = self._run(source, call, buffers)
             finally:
-                printed = self.streams.end()
+                offset, output = self.streams.end()
+            if output:
+                outcome = outcome._replace(offset=offset, output=output)
         else:
-            result = self._run(source, call, buffers)
+            outcome = self._run(source, call, buffers)
         is_large = len(data) > LARGE_BYTES or bool(buffers)
         # A function and its global names hold on to each other: if they are large, they shall go at once.
         self._has_to_collect = is_large and not self._runner.keeps(source, call)
+        if not outcome.buffers:
+            return self._pack(outcome, ()), None
         can_share = bool(call.flags & SHARES)
-        large = Parts(result.buffers, may_share=can_share) if result.buffers else None
+        large = Parts(outcome.buffers, may_share=can_share)
+        return self._pack(outcome, large.pack(can_share=can_share)), large.region
+
+    def _pack(self, outcome: Outcome, buffers: Iterable[Buffer]) -> bytes:
         try:
-            packed = () if large is None else large.pack(can_share=can_share)
-            return payload.pack_outcome(result, *printed, packed), None if large is None else large.region
+            return outcome.pack(buffers)
         except OverflowError as error:  # All together are more than travel at once.
-            return payload.pack_outcome(Result(payload.FAILURE, failure(error)), *printed, ()), None
+            return outcome._replace(kind=FAILURE, content=failure(error)).pack(())
 
     def run_text(self, source: str) -> Any:
         """Run what a plain client sent, which has no modules of its own."""
@@ -87,11 +94,11 @@ class Worker:
             self._has_to_collect = False
             gc.collect()
 
-    def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Result:
+    def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Outcome:
         try:
             self.modules.use(call.modules, call.scope)
         except BaseException as error:
-            return Result(payload.FAILURE, failure(error))
+            return Outcome(FAILURE, failure(error))
         return self._runner.run(source, call, buffers)
 
 

@@ -20,7 +20,7 @@ import pytest
 import rpyc
 
 from distribute_challenge import PoolError, PoolExecutor, TaskTimeout, compute_this
-from distribute_challenge.client.parcels.shipping import Parcel
+from distribute_challenge.client.parcels.parcel import Parcel
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
 
 

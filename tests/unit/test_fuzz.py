@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distribute_challenge.calls.buffers import Buffer, unpack
-from distribute_challenge.calls.payload import Call, Outcome, Result, pack_outcome
+from distribute_challenge.calls.payload import Call, Outcome
 from distribute_challenge.wire.frames import FrameChannel, FrameReader
 from distribute_challenge.wire.stream import SocketStream
 
@@ -146,7 +146,7 @@ def test_a_call_comes_back_as_it_was(call: Call):
 def test_an_outcome_comes_back_as_it_was(
     kind: bytes, content: bytes, offset: int, output: list[tuple[int, bytes]]
 ):
-    outcome = Outcome.unpack(pack_outcome(Result(kind, content, 1.5), offset, tuple(output), ()))
+    outcome = Outcome.unpack(Outcome(kind, content, 1.5, offset, tuple(output)).pack(()))
     assert outcome == Outcome(kind, content, 1.5, offset if output else 0, tuple(output))
 
 

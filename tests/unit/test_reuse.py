@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import types
 from collections.abc import Callable
@@ -12,11 +13,11 @@ import pytest
 
 from distribute_challenge import compute_this
 from distribute_challenge.calls.constant import Snapshot, snapshot
-from distribute_challenge.calls.payload import NO_SCOPE, Outcome
+from distribute_challenge.calls.payload import PRINTS, Outcome
 from distribute_challenge.calls.reuse import Kept
 from distribute_challenge.calls.runner import Runner
-from distribute_challenge.client.parcels.shipping import Shipment, Written
-from distribute_challenge.client.pool import _shipments, shipment_of
+from distribute_challenge.client.parcels.parcel import ANYWHERE, Written
+from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
 
 SCRIPT = """
 import collections, functools, json, math, types, xml
@@ -136,7 +137,7 @@ def names(tmp_path: Path) -> dict[str, Any]:
 
 def run(runner: Runner, shipment: Shipment, *args: Any) -> Any:
     parcel = shipment.parcel(args, {})
-    kind, content, seconds, _ = runner.run(parcel.source, parcel.call())
+    kind, content, seconds, *_ = runner.run(parcel.source, parcel.call())
     return Outcome(kind, content, seconds, 0, ()).load()
 
 
@@ -242,7 +243,7 @@ def test_a_global_that_cannot_be_looked_at_is_no_obstacle(names: dict[str, Any])
 def test_the_same_large_bytes_travel_once_in_a_chunk(names: dict[str, Any]):
     blob = bytes(1 << 20)
     parcel = Shipment(names["uses_a_helper"]).chunk(
-        Written(b""), [[blob] * 20, list(range(20))], prints=True, scope=NO_SCOPE, python=None
+        Written(b""), [[blob] * 20, list(range(20))], ANYWHERE, PRINTS
     )
     assert parcel.size < 2 << 20
 
@@ -318,8 +319,9 @@ def test_only_functions_that_hold_nothing_are_remembered(names: dict[str, Any]):
         return large
 
     assert shipment_of(closure) is not shipment_of(closure)
-    assert closure not in _shipments
-    assert names["appends"] not in _shipments
+    assert shipment_of(names["appends"]) is not shipment_of(names["appends"])
+    assert shipment_of(operator.index) is shipment_of(operator.index)
+    assert shipment_of([].append) is not shipment_of([].append)
     assert shipment_of(names["uses_a_helper"]) is shipment_of(names["uses_a_helper"])
 
 

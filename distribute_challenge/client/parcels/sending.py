@@ -40,9 +40,10 @@ class Sender(ValuePickler):
         called: types.CodeType | None = None,
         python: str | None = None,
         large: Collector | None = None,
+        modules: set[str] | None = None,
     ) -> None:
         super().__init__(file, large)
-        self.modules: set[str] = set()
+        self.modules = set() if modules is None else modules
         self._called = called
         self._python = python or _HERE
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from distribute_challenge.calls import payload, program
+from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import BytesWrapper, Collector, Parts
 from distribute_challenge.calls.constant import Snapshot, snapshot
 from distribute_challenge.calls.payload import (
     CHUNK,
-    INITIALIZER,
-    NO_SCOPE,
     PRINTS,
-    SHARES,
-    Call,
 )
-from distribute_challenge.calls.regions import Buffer
-from distribute_challenge.client.parcels.modules import Modules, is_users, modules_for
+from distribute_challenge.client.parcels.modules import is_users, modules_for
 from distribute_challenge.client.parcels.pace import pace_of
+from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Parcel, Written
 from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender
 from distribute_challenge.client.parcels.text import find_text
 from distribute_challenge.errors import TaskNotSendable
@@ -31,96 +28,8 @@ from distribute_challenge.values.functions import annotations_of, functions_in, 
 from distribute_challenge.values.names import name_of
 
 _LARGE_BYTES = 1 << 20  # What is smaller need not be looked at closely.
-_LAST_ID = (1 << 64) - 1
 BY_VALUE = "# No text: this function is in no file, or the file has changed. It is sent by value.\n"
 BY_NAME = "# {0.module}.{0.path}: workers import it by its name.\n"
-
-
-# Unique among processes, without asking the system each time.
-_ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
-
-
-def _renew_ids() -> None:
-    global _ids
-    _ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
-
-
-os.register_at_fork(after_in_child=_renew_ids)
-
-
-def _new_id() -> bytes:
-    return (next(_ids) & _LAST_ID).to_bytes(8, "big")
-
-
-class Written(NamedTuple):
-    """What was pickled, the user's own modules that it needs, and the large buffers that travel beside it."""
-
-    data: bytes
-    modules: frozenset[str] = frozenset()
-    buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
-
-
-class Parcel:
-    """One call, ready to go.
-
-    `modules` are those of the user's own that it needs, `large` the buffers that travel beside it. It holds
-    the call's parts itself, since many wait at once, and each object less is one that Python's collector of
-    garbage need not look at.
-    """
-
-    __slots__ = ("arguments", "flags", "function", "id", "large", "modules", "scope", "size", "source")
-
-    def __init__(
-        self,
-        source: str,
-        flags: int,
-        scope: bytes,
-        function: Written,
-        arguments: Written,
-        modules: Modules,
-        large: Parts | None = None,
-    ) -> None:
-        self.source = source
-        self.flags = flags
-        self.id = _new_id()  # by which its output can be asked for
-        # Whose modules it uses: those of its executor, if that has an initializer, or of its program.
-        self.scope = program.current.id if scope == NO_SCOPE else scope
-        self.function = function.data
-        self.arguments = arguments.data
-        self.modules = modules
-        self.large = large
-        self.size = len(source) + len(function.data) + len(arguments.data)  # about, in bytes
-        if large is not None:
-            self.size += large.size
-
-    @property
-    def prints(self) -> bool:
-        """Whether its output is wanted."""
-        return bool(self.flags & PRINTS)
-
-    @property
-    def is_chunk(self) -> bool:
-        """Whether it runs the function for each item of a list."""
-        return bool(self.flags & CHUNK)
-
-    @property
-    def is_initializer(self) -> bool:
-        """Whether it runs the initializer of an executor."""
-        return bool(self.flags & INITIALIZER)
-
-    def call(self) -> Call:
-        """The call itself, for a process that has its modules."""
-        return Call(self.flags, self.id, self.scope, b"", self.function, self.arguments)
-
-    def pack(self, sent: dict[bytes, set[str]], *, can_share: bool) -> bytes:
-        """As bytes, for a connection on which the modules in `sent` have gone: digests, for each scope.
-
-        `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
-        """
-        buffers = () if self.large is None else self.large.pack(can_share=can_share)
-        modules = self.modules.pack(sent.setdefault(self.scope, set()))
-        flags = self.flags | SHARES * can_share
-        return Call(flags, self.id, self.scope, modules, self.function, self.arguments).pack(buffers)
 
 
 class Shipment:
@@ -151,49 +60,20 @@ class Shipment:
         return snapshot(self.function) is not None
 
     def parcel(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        prints: bool = True,
-        flags: int = 0,
-        scope: bytes = NO_SCOPE,
-        python: str | None = None,
-        may_share: bool = True,
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], to: Destination = ANYWHERE, flags: int = PRINTS
     ) -> Parcel:
         """One call, with the values that the function uses as they are now.
 
-        `python` is the version of the workers, as `3.12`; `may_share` says whether they may be on this
-        machine. Raises TaskNotSendable, which names what cannot be pickled.
+        Raises TaskNotSendable, which names what cannot be pickled.
         """
-        function = self.dump_function(python)
-        arguments = self.dump_arguments((args, kwargs), python)
-        return self.pack(function, arguments, prints=prints, flags=flags, scope=scope, may_share=may_share)
+        function = self.dump_function(to.python)
+        return self._pack(function, self.dump_arguments((args, kwargs), to.python), to, flags)
 
-    def chunk(
-        self,
-        function: Written,
-        columns: list[list[Any]],
-        *,
-        prints: bool,
-        scope: bytes,
-        python: str | None,
-        may_share: bool = True,
-    ) -> Parcel:
+    def chunk(self, function: Written, columns: list[list[Any]], to: Destination, flags: int) -> Parcel:
         """Several calls, given what `dump_function` returned, and for each parameter a list of its values."""
-        arguments = self.dump_arguments(columns, python)
-        return self.pack(function, arguments, prints=prints, flags=CHUNK, scope=scope, may_share=may_share)
+        return self._pack(function, self.dump_arguments(columns, to.python), to, flags | CHUNK)
 
-    def pack(
-        self,
-        function: Written,
-        arguments: Written,
-        *,
-        prints: bool,
-        flags: int,
-        scope: bytes,
-        may_share: bool,
-    ) -> Parcel:
+    def _pack(self, function: Written, arguments: Written, to: Destination, flags: int) -> Parcel:
         """The parts of a call together."""
         needed = function.modules | arguments.modules if arguments.modules else function.modules
         try:
@@ -204,8 +84,8 @@ class Shipment:
             ) from error
         large = None
         if function.buffers or arguments.buffers:
-            large = Parts([*function.buffers, *arguments.buffers], may_share=may_share)
-        parcel = Parcel(self.source, flags | PRINTS * prints, scope, function, arguments, modules, large)
+            large = Parts([*function.buffers, *arguments.buffers], may_share=to.may_share)
+        parcel = Parcel(self.source, flags, to.scope, function, arguments, modules, large)
         if modules.size or parcel.size > _LARGE_BYTES:
             self._check_size(parcel)
         return parcel
@@ -223,34 +103,32 @@ class Shipment:
             if for_python == python and before.still_holds():
                 return written
         now = snapshot(self.function)
-        written = self._dump(self.function, python, self._parts_of_function)
+        written = self._dump(self.function, {type(self.function)}, python, self._parts_of_function)
         self._written = None if now is None else (now, python, written)
         return written
 
     def dump_arguments(self, arguments: Any, python: str | None) -> Written:
         """Arguments of a call, as (args, kwargs), or those of several, as a list for each parameter."""
         kinds = _kinds_in(arguments)
-        if bytes not in kinds:
-            if payload.PLAIN_TYPES.issuperset(kinds):
-                return Written(pickle.dumps(arguments, PROTOCOL))
-            return self._dump(arguments, python, lambda: _parts_of_arguments(arguments))
-        wrapped = _with_large_bytes_aside(arguments)
-        if not payload.PLAIN_TYPES.issuperset(kinds):
-            return self._dump(wrapped, python, lambda: _parts_of_arguments(arguments))
-        large = Collector()
-        data = pickle.dumps(wrapped, PROTOCOL, buffer_callback=large)
-        return Written(data, buffers=large.buffers)
+        if bytes not in kinds and payload.PLAIN_TYPES.issuperset(kinds):  # As in most calls.
+            return Written(pickle.dumps(arguments, PROTOCOL))
+        wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
+        return self._dump(wrapped, kinds, python, lambda: _parts_of_arguments(arguments))
 
     def _dump(
-        self, value: Any, python: str | None, parts: Callable[[], Iterable[tuple[str, Any]]]
+        self, value: Any, kinds: set[type], python: str | None, parts: Callable[[], Iterable[tuple[str, Any]]]
     ) -> Written:
-        file, large = io.BytesIO(), Collector()
-        sender = Sender(file, self._code, python, large)
+        large = Collector()
+        modules: set[str] = set()
+
+        def pickler(file: io.BytesIO, large: Collector | None) -> Sender:
+            return Sender(file, self._code, python, large, modules)
+
         try:
-            sender.dump(value)
+            data = payload.dump(value, kinds, pickler, large)
         except Exception as error:
             raise TaskNotSendable(self._explain(parts(), error, python)) from error
-        return Written(file.getvalue(), frozenset(sender.modules), large.buffers)
+        return Written(data, frozenset(modules), large.buffers)
 
     def _parts_of_function(self) -> Iterator[tuple[str, Any]]:
         if not self._functions or name_of(self.function) is not None:
@@ -282,6 +160,27 @@ class Shipment:
                     f"({reason}): make it inside the function instead"
                 )
         return f"{self.name} cannot be sent to a worker: {error}"
+
+
+# Of functions that hold on to nothing but constants: the latest that were sent for the first time.
+_shipments: OrderedDict[Callable[..., Any], tuple[types.CodeType | None, Shipment]] = OrderedDict()
+_MAX_SHIPMENTS = 64
+
+
+def shipment_of(function: Callable[..., Any]) -> Shipment:
+    """How a function travels."""
+    if type(function) not in (types.FunctionType, types.BuiltinFunctionType, type):
+        own = getattr(function, "shipment", None)  # One decorated with ours has its own.
+        return own if isinstance(own, Shipment) else Shipment(function)
+    now = getattr(function, "__code__", None)
+    code, shipment = _shipments.get(function) or (None, None)
+    if shipment is None or code is not now:
+        shipment = Shipment(function)
+        if shipment.is_constant():
+            _shipments[function] = now, shipment
+            if len(_shipments) > _MAX_SHIPMENTS:
+                _shipments.popitem(last=False)
+    return shipment
 
 
 def _kinds_in(arguments: Any) -> set[type]:

@@ -10,7 +10,7 @@ from distribute_challenge.address import Address
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import Probe, Unreadable, tell_secret
 from distribute_challenge.calls.payload import FAILURE, Outcome, Piece, dump_failure
-from distribute_challenge.client.parcels.shipping import Parcel
+from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Busy, Misunderstood
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.errors import PoolError

@@ -15,12 +15,12 @@ import time
 
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.failures import Broken, Killed, lost
+from distribute_challenge.client.peers.failures import Broken
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.client.running.pipeline import Pipeline
-from distribute_challenge.client.running.tasks import Task
-from distribute_challenge.errors import ServerUnavailable, WorkerLost
+from distribute_challenge.client.running.tasks import Task, end_lost
+from distribute_challenge.errors import ServerUnavailable
 from distribute_challenge.wire.link import Answer
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,10 @@ class Lane:
 
     def links(self) -> list[tuple[int, bool]]:
         """The descriptors that it waits for, and whether it also waits to write there."""
-        links = [(self.server.link, self.server.link.has_unsent)]
+        links = [(self.server.link.fileno(), self.server.link.has_unsent)]
         if self.pipeline is not None:
-            links.append((self.pipeline.worker.link, self.pipeline.has_unsent))
-        return [(link.fileno(), has_unsent) for link, has_unsent in links if not link.closed]
+            links.append((self.pipeline.worker.link.fileno(), self.pipeline.has_unsent))
+        return [link for link in links if link[0] >= 0]
 
     @property
     def load(self) -> int:
@@ -208,23 +208,19 @@ class Lane:
     def _take_answers(self, now: float) -> None:
         """Take in the server's answers, if they are here."""
         if self.state is State.WAITING and self._acquiring is not None and self._acquiring.is_here:
-            self._take_port(self._acquiring)
+            try:
+                self.port = self.server.port_in(self._acquiring)
+                self.state = State.CONNECTING
+            except ServerUnavailable as error:
+                self.error = error
+                self.state = State.CLOSED
+                self._put_server()
         elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
             self._take_ending(self._recycling, now)
         elif self._keeping is not None and self._keeping.is_here:
             answer, self._keeping = self._keeping, None
             self._kept_at = now
             self.has_to_yield |= int(answer.value) > 0
-
-    def _take_port(self, answer: Answer) -> None:
-        try:
-            self.port = self.server.port_in(answer)
-        except ServerUnavailable as error:
-            self.error = error
-            self.state = State.CLOSED
-            self._put_server()
-            return
-        self.state = State.CONNECTING
 
     def _serve_worker(self, pipeline: Pipeline, now: float) -> None:
         try:
@@ -247,8 +243,12 @@ class Lane:
         except Broken as broken:
             self._break(broken)
             return
-        is_asked = self._keeping is not None
-        if self.load and not is_asked and self._finished + self._failed and now - self._kept_at > TICK_S:
+        if (
+            self.load
+            and self._keeping is None
+            and self._finished + self._failed
+            and now - self._kept_at > TICK_S
+        ):
             self._ask_to_keep()
 
     def _ask_to_keep(self) -> None:
@@ -285,24 +285,9 @@ class Lane:
         self.has_failed = not lost_tasks
         if not lost_tasks:
             log.info("%s", self._broken.unusable(ending))
-        self._end_lost(lost_tasks, ending)
+        self.returned = end_lost(lost_tasks, self._broken, ending) + self.returned
         self.state = State.CLOSED
         self._put_server()
-
-    def _end_lost(self, tasks: list[Task], ending: Ending) -> None:
-        """What becomes of tasks that the worker had begun."""
-        again = []
-        for number, task in enumerate(tasks):
-            broken = Killed() if task.is_unwanted else self._broken
-            is_one_of_many = number > 0 and not task.is_unwanted
-            error = lost(task.name, ending) if is_one_of_many else broken.error(task.name, ending)
-            if isinstance(error, WorkerLost) and task.retries and not task.is_unwanted:
-                log.info("%s; it is run again", error)
-                task.retries -= 1
-                again.append(task)
-            else:
-                task.fail(error)
-        self.returned = again + self.returned
 
     def _lose_server(self, error: EOFError) -> None:
         self._connections.forget_facts()

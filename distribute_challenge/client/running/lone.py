@@ -13,7 +13,7 @@ import time
 
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.shipping import Parcel
+from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer

@@ -18,10 +18,12 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import RemoteTraceback, Results
+from distribute_challenge.calls.payload import ChunkResults, RemoteTraceback
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.pace import Pace
-from distribute_challenge.client.parcels.shipping import Parcel, Shipment, Written
+from distribute_challenge.client.parcels.parcel import Parcel, Written
+from distribute_challenge.client.parcels.shipping import Shipment
+from distribute_challenge.client.peers.connections import Facts
 from distribute_challenge.client.running.tasks import Task, TaskFuture
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.wire.stream import MEBI
@@ -33,21 +35,14 @@ MAX_GROWTH = 8  # from one chunk to the next
 BUFFER_SIZE = 10_000
 
 
-class Pool(Protocol):
+class TaskExecutor(Protocol):
     """What `map` needs of an executor."""
 
-    @property
-    def python(self) -> str:
-        """The workers' Python version."""
-
-    def workers(self) -> int:
-        """How many workers may be used at once."""
-
-    def max_chunk(self) -> int | None:
-        """How many functions may go to a worker at once."""
+    def facts(self, options: Options) -> Facts:
+        """What there is to know about the pool."""
 
     def parcel_chunk(
-        self, shipment: Shipment, function: Written, columns: list[list[Any]], prints: bool
+        self, shipment: Shipment, function: Written, columns: list[list[Any]], options: Options
     ) -> Parcel:
         """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
 
@@ -60,7 +55,7 @@ class Mapping:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: TaskExecutor,
         shipment: Shipment,
         iterables: tuple[Iterable[Any], ...],
         options: Options,
@@ -99,9 +94,10 @@ class Mapping:
         self._is_exhausted = False
         self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
         self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
-        self._workers = pool.workers()
-        self._max_chunk = pool.max_chunk() or MAX_CHUNK
-        function = shipment.dump_function(pool.python)
+        facts = pool.facts(options)
+        self._workers = facts.workers
+        self._max_chunk = facts.max_tasks or MAX_CHUNK
+        function = shipment.dump_function(facts.python)
         # Each chunk takes it along as it is now.
         self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
         self._fill()
@@ -144,14 +140,14 @@ class Mapping:
         finally:
             self._cancel()
 
-    def _next_results(self) -> tuple[int, Results]:
+    def _next_results(self) -> tuple[int, ChunkResults]:
         """The number of the next chunk's first item, and its results."""
         future = self._next_chunk()
         first, count = self._places.pop(future)
         try:
-            results: Results = future.result()
+            results: ChunkResults = future.result()
         except BaseException as error:  # The whole chunk is lost.
-            return first, Results([None] * count, dict.fromkeys(range(count), error))
+            return first, ChunkResults([None] * count, dict.fromkeys(range(count), error))
         return first, results
 
     def _next_chunk(self) -> Future[Any]:
@@ -204,7 +200,7 @@ class Mapping:
         """Start a chunk: for each parameter, a list of its values."""
         count = len(columns[0])
         try:
-            parcel = self._pool.parcel_chunk(self._shipment, self._function, columns, self._options.prints)
+            parcel = self._pool.parcel_chunk(self._shipment, self._function, columns, self._options)
         except TaskNotSendable as error:
             if count > 1:  # That one fails, the others are sent.
                 for number in range(count):

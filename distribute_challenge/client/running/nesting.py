@@ -15,7 +15,7 @@ from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.calls.runner import Runner
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.shipping import Parcel
+from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Unusable
 from distribute_challenge.client.running import lone
@@ -87,7 +87,7 @@ def _free_lease(connections: Connections) -> lone.Lease | None:
 
 def _run_here(parcel: Parcel) -> Outcome:
     with apart():
-        kind, content, seconds, buffers = _in_place.run(
+        outcome = _in_place.run(
             parcel.source, parcel.call(), () if parcel.large is None else parcel.large.load()
         )
-    return Outcome(kind, content, seconds, 0, (), Parts(buffers, may_share=False).load())
+    return outcome._replace(buffers=Parts(outcome.buffers, may_share=False).load())

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.pace import Pace
-from distribute_challenge.client.parcels.shipping import Parcel
+from distribute_challenge.client.parcels.parcel import Parcel
+from distribute_challenge.client.peers.failures import Broken, Killed, lost
+from distribute_challenge.errors import WorkerLost
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ class Killer(Protocol):
 class Task:
     """One call, or one chunk of them, on its way to a result.
 
-    The result of a chunk's future is a `Results`.
+    The result of a chunk's future is a `ChunkResults`.
     """
 
     __slots__ = (
@@ -114,3 +117,20 @@ def _tell(give: Callable[[Any], None], what: Any) -> None:
         give(what)
     except BaseException:
         log.exception("a callback of a future raised")
+
+
+def end_lost(tasks: list[Task], broken: Broken, ending: Ending) -> list[Task]:
+    """End tasks that a worker had begun which then broke: the first one broke it. Those to be run again."""
+    again = []
+    for number, task in enumerate(tasks):
+        if task.is_unwanted:
+            error = Killed().error(task.name, ending)
+        else:
+            error = broken.error(task.name, ending) if number == 0 else lost(task.name, ending)
+        if isinstance(error, WorkerLost) and task.retries:
+            log.info("%s; it is run again", error)
+            task.retries -= 1
+            again.append(task)
+        else:
+            task.fail(error)
+    return again

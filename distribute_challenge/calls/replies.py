@@ -1,0 +1,109 @@
+"""What functions return and raise -> the content of an outcome."""
+
+from __future__ import annotations
+
+import io
+import reprlib
+import traceback
+import types
+from collections.abc import Iterable
+from typing import Any
+
+from distribute_challenge.calls import payload
+from distribute_challenge.calls.buffers import BytesWrapper, Collector
+from distribute_challenge.calls.payload import FAILURE, VALUE, VALUES, Outcome
+from distribute_challenge.values.code import explained
+from distribute_challenge.values.functions import shown_texts
+
+MAX_REPR = 80
+
+
+def plain_value(value: Any) -> Any:
+    """What a function gives to its caller: of a coroutine its result, of a generator its items, as a list."""
+    if type(value) in payload.PLAIN_TYPES:
+        return value
+    if isinstance(value, types.CoroutineType):
+        import asyncio  # Late: most workers never need its 10 MB.
+
+        return plain_value(asyncio.run(value))
+    if isinstance(value, types.GeneratorType):
+        return list(value)
+    if isinstance(value, types.AsyncGeneratorType):
+        import asyncio
+
+        return asyncio.run(_all_of(value))
+    return value
+
+
+async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:
+    return [item async for item in items]
+
+
+def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = True) -> Outcome:
+    """What a function returned, which may turn out not to travel; with its large buffers `aside`, or not."""
+    large = Collector() if aside else None
+    kind = type(value)
+    try:
+        made = BytesWrapper()(value) if kind is bytes and aside else value
+        content = payload.dump(made, {kind}, reply_pickler, large)
+        payload.check_size(len(content))
+    except BaseException as problem:
+        text = f"{name} returned a {kind.__name__} that does not travel back ({payload.describe(problem)})"
+        content = payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler)
+        return Outcome(FAILURE, content, seconds)
+    return Outcome(VALUE, content, seconds, buffers=() if large is None else large.buffers)
+
+
+def dump_values(values: list[Any], seconds: float) -> Outcome:
+    """What the functions of a chunk returned. Raises whatever pickling does."""
+    large = Collector()
+    kinds = set(map(type, values))
+    made = list(map(BytesWrapper(), values)) if bytes in kinds else values
+    content = payload.dump(made, kinds, reply_pickler, large)
+    payload.check_size(len(content))
+    return Outcome(VALUES, content, seconds, buffers=large.buffers)
+
+
+def failure(error: BaseException, call: str | None = None) -> bytes:
+    """The content for what a function raised, in the call of a chunk that this text tells."""
+    if isinstance(error, AttributeError):
+        explained(error)
+    return payload.dump_failure(error, remote_traceback(error), reply_pickler, call)
+
+
+def call_text(name: str, arguments: Iterable[Any]) -> str:
+    """A call in short, for messages.
+
+    >>> call_text("f", [1, "two"])
+    "f(1, 'two')"
+    """
+    return f"{name}({', '.join(map(_short, arguments))})"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = reprlib.repr(value)
+    except BaseException as error:
+        return f"<a {type(value).__name__} whose repr raises {type(error).__name__}>"
+    return text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}..."
+
+
+def reply_pickler(file: io.BytesIO, large: Collector | None) -> Any:
+    """A pickler for what goes back to a caller, with large buffers aside if there is a collector for them."""
+    from distribute_challenge.values.pickling import ReplyPickler  # Late: plain results never need its 10 MB.
+
+    return ReplyPickler(file, large)
+
+
+def remote_traceback(error: BaseException) -> str:
+    """The traceback of a user's function, without the frames of the worker around it."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
+        "distribute_challenge."
+    ):
+        frame = frame.tb_next
+    try:
+        with shown_texts():
+            return "".join(traceback.format_exception(type(error), error, frame))
+    except BaseException as problem:  # An exception may have a __str__, or attributes, that raise.
+        return f"<the traceback cannot be shown: {problem!r}>"

@@ -1,0 +1,114 @@
+"""One call, ready to go: its parts, and their bytes for each connection."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distribute_challenge.calls import program
+from distribute_challenge.calls.buffers import Parts
+from distribute_challenge.calls.payload import CHUNK, INITIALIZER, NO_SCOPE, PRINTS, SHARES, Call
+from distribute_challenge.calls.regions import Buffer
+from distribute_challenge.client.parcels.modules import Modules
+
+_LAST_ID = (1 << 64) - 1
+
+# Unique among processes, without asking the system each time.
+_ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+
+def _renew_ids() -> None:
+    global _ids
+    _ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+
+
+os.register_at_fork(after_in_child=_renew_ids)
+
+
+def _new_id() -> bytes:
+    return (next(_ids) & _LAST_ID).to_bytes(8, "big")
+
+
+class Written(NamedTuple):
+    """What was pickled, the user's own modules that it needs, and the large buffers that travel beside it."""
+
+    data: bytes
+    modules: frozenset[str] = frozenset()
+    buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
+
+
+class Destination(NamedTuple):
+    """Where a call goes, and whose modules it uses there."""
+
+    scope: bytes = NO_SCOPE  # those of an executor with an initializer; else of this program
+    python: str | None = None  # the workers' version, as `3.12`; None: this one
+    may_share: bool = True  # memory with the workers: they may be on this machine
+
+
+ANYWHERE = Destination()
+
+
+class Parcel:
+    """One call, ready to go.
+
+    `modules` are those of the user's own that it needs, `large` the buffers that travel beside it. It holds
+    the call's parts itself, since many wait at once, and each object less is one that Python's collector of
+    garbage need not look at.
+    """
+
+    __slots__ = ("arguments", "flags", "function", "id", "large", "modules", "scope", "size", "source")
+
+    def __init__(
+        self,
+        source: str,
+        flags: int,
+        scope: bytes,
+        function: Written,
+        arguments: Written,
+        modules: Modules,
+        large: Parts | None = None,
+    ) -> None:
+        self.source = source
+        self.flags = flags
+        self.id = _new_id()  # by which its output can be asked for
+        # Whose modules it uses: those of its executor, if that has an initializer, or of its program.
+        self.scope = program.current.id if scope == NO_SCOPE else scope
+        self.function = function.data
+        self.arguments = arguments.data
+        self.modules = modules
+        self.large = large
+        self.size = len(source) + len(function.data) + len(arguments.data)  # about, in bytes
+        if large is not None:
+            self.size += large.size
+
+    @property
+    def prints(self) -> bool:
+        """Whether its output is wanted."""
+        return bool(self.flags & PRINTS)
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether it runs the function for each item of a list."""
+        return bool(self.flags & CHUNK)
+
+    @property
+    def is_initializer(self) -> bool:
+        """Whether it runs the initializer of an executor."""
+        return bool(self.flags & INITIALIZER)
+
+    def call(self) -> Call:
+        """The call itself, for a process that has its modules."""
+        return Call(self.flags, self.id, self.scope, b"", self.function, self.arguments)
+
+    def pack(self, sent: dict[bytes, set[str]], *, can_share: bool) -> bytes:
+        """As bytes, for a connection on which the modules in `sent` have gone: digests, for each scope.
+
+        `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
+        """
+        buffers = () if self.large is None else self.large.pack(can_share=can_share)
+        modules = self.modules.pack(sent.setdefault(self.scope, set()))
+        flags = self.flags | SHARES * can_share
+        return Call(flags, self.id, self.scope, modules, self.function, self.arguments).pack(buffers)

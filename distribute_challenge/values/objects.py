@@ -1,0 +1,222 @@
+"""The pickler's ways with objects: what is neither a function nor a class, code or module.
+
+Where cloudpickle's copy of one differs from the original, or refers to the receiver's own `__main__`, it is
+written right, or refused.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import io
+import operator
+import pickle
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cloudpickle
+
+from distribute_challenge.values import PROTOCOL
+from distribute_challenge.values.functions import (
+    SCRIPT,
+    Reduced,
+    fill_object,
+    load_module,
+    load_singleton,
+    make_cached,
+    make_exception,
+    make_type,
+)
+from distribute_challenge.values.names import Name, importable_module, is_importable, load_name, name_of
+
+_LruCache = type(functools.lru_cache(abs))
+# Of typing, and what they are made of: what their constructors take after the name.
+_TYPES: dict[str, Callable[[Any], tuple[Reduced, dict[str, Any]]]] = {
+    "NewType": lambda made: ((made.__supertype__,), {}),
+    "ParamSpec": lambda made: (
+        (),
+        {"infer_variance": True} if getattr(made, "__infer_variance__", 0) else {},
+    ),
+    "TypeVarTuple": lambda _: ((), {}),
+    "TypeAliasType": lambda made: ((made.__value__,), {"type_params": made.__type_params__}),
+}
+
+
+class StandIn:
+    """Stands for something in one pickle: what it is there is in `reduced`."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> Reduced:
+        return self._reduced
+
+
+class ObjectPickler(cloudpickle.Pickler):
+    """Writes objects, and what stands for the modules that they refer to."""
+
+    def __init__(self, file: io.BytesIO, large: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:
+        super().__init__(file, PROTOCOL, buffer_callback=large)
+        self.namespaces: dict[int, tuple[Any, StandIn]] = {}  # for global names: the module, and they
+        self._dict_only: set[type] = set()  # types whose objects are pickled by their `__dict__` alone
+        self._singletons: dict[type, dict[int, tuple[types.ModuleType, str]]] = {}
+
+    def note_module(self, module: str) -> None:
+        """Take note of a module that the receiver has to import."""
+
+    def receiver_has(self, cls: type) -> bool:
+        """Whether the receiver has a class already."""
+        return name_of(cls) is not None
+
+    def has_only_dict(self, obj: Any) -> bool:
+        """Whether an object is known to be pickled by its `__dict__` alone, in which nothing is special."""
+        if type(obj) not in self._dict_only:
+            return False
+        content = obj.__dict__
+        return bool(content) and "__qualname__" not in content and dict not in map(type, content.values())
+
+    def reduce_object(self, obj: Any, kind: type) -> Any:
+        name = name_of(obj)
+        if name is not None:
+            return self.by_name(name)
+        if kind is _LruCache:
+            parameters = obj.cache_parameters()
+            attributes = {k: v for k, v in vars(obj).items() if k not in ("__wrapped__", "cache_parameters")}
+            return make_cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"]), attributes
+        if isinstance(obj, enum.Enum) and type(obj).__members__.get(obj._name_) is obj:
+            return operator.getitem, (kind, obj._name_)  # Its value may be another one there.
+        if kind is types.MethodType and self._is_found(obj):
+            return getattr, (obj.__self__, obj.__func__.__name__)
+        if kind in self.dispatch_table:
+            return NotImplemented
+        reduced = obj.__reduce_ex__(PROTOCOL)
+        if type(reduced) is str:
+            return self._reduce_by_own_name(obj, kind, reduced)
+        make, arguments, *rest = reduced
+        state = rest[0] if rest else None
+        own: Any = kind
+        is_usual = own.__reduce_ex__ is object.__reduce_ex__ and own.__reduce__ is object.__reduce__
+        if kind.__module__ == "sys" or (is_usual and arguments == (kind,) and not any(rest)):
+            return self._reduce_singleton(obj, kind, reduced)
+        if issubclass(kind, BaseException) and make is kind and type(own.__init__) is types.FunctionType:
+            return make_exception, (kind, arguments), *rest
+        arguments = tuple(map(self._by_namespace, arguments))
+        if state is None:
+            return make, arguments, *rest
+        state = self._with_namespaces(state)
+        if not is_usual:
+            return make, arguments, state, *rest[1:]
+        if hasattr(kind, "__getattr__") and not hasattr(kind, "__setstate__"):
+            # Unpickling looks up `__setstate__` on the empty object, which would call this `__getattr__`.
+            return make, arguments, state, *(*rest[1:], None, None)[:2], fill_object
+        if "__dict__" in dir(kind) and not hasattr(kind, "__getattr__"):
+            self._dict_only.add(kind)
+        return make, arguments, state, *rest[1:]
+
+    def _is_found(self, method: types.MethodType) -> bool:
+        """Whether a bound method is what its object, or class, has under that name, also at the receiver."""
+        owner = method.__self__
+        cls = owner if isinstance(owner, type) else type(owner)
+        try:
+            return self.receiver_has(cls) and getattr(owner, method.__func__.__name__) == method
+        except Exception:  # There is none, or there is something that raises whatever it likes.
+            return False
+
+    def _by_namespace(self, value: Any) -> Any:
+        """What stands for the global names of a module, if that is what it is."""
+        if type(value) is not dict or type(name := value.get("__name__")) is not str:
+            return value
+        scope: dict[str, Any] = value
+        is_modules = getattr(sys.modules.get(name), "__dict__", None) is scope
+        return self.module_of(scope)[1] if is_modules else value
+
+    def _with_namespaces(self, state: Any) -> Any:
+        """The content of an object, in which the global names of a module are those of that module there."""
+        if type(state) is tuple and len(state) == 2:  # With slots.
+            changed = tuple(map(self._with_namespaces, state))
+            return state if all(map(operator.is_, changed, state)) else changed
+        if type(state) is dict and dict in map(type, state.values()):
+            values = list(map(self._by_namespace, state.values()))
+            if not all(map(operator.is_, values, state.values())):
+                return dict(zip(state, values, strict=True))
+        return state
+
+    def _reduce_by_own_name(self, obj: Any, kind: type, path: str) -> Any:
+        """What says itself that it is found by a name."""
+        name = pickle.whichmodule(obj, path)  # type: ignore[attr-defined]
+        module = sys.modules.get(name)
+        if module is not None and is_importable(module) and _has(module, path, obj):
+            self.note_module(name)
+            return path
+        if kind.__module__ in ("typing", "typing_extensions") and kind.__name__ in _TYPES:
+            arguments, options = _TYPES[kind.__name__](obj)
+            return make_type, (kind.__name__, obj.__name__, obj.__module__, arguments, options)
+        raise TypeError(
+            f"{path}, a {kind.__qualname__}, is found by its name alone, and workers do not have the script: "
+            "put it into a module of its own"
+        )
+
+    def _reduce_singleton(self, obj: Any, kind: type, reduced: Any) -> Any:
+        """Something without content, of which there may be but one: then it is known by what it is."""
+        known = self._singletons.get(kind)
+        if known is None:
+            known = self._singletons[kind] = {
+                id(value): (module, name)
+                for module in _modules_with(kind)
+                for name, value in list(vars(module).items())
+                if type(value) is kind
+            }
+        if id(obj) not in known:
+            return reduced
+        module, name = known[id(obj)]
+        if is_importable(module):
+            return self.by_name(Name(module.__name__, name))
+        scope = vars(module)
+        self.module_of(scope)  # The script's: function and arguments have to get the same one.
+        return load_singleton, (self.namespaces[id(scope)][0], name, *reduced[:2])
+
+    def by_name(self, name: Name, qualname: str | None = None) -> Any:
+        """What is found by a name, which is pickle's own business for what calls itself so."""
+        self.note_module(name.module)
+        is_plain = name.path == qualname and not name.steps
+        return NotImplemented if is_plain else (load_name, tuple(name))
+
+    def module_of(self, scope: dict[str, Any]) -> tuple[str, StandIn]:
+        """The name of the module that has these global names, and what stands for them."""
+        name = importable_module(scope)
+        own = scope.get("__name__")
+        own = own if type(own) is str else "__main__"
+        if id(scope) not in self.namespaces:
+            if name is None:
+                package = scope.get("__package__")
+                self.stand_ins(scope, own, package if type(package) is str else None)
+            else:
+                self.note_module(name)
+                module = sys.modules[name]
+                self.namespaces[id(scope)] = module, StandIn(vars, (module,))
+        return name or own, self.namespaces[id(scope)][1]
+
+    def stand_ins(self, scope: dict[str, Any], name: str, package: str | None) -> StandIn:
+        """For a module that cannot be imported: what stands for it."""
+        # The script is the same one in all calls; others are told apart by where they are in memory.
+        key = SCRIPT if scope is vars(sys.modules["__main__"]) else id(scope)
+        module = StandIn(load_module, (key, name, package))
+        self.namespaces[id(scope)] = module, StandIn(vars, (module,))
+        return module
+
+
+def _has(module: types.ModuleType, path: str, obj: Any) -> bool:
+    try:
+        return functools.reduce(getattr, path.split("."), module) is obj
+    except AttributeError:
+        return False
+
+
+def _modules_with(kind: type) -> Iterator[types.ModuleType]:
+    """The modules that may hold the only instances of a class; the script comes first."""
+    for name in ["__main__", *(list(sys.modules) if kind is object else [kind.__module__])]:
+        module = sys.modules.get(name)
+        if isinstance(module, types.ModuleType) and (name == "__main__" or is_importable(module)):
+            yield module

@@ -21,6 +21,7 @@ import rpyc
 
 from distribute_challenge import PoolError, PoolExecutor, TaskTimeout, compute_this
 from distribute_challenge.client.parcels.parcel import Parcel
+from distribute_challenge.client.running.lanes import Lanes
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
 
 
@@ -318,3 +319,22 @@ def zeros(count):
     import numpy as np
 
     return np.zeros(count)
+
+
+def test_wake_ups_are_batched_while_workers_have_plenty_to_do(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+):
+    watches: list[None] = []
+    links = Lanes.links
+
+    def counted(lanes: Lanes) -> list[tuple[int, bool]]:
+        watches.append(None)
+        return links(lanes)
+
+    monkeypatch.setattr(Lanes, "links", counted)
+    monkeypatch.setattr("distribute_challenge.client.running.lanes.PLENTY", 1)
+    monkeypatch.setattr("distribute_challenge.client.running.driver.GATHER_S", 0.25)
+    with PoolExecutor(max_workers=1) as pool:
+        for future in [pool.submit(time.sleep, 0.005) for _ in range(40)]:
+            future.result(HANG_S)
+    assert len(watches) < 30  # Each outcome on its own would have been one.

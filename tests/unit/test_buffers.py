@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import resource
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distribute_challenge.calls import regions
-from distribute_challenge.calls.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts, unpack
+from distribute_challenge.calls.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts, Unreadable, unpack
 
 A, B = bytes(range(256)) * 1024, b"b" * (LARGE_BYTES + 7)
 
@@ -152,3 +154,37 @@ def test_a_forked_child_has_files_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     (arrived,) = unpack(memoryview(section))
     assert bytes(arrived) == A
+
+
+def test_a_child_does_not_write_into_a_file_of_its_parent():
+    """They have it open together, so the system would say that nobody else has."""
+    regions.let_go()
+    parts = Parts([A], may_share=True)
+    child = os.fork()
+    if child == 0:
+        del parts  # Here, too, nobody needs it any more.
+        more = [Parts([B[: len(A)]], may_share=True) for _ in range(4)]
+        os._exit(len(more) != 4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bytes(parts.load()[0]) == A
+
+
+def test_a_process_that_has_gone_is_told_from_files_that_cannot_be_read():
+    parts = Parts([A], may_share=True)
+    section = b"".join(parts.pack(can_share=True))
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    of_a_dead_process = section[:1] + gone.pid.to_bytes(4, "big") + section[5:]
+    with pytest.raises(Unreadable) as caught:
+        unpack(memoryview(of_a_dead_process))
+    assert caught.value.is_gone
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = os.open("/dev/null", os.O_RDONLY)
+    os.close(highest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, limits[1]))
+    try:
+        with pytest.raises(Unreadable) as caught:
+            unpack(memoryview(section))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not caught.value.is_gone

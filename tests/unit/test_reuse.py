@@ -13,10 +13,10 @@ import pytest
 
 from distribute_challenge import compute_this
 from distribute_challenge.calls.constant import Snapshot, snapshot
-from distribute_challenge.calls.payload import PRINTS, Outcome
+from distribute_challenge.calls.payload import INITIALIZER, PRINTS, VALUE, Outcome
 from distribute_challenge.calls.reuse import Kept
 from distribute_challenge.calls.runner import Runner
-from distribute_challenge.client.parcels.parcel import ANYWHERE, Written
+from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Written
 from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
 
 SCRIPT = """
@@ -78,6 +78,10 @@ def starts_a_thread():
 def appends(x):
     LIST.append(x)
     return len(LIST)
+
+def notes_a_call(x):
+    import builtins
+    builtins.noted_calls.append(x)
 
 def raises_after_a_change(x):
     global CONSTANT
@@ -246,6 +250,42 @@ def test_the_same_large_bytes_travel_once_in_a_chunk(names: dict[str, Any]):
         Written(b""), [[blob] * 20, list(range(20))], ANYWHERE, PRINTS
     )
     assert parcel.size < 2 << 20
+
+
+def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("distribute_challenge.calls.reuse.MAX_KEPT", 2)
+    runner = Runner()
+    shipments = [Shipment(names[name]) for name in ("uses_a_helper", "annotated", "uses_a_package")]
+    for shipment in shipments:
+        run(runner, shipment, 1)
+    calls = [shipment.parcel((1,), {}) for shipment in shipments]
+    assert [runner.keeps(call.source, call.call()) for call in calls] == [False, True, True]
+
+
+def test_only_the_latest_executors_are_remembered(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    """An executor that was forgotten has its initializer run again, as on a new worker."""
+    monkeypatch.setattr("distribute_challenge.calls.runner.MAX_SCOPES", 2)
+    runner, calls = Runner(), []
+
+    def prepare(number: int) -> None:
+        to = Destination(scope=bytes([number]) * 16)
+        parcel = Shipment(names["notes_a_call"]).parcel((number,), {}, to, INITIALIZER)
+        assert runner.run(parcel.source, parcel.call()).kind == VALUE
+
+    monkeypatch.setattr("builtins.noted_calls", calls, raising=False)
+    for number in (1, 2, 2, 1, 3, 2, 3, 1):
+        prepare(number)
+    assert calls == [1, 2, 3, 1]
+
+
+def test_new_annotations_are_noticed(names: dict[str, Any]):
+    function = names["annotated"]
+    before = watched(function)
+    function.__annotations__ = dict(function.__annotations__)
+    assert not before.still_holds()
+    before = watched(function)
+    function.__annotations__["z"] = int
+    assert not before.still_holds()
 
 
 def test_what_may_change_inside_is_not_kept(names: dict[str, Any]):

@@ -118,6 +118,35 @@ def test_the_text_makes_the_very_code(function: Callable[..., Any]):
         assert made.co_qualname == code.co_qualname
 
 
+def test_code_that_differs_in_anything_is_not_the_same():
+    def some(a, b=1, *args, c, **kwargs):
+        inside = lambda: (a in {1, 2}, 0.0)  # noqa: E731
+        return inside, kwargs, b, c, args
+
+    code = some.__code__
+    changes = {
+        "co_name": "other",
+        "co_filename": "other.py",
+        "co_firstlineno": code.co_firstlineno + 1,
+        "co_flags": code.co_flags | inspect.CO_COROUTINE,
+        "co_code": code.co_code[:-2] + bytes([code.co_code[-2], code.co_code[-1] ^ 1]),
+        "co_names": (*code.co_names, "other"),
+        "co_varnames": ("other", *code.co_varnames[1:]),
+        "co_posonlyargcount": 1,
+        "co_consts": tuple(-0.0 if value == 0.0 else value for value in (*code.co_consts, None)),
+    }
+    if sys.version_info >= (3, 11):
+        changes["co_qualname"] = "other"
+    assert is_same_code(code, code.replace())
+    for name, value in changes.items():
+        assert not is_same_code(code, code.replace(**{name: value})), name
+    nested = next(value for value in code.co_consts if isinstance(value, types.CodeType))
+    assert is_same_code(nested, nested.replace())
+    for before, after in ((0.0, -0.0), (0.0, 0), (frozenset((1, 2)), frozenset((1, 3)))):
+        consts = tuple(after if repr(value) == repr(before) else value for value in nested.co_consts)
+        assert not is_same_code(nested, nested.replace(co_consts=consts)), (before, after)
+
+
 def test_nested_functions_are_dedented():
     uses_both, uses_neither, changes, _ = outer(10)
     assert text_of(uses_both) == "def uses_both(x):\n    return a + b + x\n"

@@ -25,7 +25,6 @@ from distribute_challenge.wire.link import Answer
 
 log = logging.getLogger(__name__)
 
-ANSWERED_S = 0.005  # A server that has a free worker says so before.
 TICK_S = 0.1  # How often it has tasks counted, and learns who waits.
 
 
@@ -93,10 +92,6 @@ class Lane:
     def wants_ticks(self) -> bool:
         """Whether it has something to do now and then, whatever arrives."""
         return self.load > 0 or self.state is State.WAITING
-
-    def is_in_line(self, now: float) -> bool:
-        """Whether it waits for a worker, and is not just about to be answered."""
-        return self.state is State.WAITING and now - self._began_at > ANSWERED_S
 
     def has_waited(self, now: float) -> bool:
         """Whether it has been in line for some time."""

@@ -175,10 +175,12 @@ class Lanes:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""
         if not self._waiting:
             return
-        # As long as another worker may be had at once, nothing is sent ahead of its turn.
+        # As long as another worker has not been asked for, nothing is sent ahead of its turn.
         working = [lane for lane in self._lanes if lane.state is State.WORKING]
         now = time.monotonic()
-        may_send_ahead = len(working) >= self.max_lanes or any(lane.is_in_line(now) for lane in self._lanes)
+        may_send_ahead = len(working) >= self.max_lanes or any(
+            lane.state is State.WAITING for lane in self._lanes
+        )
         able = working
         while able and self._waiting:
             able.sort(key=lambda lane: lane.load)

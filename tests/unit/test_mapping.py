@@ -1,0 +1,81 @@
+"""How a map cuts its items into chunks."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.parcel import ANYWHERE, Parcel, Written
+from distribute_challenge.client.parcels.shipping import Shipment
+from distribute_challenge.client.peers.connections import Facts
+from distribute_challenge.client.running import mapping
+from distribute_challenge.client.running.mapping import Mapping
+from distribute_challenge.client.running.tasks import Task
+
+
+class Executor:
+    """Runs each task at once. How long its functions take is what `seconds` says of each item's number."""
+
+    def __init__(self, seconds: Any, workers: int = 1) -> None:
+        self.seconds, self.workers = seconds, workers
+        self.sizes: list[int] = []
+
+    def facts(self, _: Options) -> Facts:
+        return Facts("3.10", self.workers, None)
+
+    def parcel_chunk(
+        self, shipment: Shipment, function: Written, columns: list[list[Any]], _: Options
+    ) -> Parcel:
+        return shipment.chunk(function, columns, ANYWHERE, 0)
+
+    def add(self, task: Task) -> None:
+        first = sum(self.sizes)
+        self.sizes.append(task.count)
+        task.begin(0.0)
+        for number in range(first, first + task.count):
+            task.pace.note(self.seconds(number))
+        task.future.set_result(([None] * task.count, {}))
+
+
+def sizes(seconds: Any, count: int, **how: Any) -> list[int]:
+    """The sizes of the chunks into which so many items are cut."""
+    executor = Executor(seconds)
+    options = {"chunksize": None, "buffersize": None, "timeout": None, **how}
+    made = Mapping(
+        cast(Any, executor),
+        Shipment(len),
+        (iter(range(count)),),
+        Options(),
+        ordered=True,
+        return_exceptions=False,
+        progress=False,
+        **options,
+    )
+    assert len(list(made)) == count
+    assert sum(executor.sizes) == count
+    return executor.sizes
+
+
+def test_chunks_grow_little_by_little_since_the_first_items_may_have_been_quick():
+    cut = sizes(lambda _: 1e-7, 20_000)
+    assert cut[0] == 1
+    assert cut[:5] == [1, 8, 64, 512, 2000]
+
+
+def test_a_chunk_is_as_much_as_takes_15_ms():
+    cut = sizes(lambda _: 0.001, 500)
+    assert max(cut) == int(mapping.CHUNK_S / 0.001)
+
+
+def test_a_function_that_becomes_slow_is_sent_in_small_chunks_from_then_on():
+    cut = sizes(lambda number: 1e-6 if number < 73 else 0.1, 300)
+    assert cut[:3] == [1, 8, 64]
+    assert cut[4:-1] == [1] * len(cut[4:-1])
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_a_chunk_size_that_is_given_holds(size: int):
+    cut = sizes(lambda _: 1.0, 100, chunksize=size)
+    assert cut[:-1] == [size] * (len(cut) - 1)

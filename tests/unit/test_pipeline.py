@@ -1,0 +1,75 @@
+"""What may be sent to a worker ahead of its turn."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+from distribute_challenge.calls.payload import VALUE, Outcome
+from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.shipping import Shipment
+from distribute_challenge.client.running.pipeline import AHEAD_S, Pipeline
+from distribute_challenge.client.running.tasks import Task
+
+
+class Worker:
+    """A worker that answers when told to."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.link = SimpleNamespace(
+            never_wait=lambda: None, flush=lambda: True, serve_arrived=lambda: None, has_unsent=False
+        )
+
+    def start(self, _: Any) -> Any:
+        self.answers.append(SimpleNamespace(is_here=False))
+        return self.answers[-1]
+
+    def answer(self, seconds: float) -> None:
+        """The first call that has no answer yet took so long."""
+        answer = next(answer for answer in self.answers if not answer.is_here)
+        answer.is_here, answer.seconds = True, seconds
+
+    def outcome(self, _name: str, _parcel: Any, answer: Any) -> Outcome:
+        return Outcome(VALUE, b"", answer.seconds)
+
+
+def task(pace: Pace) -> Task:
+    return Task("f", Shipment(len).parcel(("x",), {}), pace)
+
+
+def sent_ahead(pipeline: Pipeline, pace: Pace) -> int:
+    """How many tasks the pipeline takes now."""
+    count = 0
+    while not len(pipeline) or pipeline.can_send_ahead(task(pace)):
+        pipeline.send(task(pace))
+        count += 1
+    return count
+
+
+def test_more_is_sent_ahead_after_each_quick_task_and_nothing_after_a_slow_one():
+    worker, pace = Worker(), Pace()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    assert sent_ahead(pipeline, pace) == 1  # Of which nothing is known.
+    for depth in (2, 3, 4):
+        worker.answer(AHEAD_S / 1000)
+        assert len(list(pipeline.outcomes(time.monotonic()))) == 1
+        sent_ahead(pipeline, pace)
+        assert len(pipeline) == depth
+    for _ in range(4):
+        worker.answer(2 * AHEAD_S)
+    assert len(list(pipeline.outcomes(time.monotonic()))) == 4
+    pace.seconds = AHEAD_S / 1000  # As if others had been quick meanwhile.
+    assert sent_ahead(pipeline, pace) == 1
+
+
+def test_what_waits_on_a_worker_is_no_more_than_is_done_in_a_moment():
+    worker, pace = Worker(), Pace()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    for _ in range(20):
+        sent_ahead(pipeline, pace)
+        worker.answer(AHEAD_S / 8)
+        list(pipeline.outcomes(time.monotonic()))
+    sent_ahead(pipeline, pace)
+    assert len(pipeline) == 1 + 8  # One that runs, and those of which all together take that long.

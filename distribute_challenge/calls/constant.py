@@ -65,11 +65,11 @@ class Snapshot:
                 or (notes is not None and function.__annotations__ is not notes)
             ):
                 return False
-        for scope, name, value in self._names:
-            if scope.get(name, _UNBOUND) is not value:
+        for namespace, name, value in self._names:
+            if namespace.get(name, _UNBOUND) is not value:
                 return False
-        for scope, size in self._sizes:
-            if len(scope) != size:
+        for namespace, size in self._sizes:
+            if len(namespace) != size:
                 return False
         for cell, content in self._cells:
             if _content(cell) is not content:
@@ -91,8 +91,8 @@ class Snapshot:
                 self._count = len(sys.modules)
         elif (name := name_of(value)) is not None:
             self._add_module(name.module)
-            scope, path = vars(sys.modules[name.module]), name.path.partition(".")[0]
-            self._names.append((scope, path, scope.get(path, _UNBOUND)))
+            namespace, path = vars(sys.modules[name.module]), name.path.partition(".")[0]
+            self._names.append((namespace, path, namespace.get(path, _UNBOUND)))
         elif kind is types.FunctionType:
             self._add_function(value)
         elif isinstance(value, Wrapper):
@@ -140,10 +140,10 @@ class Snapshot:
         """Another program may have another module of that name."""
         self._names.append((sys.modules, name, sys.modules[name]))
 
-    def _add_names(self, scope: dict[str, Any], names: Iterable[str]) -> None:
+    def _add_names(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
         for name in names:
-            value = scope.get(name, _UNBOUND)
-            self._names.append((scope, name, value))
+            value = namespace.get(name, _UNBOUND)
+            self._names.append((namespace, name, value))
             if value is not _UNBOUND:
                 self._add(value)
 

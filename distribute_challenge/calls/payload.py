@@ -1,6 +1,6 @@
 """Calls and outcomes as bytes.
 
-    call     flags (1 byte), id (8), scope (16), lengths of modules, function and arguments (4 each), then
+    call     flags (1 byte), id (8), program (16), lengths of modules, function and arguments (4 each), then
              modules    pickled folders of the program's modules, and list of `Module`
              function   pickled; if it has a text, that is the `source` beside the call
              arguments  pickled (args, kwargs); for a chunk a list for each parameter, of its values
@@ -35,7 +35,7 @@ _MAX_TEXT = 1 << 20
 VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
 CHUNK, PRINTS, INITIALIZER, SHARES = 1, 2, 4, 8  # flags of a call
 ID_BYTES = 8
-NO_SCOPE = bytes(16)
+NO_PROGRAM = bytes(16)
 _CALL = struct.Struct("!B8s16sIII")
 _OUTCOME = struct.Struct("!cdII")
 # What one frame may hold, less what RPyC adds around it.
@@ -52,15 +52,15 @@ class Call(NamedTuple):
 
     flags: int
     id: bytes  # by which its output can be asked for
-    scope: bytes  # whose modules it uses: its program's, or those of an executor with an initializer
+    program: bytes  # whose modules it uses: its program's, or those of an executor with an initializer
     modules: bytes
     function: bytes
     arguments: bytes
 
     def pack(self, buffers: Sequence[Buffer] = ()) -> bytes:
         """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
-        flags, id_, scope, modules, function, arguments = self
-        head = _CALL.pack(flags, id_, scope, len(modules), len(function), len(arguments))
+        flags, id_, program, modules, function, arguments = self
+        head = _CALL.pack(flags, id_, program, len(modules), len(function), len(arguments))
         packed = b"".join((head, modules, function, arguments, *buffers))
         check_size(len(packed))
         return packed
@@ -70,14 +70,14 @@ class Call(NamedTuple):
         """What `pack` made, and the bytes of its buffers. Raises ValueError for anything else."""
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
-        flags, id_, scope, modules, function, arguments = _CALL.unpack_from(data)
+        flags, id_, program, modules, function, arguments = _CALL.unpack_from(data)
         function_at = _CALL.size + modules
         arguments_at = function_at + function
         end = arguments_at + arguments
         if end > len(data) or flags > CHUNK | PRINTS | INITIALIZER | SHARES:
             raise ValueError("not a call")
         parts = data[_CALL.size : function_at], data[function_at:arguments_at], data[arguments_at:end]
-        return cls(flags, id_, scope, *parts), memoryview(data)[end:]
+        return cls(flags, id_, program, *parts), memoryview(data)[end:]
 
     @staticmethod
     def id_in(data: bytes) -> bytes:
@@ -85,8 +85,8 @@ class Call(NamedTuple):
         return data[1:9]
 
     @staticmethod
-    def scope_in(data: bytes) -> bytes:
-        """The scope of a call that was packed."""
+    def program_in(data: bytes) -> bytes:
+        """The program of a call that was packed."""
         return data[9:25]
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 
-from distribute_challenge.calls.payload import NO_SCOPE
+from distribute_challenge.calls.payload import NO_PROGRAM
 
 
 class Program:
     """A program, by what tells it apart."""
 
     def __init__(self) -> None:
-        self.id = os.urandom(len(NO_SCOPE))
+        self.id = os.urandom(len(NO_PROGRAM))
 
 
 current = Program()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from distribute_challenge.calls.constant import Snapshot, snapshot
 from distribute_challenge.calls.regions import Buffer
-from distribute_challenge.values.functions import Modules, loading
+from distribute_challenge.values.functions import MadeModules, loading
 
 MAX_KEPT = 256
 MAX_BYTES = 1 << 14  # of a function as it was sent: larger ones are not kept
@@ -26,7 +26,7 @@ class Known(NamedTuple):
     """A function as it was loaded, with the modules that were made for it, and what it depends on."""
 
     function: Callable[..., Any]
-    modules: Modules
+    modules: MadeModules
     constant: Snapshot | None  # None: something that may change without a trace
 
 
@@ -34,7 +34,7 @@ class Loaded(NamedTuple):
     """The function of a call, the modules that were made for all that came with it, and its arguments."""
 
     function: Callable[..., Any]
-    modules: Modules
+    modules: MadeModules
     arguments: Any
     known: Known
 
@@ -59,7 +59,7 @@ class Kept:
         known = self._known.pop(key, None)
         if known is not None and (known.constant is None or not known.constant.still_holds()):
             known = None
-        modules: Modules = {} if known is None else dict(known.modules)
+        modules: MadeModules = {} if known is None else dict(known.modules)
         with loading(source, modules):
             if known is None:
                 function = pickle.loads(data, buffers=rest)

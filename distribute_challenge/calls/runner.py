@@ -26,7 +26,7 @@ from distribute_challenge.calls.reuse import Kept, Loaded
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import SCRIPT
 
-MAX_SCOPES = 1000  # Executors whose initializer a process remembers.
+MAX_PROGRAMS = 1000  # Executors whose initializer a process remembers.
 
 
 class Runner:
@@ -35,8 +35,8 @@ class Runner:
     def __init__(self, *, in_place: bool = False) -> None:
         """With `in_place`, calls run in the process of their caller, whose own script they leave as it is."""
         self._is_in_place = in_place
-        # What each executor's initializer has bound: scope -> module -> global name -> value.
-        self._scopes: dict[bytes, dict[int, dict[str, Any]]] = {}
+        # What each executor's initializer has bound: program -> module -> global name -> value.
+        self._programs: dict[bytes, dict[int, dict[str, Any]]] = {}
         self._kept = Kept()
         self._chunks: list[Iterator[Any]] = []  # those that run: what has not begun of each
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -48,12 +48,12 @@ class Runner:
         main = sys.modules["__main__"]
         threads = threading.active_count()
         try:
-            if call.flags & INITIALIZER and call.scope in self._scopes:
+            if call.flags & INITIALIZER and call.program in self._programs:
                 return dump_value(name, None)
             loaded = self._kept.load((source, call.function), call.arguments, buffers)
             function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
-            self._apply(call.scope, loaded)
+            self._apply(call.program, loaded)
             if SCRIPT in loaded.modules and not self._is_in_place:
                 sys.modules["__main__"] = loaded.modules[SCRIPT]
             began = time.perf_counter()
@@ -65,7 +65,7 @@ class Runner:
             value = plain_value(function(*args, **kwargs))
             seconds = time.perf_counter() - began
             if call.flags & INITIALIZER:
-                self._remember(call.scope, loaded, before)
+                self._remember(call.program, loaded, before)
                 value = None
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
@@ -146,17 +146,17 @@ class Runner:
             for _ in rest:
                 pass
 
-    def _apply(self, scope: bytes, loaded: Loaded) -> None:
+    def _apply(self, program: bytes, loaded: Loaded) -> None:
         """Let the functions of a call find what the initializer of their executor has bound."""
-        bound = self._scopes.get(scope)
+        bound = self._programs.get(program)
         if bound:
             for key, module in loaded.modules.items():
                 vars(module).update(bound.get(key, {}))
 
-    def _remember(self, scope: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
-        if len(self._scopes) >= MAX_SCOPES:
-            del self._scopes[next(iter(self._scopes))]
-        bound = self._scopes[scope] = {}
+    def _remember(self, program: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
+        if len(self._programs) >= MAX_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        bound = self._programs[program] = {}
         for key, module in loaded.modules.items():
             old = before[key]
             bound[key] = {

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Call(Generic[R]):
+class DelayedCall(Generic[R]):
     """One call of a function, not yet made."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Call(Generic[R]):
 class ComputeFunction(Wrapper, Generic[P, R]):
     """A function that runs on the pool: what `compute_this` makes of a plain one.
 
-    Calling it makes a `Call`; nothing happens before that is run. The plain function is `__wrapped__`.
+    Calling it makes a `DelayedCall`; nothing happens before that is run. The plain function is `__wrapped__`.
     Inside its own body, here and on workers alike, its name calls the plain function, as `local` does.
     """
 
@@ -116,10 +116,10 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         self._body = body or _Body(function)
         self.fixed = frozenset(vars(self)) | {"fixed", "shipment"}
 
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> DelayedCall[R]:
         if self._body.has(sys._getframe(1), self):
             return self.__wrapped__(*args, **kwargs)  # type: ignore[return-value]
-        return Call(self, args, kwargs)
+        return DelayedCall(self, args, kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> ComputeFunction[..., R]:
         """As a method: the instance is the first argument."""

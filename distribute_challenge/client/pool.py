@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import Address, chosen
-from distribute_challenge.calls.payload import INITIALIZER, NO_SCOPE, PRINTS
+from distribute_challenge.calls.payload import INITIALIZER, NO_PROGRAM, PRINTS
 from distribute_challenge.client import local
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.pace import Pace
@@ -76,7 +76,7 @@ class PoolExecutor(Executor):
         self._address = Address.parse(address) if workers is None else None
         self._max_workers = max_workers
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
-        self._scope = NO_SCOPE if initializer is None else os.urandom(len(NO_SCOPE))
+        self._program = NO_PROGRAM if initializer is None else os.urandom(len(NO_PROGRAM))
         self._options = Options(prints=prints, tls=tls, wait_s=wait)
         self._tls = Tls.choose(tls) if workers is None else None
         self._lock = threading.Lock()  # guards all that follows
@@ -264,7 +264,7 @@ class PoolExecutor(Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
 
     def _destination(self, connections: Connections, options: Options) -> Destination:
-        return Destination(self._scope, connections.facts(options.wait_s).python, connections.may_share)
+        return Destination(self._program, connections.facts(options.wait_s).python, connections.may_share)
 
     def _make_preparation(self) -> Task:
         assert self._initializer is not None

@@ -22,7 +22,7 @@ from distribute_challenge.record.profile import Usage
 from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.mailbox import Mailbox
-from distribute_challenge.server.service import Pool, SchedulerService
+from distribute_challenge.server.service import PoolState, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import GIBI, KIBI
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         uptime_s = round(time.monotonic() - started, 3)
         return {**fixed, **describe(dispatcher, supervisor, sampler, ports), "uptime": uptime_s}
 
-    pool = Pool(dispatcher, ports, status, lambda worker: sampler.latest[worker].memory_bytes)
+    pool = PoolState(dispatcher, ports, status, lambda worker: sampler.latest[worker].memory_bytes)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
     acceptor = Acceptor(

@@ -21,7 +21,7 @@ MAX_SECONDS = 1e9
 ENDING_TIMEOUT_S = 5
 
 
-class Pool:
+class PoolState:
     """What the calls work on: the dispatcher, the workers' ports, and the status."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Pool:
 class SchedulerService(rpyc.Service):
     """What a connection can ask of the server. One instance per connection, which holds its leases."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: PoolState) -> None:
         self._pool = pool
         self._dispatcher = pool.dispatcher
         self._caller: Caller

@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 Reduced = tuple[Any, ...]
 SCRIPT = 0  # what tells the script's module apart
-Modules = dict[int, types.ModuleType]  # that were made for the functions of a call, by what tells them apart
+MadeModules = dict[
+    int, types.ModuleType
+]  # that were made for the functions of a call, by what tells them apart
 
 
 _MAX_WRAPPERS = 20
@@ -71,7 +73,7 @@ class Wrapper:
 
 
 @contextlib.contextmanager
-def loading(source: str, modules: Modules) -> Iterator[None]:
+def loading(source: str, modules: MadeModules) -> Iterator[None]:
     """While the pickles of a call are loaded: the text that travels beside them, and their modules."""
     before = getattr(_loading, "source", ""), getattr(_loading, "modules", None)
     _loading.source, _loading.modules = source, modules
@@ -83,7 +85,7 @@ def loading(source: str, modules: Modules) -> Iterator[None]:
 
 def load_module(key: int, name: str, package: str | None) -> types.ModuleType:
     """A module, empty at first, for functions whose own one cannot be imported."""
-    modules: Modules | None = getattr(_loading, "modules", None)
+    modules: MadeModules | None = getattr(_loading, "modules", None)
     if modules is not None and key in modules:
         return modules[key]
     module = types.ModuleType(name)
@@ -95,10 +97,10 @@ def load_module(key: int, name: str, package: str | None) -> types.ModuleType:
 
 def load_singleton(module: types.ModuleType, name: str, make: Callable[..., Any], arguments: Reduced) -> Any:
     """Something that a module has but one of, made if it is not there yet."""
-    scope = vars(module)
-    if name not in scope:
-        scope[name] = make(*arguments)
-    return scope[name]
+    namespace = vars(module)
+    if name not in namespace:
+        namespace[name] = make(*arguments)
+    return namespace[name]
 
 
 def load_text(source: str | None, definition: Reduced) -> types.CodeType:
@@ -195,10 +197,10 @@ def functions_in(function: Any) -> Iterator[types.FunctionType]:
 
 def globals_of(function: types.FunctionType) -> dict[str, Any]:
     """The global names that travel with a function, and their values: none of an importable module's."""
-    scope = function.__globals__
-    if importable_module(scope) is not None:
+    namespace = function.__globals__
+    if importable_module(namespace) is not None:
         return {}
-    return {name: scope[name] for name in sorted(global_names_of(function).intersection(scope))}
+    return {name: namespace[name] for name in sorted(global_names_of(function).intersection(namespace))}
 
 
 def global_names_of(function: types.FunctionType) -> set[str]:

@@ -128,9 +128,9 @@ class ObjectPickler(cloudpickle.Pickler):
         """What stands for the global names of a module, if that is what it is."""
         if type(value) is not dict or type(name := value.get("__name__")) is not str:
             return value
-        scope: dict[str, Any] = value
-        is_modules = getattr(sys.modules.get(name), "__dict__", None) is scope
-        return self.module_of(scope)[1] if is_modules else value
+        namespace: dict[str, Any] = value
+        is_modules = getattr(sys.modules.get(name), "__dict__", None) is namespace
+        return self.module_of(namespace)[1] if is_modules else value
 
     def _with_namespaces(self, state: Any) -> Any:
         """The content of an object, in which the global names of a module are those of that module there."""
@@ -173,9 +173,9 @@ class ObjectPickler(cloudpickle.Pickler):
         module, name = known[id(obj)]
         if is_importable(module):
             return self.by_name(Name(module.__name__, name))
-        scope = vars(module)
-        self.module_of(scope)  # The script's: function and arguments have to get the same one.
-        return load_singleton, (self.namespaces[id(scope)][0], name, *reduced[:2])
+        namespace = vars(module)
+        self.module_of(namespace)  # The script's: function and arguments have to get the same one.
+        return load_singleton, (self.namespaces[id(namespace)][0], name, *reduced[:2])
 
     def by_name(self, name: Name, qualname: str | None = None) -> Any:
         """What is found by a name, which is pickle's own business for what calls itself so."""
@@ -183,27 +183,27 @@ class ObjectPickler(cloudpickle.Pickler):
         is_plain = name.path == qualname and not name.steps
         return NotImplemented if is_plain else (load_name, tuple(name))
 
-    def module_of(self, scope: dict[str, Any]) -> tuple[str, StandIn]:
+    def module_of(self, namespace: dict[str, Any]) -> tuple[str, StandIn]:
         """The name of the module that has these global names, and what stands for them."""
-        name = importable_module(scope)
-        own = scope.get("__name__")
+        name = importable_module(namespace)
+        own = namespace.get("__name__")
         own = own if type(own) is str else "__main__"
-        if id(scope) not in self.namespaces:
+        if id(namespace) not in self.namespaces:
             if name is None:
-                package = scope.get("__package__")
-                self.stand_ins(scope, own, package if type(package) is str else None)
+                package = namespace.get("__package__")
+                self.stand_ins(namespace, own, package if type(package) is str else None)
             else:
                 self.note_module(name)
                 module = sys.modules[name]
-                self.namespaces[id(scope)] = module, StandIn(vars, (module,))
-        return name or own, self.namespaces[id(scope)][1]
+                self.namespaces[id(namespace)] = module, StandIn(vars, (module,))
+        return name or own, self.namespaces[id(namespace)][1]
 
-    def stand_ins(self, scope: dict[str, Any], name: str, package: str | None) -> StandIn:
+    def stand_ins(self, namespace: dict[str, Any], name: str, package: str | None) -> StandIn:
         """For a module that cannot be imported: what stands for it."""
         # The script is the same one in all calls; others are told apart by where they are in memory.
-        key = SCRIPT if scope is vars(sys.modules["__main__"]) else id(scope)
+        key = SCRIPT if namespace is vars(sys.modules["__main__"]) else id(namespace)
         module = StandIn(load_module, (key, name, package))
-        self.namespaces[id(scope)] = module, StandIn(vars, (module,))
+        self.namespaces[id(namespace)] = module, StandIn(vars, (module,))
         return module
 
 

@@ -180,10 +180,12 @@ class ValuePickler(ObjectPickler):
             return NotImplemented
         if sys.modules.get("__main__") is module:
             raise TypeError("the script itself, as the module __main__, does not travel: use its names")
-        scope = vars(module)
-        known = self.namespaces.get(id(scope))
-        stand_in = known[0] if known is not None else self.stand_ins(scope, name, scope.get("__package__"))
-        content = {name: value for name, value in scope.items() if name != "__builtins__"}
+        namespace = vars(module)
+        known = self.namespaces.get(id(namespace))
+        stand_in = (
+            known[0] if known is not None else self.stand_ins(namespace, name, namespace.get("__package__"))
+        )
+        content = {name: value for name, value in namespace.items() if name != "__builtins__"}
         return _itself, (stand_in,), content
 
 

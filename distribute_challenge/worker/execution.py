@@ -24,7 +24,7 @@ T = TypeVar("T")
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-class _Task(Generic[T]):
+class _Job(Generic[T]):
     """A callable on its way from a connection's thread through the main thread, and what became of it."""
 
     __slots__ = ("_ended", "_error", "_value", "_work")
@@ -116,7 +116,7 @@ class Execution:
         self._last_caller = 0  # the thread whose function ran last
         self._has_run = False  # since the surroundings were put back
         self._tidy: Callable[[], object] | None = None
-        self._tasks: deque[_Task[Any] | _Guest] = deque()
+        self._tasks: deque[_Job[Any] | _Guest] = deque()
         self._bell = os.pipe()
         os.set_blocking(self._bell[1], False)
 
@@ -131,7 +131,7 @@ class Execution:
             if threading.get_ident() == self._main:
                 return self._run_here(work, tidy)
             self._last_caller = threading.get_ident()
-            task = _Task(lambda: self._run_here(work, tidy))
+            task = _Job(lambda: self._run_here(work, tidy))
             self._post(task)
             return task.wait()
         finally:
@@ -167,7 +167,7 @@ class Execution:
                     poller.unregister(guest.descriptor)
                     guest.leave()
                     guest = None
-                if isinstance(task, _Task):
+                if isinstance(task, _Job):
                     task.run()
                 else:
                     guest = task
@@ -202,7 +202,7 @@ class Execution:
         if tidy is not None:
             tidy()
 
-    def _post(self, task: _Task[Any] | _Guest) -> None:
+    def _post(self, task: _Job[Any] | _Guest) -> None:
         self._tasks.append(task)
         with contextlib.suppress(BlockingIOError):  # It is full of such marks already.
             os.write(self._bell[1], b"!")

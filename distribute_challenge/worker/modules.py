@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distribute_challenge.calls import program
-from distribute_challenge.calls.payload import COMPILED, NO_SCOPE, Module, is_this_package
+from distribute_challenge.calls.payload import COMPILED, NO_PROGRAM, Module, is_this_package
+from distribute_challenge.calls.program import current
 
 MAX_ENDED = 4  # programs without a connection, whose modules are still there if they come again
 
@@ -90,33 +90,33 @@ class ProgramModules(importlib.abc.MetaPathFinder):
 
     def __init__(self) -> None:
         self._packed = b""  # what came with the last call
-        self._scope = NO_SCOPE
+        self._program = NO_PROGRAM
         self._folders: tuple[str, ...] = ()
         self._hidden: dict[str, types.ModuleType] = {}  # the worker's, by names that the program uses itself
         self._libraries = set(sys.modules)  # what belongs to no program
         self._lock = threading.Lock()  # guards the two below
-        self._programs: dict[bytes, _Program] = {NO_SCOPE: _Program()}
+        self._programs: dict[bytes, _Program] = {NO_PROGRAM: _Program()}
         self._ended: list[bytes] = []  # those without a connection, the latest last
 
-    def connect(self, scope: bytes) -> None:
+    def connect(self, program: bytes) -> None:
         """Calls of a program come from one more connection."""
         with self._lock:
-            self._programs.setdefault(scope, _Program()).connections += 1
-            if scope in self._ended:
-                self._ended.remove(scope)
+            self._programs.setdefault(program, _Program()).connections += 1
+            if program in self._ended:
+                self._ended.remove(program)
 
-    def disconnect(self, scopes: Iterable[bytes]) -> None:
+    def disconnect(self, programs: Iterable[bytes]) -> None:
         """A connection has ended, from which calls of these programs had come."""
         with self._lock:
-            for scope in scopes:
-                self._programs[scope].connections -= 1
-                if not self._programs[scope].connections:
-                    self._ended.append(scope)
+            for program in programs:
+                self._programs[program].connections -= 1
+                if not self._programs[program].connections:
+                    self._ended.append(program)
 
-    def use(self, packed: bytes, scope: bytes) -> None:
+    def use(self, packed: bytes, program: bytes) -> None:
         """Make the modules of a program the ones to be found, and no others. Raises what importing does."""
-        if packed != self._packed or scope != self._scope:
-            self._change(packed, scope)
+        if packed != self._packed or program != self._program:
+            self._change(packed, program)
         sys.path += self._folders
         # A function may have put finders of its own before us.
         if not sys.meta_path or sys.meta_path[0] is not self:
@@ -127,7 +127,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         """Called by `import`."""
         del path, target
-        module = self._programs[self._scope].wanted.get(fullname)
+        module = self._programs[self._program].wanted.get(fullname)
         if module is None:
             return None
         if module.path == module.folder:  # A package that is nothing but a folder.
@@ -146,19 +146,19 @@ class ProgramModules(importlib.abc.MetaPathFinder):
             submodule_search_locations=None if module.folder is None else [module.folder],
         )
 
-    def _change(self, packed: bytes, scope: bytes) -> None:
+    def _change(self, packed: bytes, program: bytes) -> None:
         folders, modules = pickle.loads(packed) if packed else ((), ())
         with self._lock:
-            new = self._programs.setdefault(scope, _Program())
+            new = self._programs.setdefault(program, _Program())
         news = [new.complete(Module(*module)) for module in modules]
-        if scope != self._scope:
+        if program != self._program:
             self._leave()
-            self._scope, self._packed = scope, b""
+            self._program, self._packed = program, b""
             self._drop_ended()
             self._hide(new.wanted)
             sys.modules.update(new.aside)
             new.aside.clear()
-            program.current.id = scope
+            current.id = program
         self._hide(module.name for module in news if not new.owns(module.name))
         changed = [
             module.name for module in news if new.wanted.get(module.name, module).digest != module.digest
@@ -180,7 +180,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
 
     def _leave(self) -> None:
         """Put the modules of the program aside that was in use."""
-        old = self._programs[self._scope]
+        old = self._programs[self._program]
         for name in set(sys.modules).difference(self._libraries):
             if old.owns(name):
                 old.aside[name] = sys.modules[name]
@@ -199,7 +199,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
 
     def _drop_ended(self) -> None:
         with self._lock:
-            surplus = [scope for scope in self._ended if scope != self._scope][:-MAX_ENDED]
-            for scope in surplus:
-                self._ended.remove(scope)
-                del self._programs[scope]
+            surplus = [program for program in self._ended if program != self._program][:-MAX_ENDED]
+            for program in surplus:
+                self._ended.remove(program)
+                del self._programs[program]

@@ -19,7 +19,7 @@ from rpyc.core import brine
 from distribute_challenge.calls import payload, regions
 from distribute_challenge.calls.buffers import Parts, Probe, tell_secret
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
-from distribute_challenge.calls.payload import FAILURE, NO_SCOPE, PRINTS, SHARES, Call, Outcome, Piece
+from distribute_challenge.calls.payload import FAILURE, NO_PROGRAM, PRINTS, SHARES, Call, Outcome, Piece
 from distribute_challenge.calls.regions import Buffer, Region
 from distribute_challenge.calls.replies import failure
 from distribute_challenge.calls.runner import Runner
@@ -85,7 +85,7 @@ class Worker:
 
     def run_text(self, source: str) -> Any:
         """Run what a plain client sent, which has no modules of its own."""
-        self.modules.use(b"", NO_SCOPE)
+        self.modules.use(b"", NO_PROGRAM)
         return run_text(source)
 
     def tidy(self) -> None:
@@ -96,7 +96,7 @@ class Worker:
 
     def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Outcome:
         try:
-            self.modules.use(call.modules, call.scope)
+            self.modules.use(call.modules, call.program)
         except BaseException as error:
             return Outcome(FAILURE, failure(error))
         return self._runner.run(source, call, buffers)
@@ -108,13 +108,13 @@ class WorkerService(rpyc.Service):
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._held: dict[bytes, Region] = {}  # by call: what the caller has not opened yet
-        self._scopes: set[bytes] = set()  # the programs (mostly one) whose calls have come from here
+        self._programs: set[bytes] = set()  # the programs (mostly one) whose calls have come from here
 
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""
         self._held.clear()
-        scopes, self._scopes = self._scopes, set()
-        self._worker.modules.disconnect(scopes)
+        programs, self._programs = self._programs, set()
+        self._worker.modules.disconnect(programs)
         regions.let_go()
 
     def exposed_run_code(self, source: str, call: bytes | None = None) -> Any:
@@ -124,10 +124,10 @@ class WorkerService(rpyc.Service):
         if call is None:
             return self._worker.execution.run(lambda: self._worker.run_text(source))
         worker = self._worker
-        scope = Call.scope_in(call)
-        if scope not in self._scopes:
-            self._scopes.add(scope)
-            worker.modules.connect(scope)
+        program = Call.program_in(call)
+        if program not in self._programs:
+            self._programs.add(program)
+            worker.modules.connect(program)
         outcome, region = worker.execution.run(lambda: worker.run(source, call), worker.tidy)
         if region is not None:
             self._held[Call.id_in(call)] = region

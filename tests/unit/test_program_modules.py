@@ -10,25 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from distribute_challenge.calls import program
-from distribute_challenge.calls.payload import NO_SCOPE, Module
+from distribute_challenge.calls.payload import NO_PROGRAM, Module
+from distribute_challenge.calls.program import current
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.worker.modules import MAX_ENDED, ProgramModules
 
-ONE, TWO = b"1" * len(NO_SCOPE), b"2" * len(NO_SCOPE)
+ONE, TWO = b"1" * len(NO_PROGRAM), b"2" * len(NO_PROGRAM)
 
 
 @pytest.fixture
 def modules() -> Iterator[ProgramModules]:
-    before = sys.meta_path[:], sys.path[:], dict(sys.modules), program.current.id
+    before = sys.meta_path[:], sys.path[:], dict(sys.modules), current.id
     modules = ProgramModules()
     yield modules
-    modules.use(b"", NO_SCOPE)
+    modules.use(b"", NO_PROGRAM)
     sys.meta_path[:], sys.path[:] = before[:2]
     for name in set(sys.modules).difference(before[2]):
         del sys.modules[name]
     sys.modules.update(before[2])
-    program.current.id = before[3]
+    current.id = before[3]
 
 
 def packed(*modules: Module, folders: tuple[str, ...] = ()) -> bytes:
@@ -40,17 +40,17 @@ def module(name: str, text: str) -> Module:
 
 
 def test_each_program_has_its_own_modules_and_finds_them_again(modules: ProgramModules):
-    for scope in (ONE, TWO):
-        modules.use(packed(module("theirs", f"X = {scope!r}")), scope)
+    for program in (ONE, TWO):
+        modules.use(packed(module("theirs", f"X = {program!r}")), program)
         importlib.import_module("theirs").seen = 0
     for _ in range(2):
-        for scope in (ONE, TWO):
-            modules.use(packed(module("theirs", f"X = {scope!r}")), scope)
+        for program in (ONE, TWO):
+            modules.use(packed(module("theirs", f"X = {program!r}")), program)
             theirs = importlib.import_module("theirs")
             theirs.seen += 1
-            assert scope == theirs.X
+            assert program == theirs.X
     assert theirs.seen == 2
-    modules.use(b"", NO_SCOPE)
+    modules.use(b"", NO_PROGRAM)
     with pytest.raises(ImportError):
         importlib.import_module("theirs")
 
@@ -60,7 +60,7 @@ def test_a_module_called_like_one_of_the_workers_hides_it_for_its_program_only(m
 
     modules.use(packed(module("colorsys", "X = 1")), ONE)
     assert importlib.import_module("colorsys").X == 1
-    modules.use(b"", NO_SCOPE)
+    modules.use(b"", NO_PROGRAM)
     assert importlib.import_module("colorsys") is colorsys
     modules.use(packed(module("colorsys", "X = 1")), ONE)
     assert importlib.import_module("colorsys").X == 1
@@ -70,7 +70,7 @@ def test_what_is_imported_from_a_programs_folders_is_its_alone(modules: ProgramM
     (tmp_path / "beside.py").write_text("X = 1\n")
     modules.use(packed(folders=(str(tmp_path),)), ONE)
     assert importlib.import_module("beside").X == 1
-    modules.use(b"", NO_SCOPE)
+    modules.use(b"", NO_PROGRAM)
     assert "beside" not in sys.modules
     modules.use(packed(folders=(str(tmp_path),)), ONE)
     assert "beside" in sys.modules
@@ -97,17 +97,17 @@ def test_a_changed_text_that_cannot_be_loaded_is_an_error_each_time(modules: Pro
 
 
 def test_programs_without_a_connection_are_forgotten_in_time(modules: ProgramModules):
-    scopes = [bytes([number]) * len(NO_SCOPE) for number in range(1, MAX_ENDED + 3)]
+    programs = [bytes([number]) * len(NO_PROGRAM) for number in range(1, MAX_ENDED + 3)]
     text = packed(module("counting", "N = 0"))
-    for scope in scopes:
-        modules.connect(scope)
-        modules.use(text, scope)
+    for program in programs:
+        modules.connect(program)
+        modules.use(text, program)
         importlib.import_module("counting").N = 1
-        modules.disconnect([scope])
-    modules.use(b"", NO_SCOPE)
-    modules.use(text, scopes[-1])
+        modules.disconnect([program])
+    modules.use(b"", NO_PROGRAM)
+    modules.use(text, programs[-1])
     assert importlib.import_module("counting").N == 1
-    modules.use(text, scopes[0])
+    modules.use(text, programs[0])
     assert importlib.import_module("counting").N == 0
 
 

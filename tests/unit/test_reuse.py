@@ -264,11 +264,11 @@ def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: 
 
 def test_only_the_latest_executors_are_remembered(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     """An executor that was forgotten has its initializer run again, as on a new worker."""
-    monkeypatch.setattr("distribute_challenge.calls.runner.MAX_SCOPES", 2)
+    monkeypatch.setattr("distribute_challenge.calls.runner.MAX_PROGRAMS", 2)
     runner, calls = Runner(), []
 
     def prepare(number: int) -> None:
-        to = Destination(scope=bytes([number]) * 16)
+        to = Destination(program=bytes([number]) * 16)
         parcel = Shipment(names["notes_a_call"]).parcel((number,), {}, to, INITIALIZER)
         assert runner.run(parcel.source, parcel.call()).kind == VALUE
 

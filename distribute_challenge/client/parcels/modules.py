@@ -40,7 +40,7 @@ class _Source(NamedTuple):
     generation: int = 0  # how often it was read anew
 
 
-class Modules(NamedTuple):
+class NeededModules(NamedTuple):
     """The user's own modules that a call needs, and where its program finds others."""
 
     folders: tuple[str, ...]
@@ -61,7 +61,7 @@ class Modules(NamedTuple):
 class _Known(NamedTuple):
     """What was found before, and what tells that it would be found again."""
 
-    modules: Modules
+    modules: NeededModules
     path: list[str]
     folder: str  # the current one, if it is on the path
     loaded: tuple[
@@ -90,7 +90,7 @@ def is_users(name: str) -> bool:
     return _may_be_sent(name) and _place(name) is not None
 
 
-def modules_for(names: frozenset[str]) -> Modules:
+def modules_for(names: frozenset[str]) -> NeededModules:
     """These modules, the packages that they are in, and those of the user's own that they import.
 
     Raises OSError, SyntaxError or UnicodeError if one cannot be read.
@@ -120,7 +120,7 @@ def _find_all(names: frozenset[str]) -> _Known:
     every = tuple(found.values())
     brief = _pickled(folders, [module._replace(text=None) for module in every])
     size = sum(4 * len(module.text or "") for module in every)
-    modules = Modules(folders, every, frozenset(module.digest for module in every), size, brief)
+    modules = NeededModules(folders, every, frozenset(module.digest for module in every), size, brief)
     loaded = {name: sys.modules[name] for name in found if name in sys.modules}
     return _Known(
         modules,

@@ -8,11 +8,11 @@ import pickle
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from distribute_challenge.calls import program
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import CHUNK, INITIALIZER, NO_SCOPE, PRINTS, SHARES, Call
+from distribute_challenge.calls.payload import CHUNK, INITIALIZER, NO_PROGRAM, PRINTS, SHARES, Call
+from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
-from distribute_challenge.client.parcels.modules import Modules
+from distribute_challenge.client.parcels.modules import NeededModules
 
 _LAST_ID = (1 << 64) - 1
 
@@ -43,7 +43,7 @@ class Written(NamedTuple):
 class Destination(NamedTuple):
     """Where a call goes, and whose modules it uses there."""
 
-    scope: bytes = NO_SCOPE  # those of an executor with an initializer; else of this program
+    program: bytes = NO_PROGRAM  # those of an executor with an initializer; else of this program
     python: str | None = None  # the workers' version, as `3.12`; None: this one
     may_share: bool = True  # memory with the workers: they may be on this machine
 
@@ -59,23 +59,23 @@ class Parcel:
     garbage need not look at.
     """
 
-    __slots__ = ("arguments", "flags", "function", "id", "large", "modules", "scope", "size", "source")
+    __slots__ = ("arguments", "flags", "function", "id", "large", "modules", "program", "size", "source")
 
     def __init__(
         self,
         source: str,
         flags: int,
-        scope: bytes,
+        program: bytes,
         function: Written,
         arguments: Written,
-        modules: Modules,
+        modules: NeededModules,
         large: Parts | None = None,
     ) -> None:
         self.source = source
         self.flags = flags
         self.id = _new_id()  # by which its output can be asked for
         # Whose modules it uses: those of its executor, if that has an initializer, or of its program.
-        self.scope = program.current.id if scope == NO_SCOPE else scope
+        self.program = current.id if program == NO_PROGRAM else program
         self.function = function.data
         self.arguments = arguments.data
         self.modules = modules
@@ -101,14 +101,14 @@ class Parcel:
 
     def call(self) -> Call:
         """The call itself, for a process that has its modules."""
-        return Call(self.flags, self.id, self.scope, b"", self.function, self.arguments)
+        return Call(self.flags, self.id, self.program, b"", self.function, self.arguments)
 
     def pack(self, sent: dict[bytes, set[str]], *, can_share: bool) -> bytes:
-        """As bytes, for a connection on which the modules in `sent` have gone: digests, for each scope.
+        """As bytes, for a connection on which the modules in `sent` have gone: digests, for each program.
 
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
         """
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
-        modules = self.modules.pack(sent.setdefault(self.scope, set()))
+        modules = self.modules.pack(sent.setdefault(self.program, set()))
         flags = self.flags | SHARES * can_share
-        return Call(flags, self.id, self.scope, modules, self.function, self.arguments).pack(buffers)
+        return Call(flags, self.id, self.program, modules, self.function, self.arguments).pack(buffers)

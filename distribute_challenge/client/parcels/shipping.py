@@ -85,7 +85,7 @@ class Shipment:
         large = None
         if function.buffers or arguments.buffers:
             large = Parts([*function.buffers, *arguments.buffers], may_share=to.may_share)
-        parcel = Parcel(self.source, flags, to.scope, function, arguments, modules, large)
+        parcel = Parcel(self.source, flags, to.program, function, arguments, modules, large)
         if modules.size or parcel.size > _LARGE_BYTES:
             self._check_size(parcel)
         return parcel

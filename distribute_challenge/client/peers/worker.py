@@ -33,7 +33,7 @@ class WorkerConnection:
         self._is_opening = False
         self._sent: dict[
             bytes, set[str]
-        ] = {}  # for each scope, the digests of the modules that have gone there
+        ] = {}  # for each program, the digests of the modules that have gone there
         self.link = Link(address, tls)
         try:
             self._run_code = self.link.method("run_code")

@@ -198,9 +198,9 @@ class Lanes:
     def _send(self, lane: Lane, now: float) -> None:
         """Send the first task that waits, or what has to run on that worker before it."""
         task = self._waiting[0]
-        scope = task.parcel.scope
-        if self._prepare is not None and scope not in lane.prepared:
-            lane.prepared.add(scope)
+        program = task.parcel.program
+        if self._prepare is not None and program not in lane.prepared:
+            lane.prepared.add(program)
             try:
                 first = self._prepare()
             except PoolError as error:

@@ -1,4 +1,4 @@
-"""What the scripts share: bad input is one line on stderr and exit code 2."""
+"""Shared by the scripts: bad input is one line on stderr and exit code 2."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a call and its outcome are, and how one is run. Knows no sockets."""
+"""Calls and outcomes: their formats, and how a call is run. Knows no sockets."""

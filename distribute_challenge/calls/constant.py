@@ -28,7 +28,7 @@ class _Changeable(Exception):
 
 
 class Snapshot:
-    """What a function depends on, as it was when this was made: `snapshot` makes it."""
+    """Everything that a function depends on, as it was when this was made: `snapshot` makes it."""
 
     def __init__(self, function: Callable[..., Any], modules: Iterable[types.ModuleType]) -> None:
         self._functions: set[types.FunctionType] = set()
@@ -149,7 +149,7 @@ class Snapshot:
 
 
 def snapshot(function: Callable[..., Any], modules: Iterable[types.ModuleType] = ()) -> Snapshot | None:
-    """What a function depends on; None if that may change without a trace.
+    """Everything that a function depends on; None if some of it may change without a trace.
 
     `modules` are those that were made for it: that nothing was added to them counts as well.
     """

@@ -55,6 +55,6 @@ class Ending:
 
     @classmethod
     def from_json(cls, text: str) -> Ending:
-        """What `to_json` wrote; fields that this version does not know are left out."""
+        """Read the output of `to_json`. Fields that this version does not know are left out."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in json.loads(text).items() if name in known})

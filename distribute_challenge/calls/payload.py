@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> tuple[Call, memoryview]:
-        """What `pack` made, and the bytes of its buffers. Raises ValueError for anything else."""
+        """Read the output of `pack`: the call, and its buffers' bytes. Raises ValueError."""
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
         flags, id_, program, modules, function, arguments = _CALL.unpack_from(data)
@@ -110,14 +110,14 @@ def is_this_package(name: str) -> bool:
 
 
 class ChunkResults(NamedTuple):
-    """What became of a chunk: the value of each item, and the exceptions, by number, of those that raised."""
+    """The outcome of a chunk: the value of each item, and the exceptions, by number, of those that raised."""
 
     values: list[Any]
     failures: dict[int, BaseException]
 
 
 class Outcome(NamedTuple):
-    """What became of a call."""
+    """The result of a call."""
 
     kind: bytes
     content: bytes
@@ -135,7 +135,7 @@ class Outcome(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Outcome:
-        """What `pack` made. Raises ValueError for anything else.
+        """Read the output of `pack`. Raises ValueError for anything else.
 
         Large buffers are opened by that: whoever holds a file with them may close it afterwards.
         """

@@ -89,7 +89,7 @@ class _File:
         return True
 
     def close(self) -> None:
-        """Give it up. Who has it open still has it."""
+        """Close it. A process that has it open keeps it."""
         if self._mapping is not None:
             self._mapping.close()
         descriptor, self.descriptor = self.descriptor, -1
@@ -217,7 +217,7 @@ def pack_sizes(sizes: Sequence[int]) -> bytes:
 
 
 def unpack_sizes(data: memoryview) -> tuple[list[int], memoryview]:
-    """What `pack_sizes` made, and what follows. Raises ValueError or struct.error."""
+    """Read the output of `pack_sizes`, and return the rest, too. Raises ValueError or struct.error."""
     (count,) = _COUNT.unpack_from(data)
     start, end = _COUNT.size, _COUNT.size + 8 * count
     if not 0 < count <= len(data) // 8:

@@ -1,4 +1,4 @@
-"""What functions return and raise -> the content of an outcome."""
+"""Values and exceptions of functions -> the content of an outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_REPR = 80
 
 
 def plain_value(value: Any) -> Any:
-    """What a function gives to its caller: of a coroutine its result, of a generator its items, as a list."""
+    """The value that the caller gets: of a coroutine its result, of a generator its items, as a list."""
     if type(value) in payload.PLAIN_TYPES:
         return value
     if isinstance(value, types.CoroutineType):
@@ -40,7 +40,7 @@ async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:
 
 
 def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = True) -> Outcome:
-    """What a function returned, which may turn out not to travel; with its large buffers `aside`, or not."""
+    """The outcome for a value, which may turn out not to travel; with its large buffers `aside`, or not."""
     large = Collector() if aside else None
     kind = type(value)
     try:
@@ -55,7 +55,7 @@ def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = Tru
 
 
 def dump_values(values: list[Any], seconds: float) -> Outcome:
-    """What the functions of a chunk returned. Raises whatever pickling does."""
+    """The outcome for the values of a chunk. Raises whatever pickling does."""
     large = Collector()
     kinds = set(map(type, values))
     made = list(map(BytesWrapper(), values)) if bytes in kinds else values

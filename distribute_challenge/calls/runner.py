@@ -42,7 +42,7 @@ class Runner:
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Outcome:
-        """What becomes of a call."""
+        """Run a call; its outcome."""
         name = "the function"
         began = loaded = None
         main = sys.modules["__main__"]
@@ -98,7 +98,7 @@ class Runner:
             try:
                 return dump_values(values, seconds)
             except BaseException as problem:
-                del problem  # One of them does not travel back: then each goes for itself.
+                del problem  # One of them does not travel back: each is pickled by itself.
         outcomes = [
             (FAILURE, failures[number]) if number in failures else dump_value(name, value, aside=False)[:2]
             for number, value in enumerate(values)

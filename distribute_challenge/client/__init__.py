@@ -1,1 +1,1 @@
-"""What runs in the user's program: from a decorated function to its result."""
+"""The user's program: from a decorated function to its result."""

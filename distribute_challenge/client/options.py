@@ -1,4 +1,4 @@
-"""What a user may ask for beside the call itself."""
+"""The options of a call."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from distribute_challenge.address import Address, chosen
 from distribute_challenge.calls.payload import INITIALIZER, NO_PROGRAM, PRINTS
 from distribute_challenge.client import local
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
 from distribute_challenge.client.peers.connections import Connections, Facts

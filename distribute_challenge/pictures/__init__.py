@@ -1,1 +1,1 @@
-"""What is drawn of the files that `record` describes. Knows neither the pool nor how they are written."""
+"""Figures of the files that `record` describes. Knows neither the pool nor how they are written."""

@@ -1,4 +1,4 @@
-"""What is written while functions run, profile and results of a sweep: the formats and their writer.
+"""Files that are written while functions run, profile and results of a sweep: formats and writer.
 
 Knows neither the pool nor the pictures.
 """

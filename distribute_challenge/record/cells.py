@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: the throughput of each cell, and with what that was measured."""
+"""The results of a sweep: the throughput of each cell, and the settings of the measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Cell(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What each client does: that many functions of that many seconds, one after another."""
+    """The work of each client: so many functions of so many seconds, one after another."""
 
     tasks: int = 5
     seconds: float = 3

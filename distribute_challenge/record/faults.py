@@ -1,4 +1,4 @@
-"""What the rows of a profile may hold, and which line is the first to hold something else.
+"""Checks of the rows of a profile: which line is the first that is wrong, and why.
 
 Profiles are read by column, which says only whether all is well. `first_fault` goes through a file that
 turned out to be broken once more, row by row, with the same rules.
@@ -25,7 +25,7 @@ BLOCK = 50_000  # Lists that are parsed together: more are no faster, and take m
 
 
 class Before(NamedTuple):
-    """What a row has to agree with: the one before it."""
+    """The row before, with which a row has to agree."""
 
     time: float = -math.inf
     finished: float = 0

@@ -46,7 +46,7 @@ class Change(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What one worker takes, its child processes included: percent of one core, and resident bytes."""
+    """The usage of one worker, its child processes included: percent of one core, and resident bytes."""
 
     cpu_percent: float | None
     memory_bytes: int | None

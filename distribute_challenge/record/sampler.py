@@ -167,7 +167,7 @@ class Sampler:
         self._write(self._rows.sample(timestamp, self.latest))
 
     def _measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:
-        """What the workers take: unknown where the system does not tell, being out of descriptors say."""
+        """The usage of each worker: unknown where the system does not tell, being out of descriptors say."""
         try:
             return self._meter.measure(pids, may_have_children=may_have_children)
         except (OSError, psutil.Error) as error:

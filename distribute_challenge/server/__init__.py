@@ -1,1 +1,1 @@
-"""What runs in the server process: the busy list, the line of clients, the workers' keepers."""
+"""The server process: the busy list, the line of clients, the supervisor of the workers."""

@@ -6,7 +6,6 @@ import argparse
 import enum
 import functools
 import logging
-import platform
 import resource
 import signal
 import sys
@@ -43,7 +42,7 @@ class Stop:
 
 
 class Progress(enum.Enum):
-    """What the main thread waits for."""
+    """The events that the main thread waits for."""
 
     ALL_UP = "every worker has answered"
     IDLE = "no worker is leased any more"
@@ -92,14 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_all_up=lambda: mailbox.post(Progress.ALL_UP),
         on_idle=lambda: mailbox.post(Progress.IDLE),
     )
-    started = time.monotonic()
-
-    def status() -> dict[str, Any]:
-        fixed = {"python": platform.python_version(), "max_tasks": options.max_tasks}
-        uptime_s = round(time.monotonic() - started, 3)
-        return {**fixed, **describe(dispatcher, supervisor, sampler, ports), "uptime": uptime_s}
-
-    pool = PoolState(dispatcher, ports, status, lambda worker: sampler.latest[worker].memory_bytes)
+    pool = PoolState(dispatcher, supervisor, sampler, ports, options.max_tasks)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
     acceptor = Acceptor(
@@ -235,7 +227,7 @@ def raise_descriptor_limit() -> None:
 
 
 def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:
-    """What the server says when every worker answers."""
+    """The line that the server prints when every worker answers."""
     workers = f"{len(ports)} workers on ports" if len(ports) > 1 else "1 worker on port"
     recorded = f"the record is {profile}" if profile else "nothing is recorded"
     return f"ready: {address}, {workers} {', '.join(map(str, ports))}; {recorded}"
@@ -260,15 +252,3 @@ def kill_the_greedy(
         if is_greedy and process is not None and process.pid == pid:
             taken, limit = (usage.memory_bytes or 0) / 2**20, limit_bytes / 2**20
             process.kill(f"it took {taken:.0f} MiB, and --memory-limit is {limit:.0f} MiB")
-
-
-def describe(
-    dispatcher: Dispatcher, supervisor: Supervisor, sampler: Sampler, ports: list[int]
-) -> dict[str, Any]:
-    """The pool's state, as `status()` tells it."""
-    states, counts = dispatcher.snapshot()
-    workers = [
-        {"port": port, "pid": pid, "state": state, "cpu": usage.cpu_percent, "memory": usage.memory_bytes}
-        for port, pid, state, usage in zip(ports, supervisor.pids(), states, sampler.latest, strict=True)
-    ]
-    return {"workers": workers, **counts}

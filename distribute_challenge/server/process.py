@@ -209,7 +209,7 @@ def _shared_file(content: bytes) -> int:
 
 
 def _split_off_stack(lines: list[str]) -> tuple[list[str], list[str]]:
-    """What was printed, and what a fault handler wrote after it."""
+    """Splits the output into printed lines and the stack that a fault handler wrote after them."""
     for number, line in enumerate(lines):
         if line.startswith(_FAULT):
             return lines[:number], [line for line in lines[number:] if line]

@@ -1,4 +1,4 @@
-"""Who holds which worker, and who is next.
+"""Which client holds which worker, and which is next.
 
 This file owns the busy list, the line of waiting clients, the leases and the counts. It is pure: no
 lock, no clock, no socket, no process. Every change is a method; an illegal one raises `ValueError` and
@@ -70,7 +70,7 @@ class Scheduler(Generic[Holder]):
         return len(self._line)
 
     def holder(self, worker: int) -> Holder | None:
-        """Who holds `worker`, or None."""
+        """The holder of `worker`, or None."""
         return self._holder[worker]
 
     def is_up(self, worker: int) -> bool:

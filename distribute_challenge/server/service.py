@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 import threading
-from collections.abc import Callable
+import time
 from dataclasses import replace
 from typing import Any
 
 import rpyc
 
+from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dispatcher import Dispatcher
+from distribute_challenge.server.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -22,24 +25,42 @@ ENDING_TIMEOUT_S = 5
 
 
 class PoolState:
-    """What the calls work on: the dispatcher, the workers' ports, and the status."""
+    """The state that all calls work on: the dispatcher, the workers' ports, and the status."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
+        supervisor: Supervisor,
+        sampler: Sampler,
         ports: list[int],
-        status: Callable[[], dict[str, Any]],
-        memory: Callable[[int], int | None],
+        max_tasks: int | None,
     ) -> None:
         self.dispatcher = dispatcher
-        self.ports = ports
-        self.status = status
-        self.memory = memory
+        self._supervisor = supervisor
+        self._sampler = sampler
+        self._ports = ports
+        self._max_tasks = max_tasks
+        self._started = time.monotonic()
         self._workers = {port: worker for worker, port in enumerate(ports)}
+
+    def status(self) -> dict[str, Any]:
+        """The workers, the counts, and what is fixed."""
+        states, counts = self.dispatcher.snapshot()
+        told = zip(self._ports, self._supervisor.pids(), states, self._sampler.latest, strict=True)
+        workers = [
+            {"port": port, "pid": pid, "state": state, "cpu": usage.cpu_percent, "memory": usage.memory_bytes}
+            for port, pid, state, usage in told
+        ]
+        fixed = {"python": platform.python_version(), "max_tasks": self._max_tasks}
+        return {**fixed, "workers": workers, **counts, "uptime": round(time.monotonic() - self._started, 3)}
+
+    def memory_bytes(self, worker: int) -> int | None:
+        """How much memory a worker took when it was last measured."""
+        return self._sampler.latest[worker].memory_bytes
 
     def port(self, worker: int | None) -> int:
         """A worker's port; -1 for none."""
-        return -1 if worker is None else self.ports[worker]
+        return -1 if worker is None else self._ports[worker]
 
     def worker(self, port: object) -> int:
         """The number of the worker on a port. Raises ValueError if there is none."""
@@ -51,7 +72,7 @@ class PoolState:
 
 
 class SchedulerService(rpyc.Service):
-    """What a connection can ask of the server. One instance per connection, which holds its leases."""
+    """The calls that the server exposes. One instance per connection, which holds its leases."""
 
     def __init__(self, pool: PoolState) -> None:
         self._pool = pool
@@ -88,7 +109,7 @@ class SchedulerService(rpyc.Service):
         if type(reason) is not str:
             raise ValueError("the reason must be a str")
         worker = self._pool.worker(port)
-        memory_bytes = self._pool.memory(worker)
+        memory_bytes = self._pool.memory_bytes(worker)
         process, successor = self._dispatcher.recycle(self._caller, worker)
         ending = process.ending(ENDING_TIMEOUT_S)
         # Its client may have run something on either.

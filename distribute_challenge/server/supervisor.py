@@ -23,7 +23,7 @@ MAX_FAILED_STARTS = 5  # in a row
 
 
 class Observer(Protocol):
-    """Who is told when a worker's process comes and goes."""
+    """Is told when a worker's process comes and goes."""
 
     def worker_up(self, worker: int) -> None:
         """The worker's process answers."""

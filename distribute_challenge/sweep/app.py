@@ -99,7 +99,7 @@ def parse(arguments: Sequence[str] | None) -> Any:
 
 
 def prepare(settings: Settings) -> dict[Cell, float]:
-    """What was measured before, with the same settings. Ends the script if they were others."""
+    """The cells that were measured before, with the same settings. Ends the script if they were others."""
     with writing():
         FOLDER.mkdir(exist_ok=True)
     try:

@@ -84,7 +84,7 @@ def answer(process: subprocess.Popen[str]) -> str:
 
 
 def ended(process: subprocess.Popen[str]) -> ChildEnded:
-    """What is wrong if a child has ended."""
+    """The problem, if a child has ended."""
     return ChildEnded(
         f"a process of the benchmark ended too early, with exit code {process.wait()}: "
         "what it said is above; start the benchmark again to go on from there"

@@ -42,7 +42,7 @@ _MADE_BY_ENUM = {
 
 
 def with_token(cls: type, reduced: Reduced) -> Reduced:
-    """What pickle is to write for a class, given what cloudpickle would: the same, and its token."""
+    """The reduced form of a class: that of cloudpickle, and its token."""
     make, arguments, state, _, _, set_state = reduced
     attributes, slot_state = state
     names = {"__name__": cls.__name__, "__qualname__": cls.__qualname__}
@@ -80,7 +80,7 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
 
 
 def by_token(cls: type) -> Reduced | None:
-    """What pickle is to write for a class on its way back; None for one that came from nowhere else."""
+    """The reduced form of a class on its way back: its token. None if it was defined here."""
     with _lock:
         token = _tokens.get(cls)
     return None if token is None else (_find, (token,))
@@ -184,7 +184,7 @@ def _with_annotations(cls: type, attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _enum_arguments(cls: enum.EnumMeta) -> Reduced:
-    """What it takes to make an enum again without its own `__new__` and `__init__`."""
+    """The arguments that make an enum again without its own `__new__` and `__init__`."""
     members: Any = cls.__members__
     data_type = getattr(cls, "_member_type_", object)
     content = {name: (member._value_, _data_of(member, data_type)) for name, member in members.items()}
@@ -193,7 +193,7 @@ def _enum_arguments(cls: enum.EnumMeta) -> Reduced:
 
 
 def _data_of(member: Any, data_type: type) -> tuple[Any, ...]:
-    """What makes the part of a member that is an int, a str or the like."""
+    """The arguments for the part of a member that is an int, a str or the like."""
     make: Any = data_type.__new__
     if make is object.__new__:
         return ()

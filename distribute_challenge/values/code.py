@@ -1,4 +1,4 @@
-"""What a function's code mentions."""
+"""The names that a function's code mentions."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Scope(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """What it takes, beside the text, to compile a function to the code that it had in its file."""
+    """All that is needed, beside the text, to compile a function to the code that it had in its file."""
 
     name: str
     filename: str

@@ -44,7 +44,7 @@ class ByCode(Generic[T]):
         self._found: dict[int, tuple[weakref.ref[types.CodeType], T]] = {}
 
     def get(self, code: types.CodeType) -> T | None:
-        """What was put for a code object."""
+        """The value of a code object, if it has one."""
         found = self._found.get(id(code))
         return found[1] if found is not None and found[0]() is code else None
 
@@ -138,7 +138,7 @@ def shown_texts() -> Iterator[None]:
 
 
 def reduce_code(code: types.CodeType) -> Reduced:
-    """What pickle is to write for code without a text."""
+    """The reduced form of code without a text."""
     return _load_code, (importlib.util.MAGIC_NUMBER, sys.version.split()[0], marshal.dumps(code, 2))
 
 
@@ -247,7 +247,7 @@ def make_exception(kind: type[BaseException], args: Reduced) -> BaseException:
 
 
 def make_cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
-    """What `functools.lru_cache` makes of a function, with nothing in the cache."""
+    """A function with `functools.lru_cache`, and an empty cache."""
     return functools.lru_cache(maxsize, typed)(function)
 
 
@@ -266,7 +266,7 @@ def make_partial_method(
 
 
 def make_dispatch(function: Callable[..., Any], others: dict[type, Callable[..., Any]]) -> Any:
-    """What `functools.singledispatch` makes of a function, with what was registered."""
+    """A function with `functools.singledispatch`, and its registered functions."""
     made = functools.singledispatch(function)
     for cls, other in others.items():
         made.register(cls, other)

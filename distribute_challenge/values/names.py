@@ -1,4 +1,4 @@
-"""What travels by its name: functions, classes and modules that a worker can import, and the way to each.
+"""Names: functions, classes and modules that a worker can import travel by their name.
 
 Everything else is the script's, and travels by value.
 """
@@ -83,7 +83,7 @@ def _steps_to(value: Any, module: types.ModuleType, path: str) -> int | None:
 
 
 def load_name(module: str, path: str, steps: int = 0) -> Any:
-    """What has that name. Raises ImportError or AttributeError."""
+    """The object with that name. Raises ImportError or AttributeError."""
     found = _along(importlib.import_module(module), path)
     for _ in range(steps):
         found = found.__wrapped__

@@ -125,7 +125,7 @@ class ObjectPickler(cloudpickle.Pickler):
             return False
 
     def _by_namespace(self, value: Any) -> Any:
-        """What stands for the global names of a module, if that is what it is."""
+        """The stand-in for the global names of a module, if `value` is one; else `value`."""
         if type(value) is not dict or type(name := value.get("__name__")) is not str:
             return value
         namespace: dict[str, Any] = value
@@ -144,7 +144,7 @@ class ObjectPickler(cloudpickle.Pickler):
         return state
 
     def _reduce_by_own_name(self, obj: Any, kind: type, path: str) -> Any:
-        """What says itself that it is found by a name."""
+        """The reduced form of an object whose `__reduce__` gives a name."""
         name = pickle.whichmodule(obj, path)  # type: ignore[attr-defined]
         module = sys.modules.get(name)
         if module is not None and is_importable(module) and _has(module, path, obj):
@@ -178,7 +178,7 @@ class ObjectPickler(cloudpickle.Pickler):
         return load_singleton, (self.namespaces[id(namespace)][0], name, *reduced[:2])
 
     def by_name(self, name: Name, qualname: str | None = None) -> Any:
-        """What is found by a name, which is pickle's own business for what calls itself so."""
+        """The reduced form of an object that is found by a name."""
         self.note_module(name.module)
         is_plain = name.path == qualname and not name.steps
         return NotImplemented if is_plain else (load_name, tuple(name))

@@ -125,7 +125,7 @@ class ValuePickler(ObjectPickler):
         return make_function, arguments, state, None, None, fill_function
 
     def _attributes_of(self, function: types.FunctionType, module: str) -> dict[str, Any]:
-        """What is to be set on a function that has just been made of its code."""
+        """The attributes to set on a function that has just been made of its code."""
         made = types.FunctionType(
             function.__code__, {"__name__": module}, function.__name__, None, function.__closure__
         )

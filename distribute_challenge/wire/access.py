@@ -1,4 +1,4 @@
-"""Who may connect: on a loopback address, only processes of the user who started us.
+"""Access by user: on a loopback address, only processes of the user who started us may connect.
 
 Linux knows to whom the other end of a connection belongs. It is asked for that very pair of addresses, with
 one netlink message (`sock_diag(7)`), which needs no privilege. An end that is closed already has no owner:

@@ -34,13 +34,13 @@ from distribute_challenge.wire.tls import encrypt, stream_over
 
 log = logging.getLogger(__name__)
 
-# What is asked and waited for is answered within this, or the peer is not well. (What may take any time, as
-# waiting for a worker or running a function does, is asked for with `ask`, which has no limit.)
+# A look-up that takes longer means that the peer has failed. (Waiting for a worker, or running a function,
+# may take any time: that is asked for with `ask`, which has no limit.)
 ANSWER_TIMEOUT_S = 10.0
 
 
 class Answer:
-    """What a call that was sent will give."""
+    """The reply to a call that was sent, once it is here."""
 
     __slots__ = ("_content", "_is_error", "_link", "is_here")
 
@@ -98,7 +98,7 @@ class Link:
     def trust(self) -> None:
         """From now on frames may be large: the peer has shown what it is.
 
-        Who knows what listens at an address? What speaks another protocol may claim anything.
+        Something else may listen at its address, and claim anything in another protocol.
         """
         self._channel.allow(4 * GIBI)
 
@@ -242,7 +242,7 @@ class Link:
 
 
 def _exception(content: Any) -> BaseException:
-    """What the peer raised, if it is of a built-in type."""
+    """The exception that the peer raised, if it is of a built-in type."""
     error = vinegar.load(
         content,
         import_custom_exceptions=False,

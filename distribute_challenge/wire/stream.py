@@ -77,7 +77,7 @@ class SocketStream(rpyc.SocketStream):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(TICK_S * 1e6)))
 
     def receive(self, wanted: int, flags: int = 0) -> bytes | None:
-        """What has arrived, waited for: mostly all that there is, of a large message at most `wanted` bytes.
+        """Wait for data; all that has arrived, or of a large message at most `wanted` bytes.
 
         None if nothing came within a tick, or with MSG_DONTWAIT at once. EOFError at the connection's end.
         """

@@ -44,7 +44,7 @@ class CertificateAuthenticator(SSLAuthenticator):
 
 
 def authenticator(tls: Tls | None, *, any_local_user: bool = False) -> Authenticator:
-    """Who may connect: with TLS, who has a certificate; else this user, or any user of this machine."""
+    """The authenticator: with TLS by certificate; else this user, or any user of this machine."""
     if tls is not None:
         return CertificateAuthenticator(tls)
     return check_loopback if any_local_user else check_owner

@@ -1,1 +1,1 @@
-"""What runs in a worker process: one function at a time."""
+"""The worker process: one function at a time."""

@@ -209,7 +209,7 @@ class Execution:
 
 
 class Surroundings:
-    """What a function may change and the next one must find as it was."""
+    """The state of the process that a function may change, and the next one must find as it was."""
 
     def __init__(self, make_stream: Callable[[int], TextIO]) -> None:
         self._make_stream = make_stream

@@ -1,4 +1,4 @@
-"""What the running function prints: kept for its caller, and passed on to the worker's own descriptors.
+"""The output of the running function: kept for its caller, and passed on to the worker's own descriptors.
 
 Output is pulled, never pushed: a callback in the middle of a function would let the next call run inside the
 first. The caller asks, from a second connection, for what it has not seen; what is left then comes with the
@@ -52,7 +52,7 @@ class Output:
             self._changed.notify_all()
 
     def read(self, seen: int) -> tuple[int, tuple[Piece, ...]]:
-        """What was printed after the first `seen` bytes, and from which byte that begins.
+        """The output after the first `seen` bytes, and from which byte it begins.
 
         What has been seen is dropped.
         """
@@ -106,7 +106,7 @@ class Streams:
         return output.read(0)
 
     def read(self, seen: int, call_id: bytes | None) -> tuple[int, tuple[Piece, ...]]:
-        """What the running call has printed after the first `seen` bytes: `Output.read`.
+        """The output of the running call after the first `seen` bytes: `Output.read`.
 
         With `call_id`, only if that is the call that runs.
         """
@@ -149,7 +149,7 @@ class _Raw(io.RawIOBase):
 
     @property
     def name(self) -> str:
-        """What a text stream calls itself after."""
+        """The name that a text stream takes over."""
         return "<stdout>" if self._number == 1 else "<stderr>"
 
     def writable(self) -> bool:

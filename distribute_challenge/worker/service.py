@@ -31,7 +31,7 @@ LARGE_BYTES = 1 << 20
 
 
 class Worker:
-    """What all connections share: the one place where functions run, and what is being printed there."""
+    """Shared by all connections: the one place where functions run, and the output of the running one."""
 
     def __init__(self, execution: Execution, streams: Streams, begun: mmap.mmap | None = None) -> None:
         self.execution = execution
@@ -103,7 +103,7 @@ class Worker:
 
 
 class WorkerService(rpyc.Service):
-    """What a connection can ask of a worker. One instance per connection."""
+    """The calls that a worker exposes. One instance per connection."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -151,7 +151,7 @@ class WorkerService(rpyc.Service):
             self._held.pop(call_id, None)
 
     def exposed_read_output(self, seen: int, call_id: bytes | None = None) -> tuple[int, tuple[Piece, ...]]:
-        """What the running function has printed after the first `seen` bytes, and where that begins.
+        """The output of the running function after the first `seen` bytes, and where that begins.
 
         With `call_id`, only if that is the call that runs. Nothing if none runs.
         """
@@ -200,7 +200,7 @@ def by_value(result: Any) -> Any:
 
 
 def as_builtin(error: Exception) -> Exception:
-    """What RPyC carries for `error`: itself if it can, else a RuntimeError that names it."""
+    """`error` in a form that RPyC carries: itself if it can, else a RuntimeError that names it."""
     kind = type(error)
     try:
         if kind.__module__ == "builtins":

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from distribute_challenge.calls.payload import VALUE, Outcome
-from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.running.pipeline import AHEAD_S, Pipeline
 from distribute_challenge.client.running.tasks import Task

@@ -33,7 +33,7 @@ class _Place(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """What there is to send of a module, and the names of the modules that it imports."""
+    """A module as it is sent, and the names of the modules that it imports."""
 
     module: Module
     imported: tuple[str, ...]
@@ -59,7 +59,7 @@ class NeededModules(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What was found before, and what tells that it would be found again."""
+    """Modules that were found before, and whether they would be found again."""
 
     modules: NeededModules
     path: list[str]
@@ -216,7 +216,7 @@ def _library_folders() -> tuple[Path, ...]:
 
 
 def _version(name: str) -> Any:
-    """What changes when another text is to be sent for a module."""
+    """A value that changes when another text is to be sent for a module."""
     place = _place(name)
     if place is None or name in sys.modules:
         return place and place.spec  # Another one if the program imports it anew.
@@ -225,7 +225,7 @@ def _version(name: str) -> Any:
 
 
 def _source(name: str, place: _Place) -> _Source:
-    """What there is to send of a module. Raises OSError, SyntaxError or UnicodeError if it cannot be read."""
+    """A module as it is sent, cached. Raises OSError, SyntaxError or UnicodeError if it cannot be read."""
     version = _version(name)
     known = _sources.get(name)
     if known is not None and (known[0] is version or (type(version) is tuple and known[0] == version)):

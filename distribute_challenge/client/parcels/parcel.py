@@ -33,7 +33,7 @@ def _new_id() -> bytes:
 
 
 class Written(NamedTuple):
-    """What was pickled, the user's own modules that it needs, and the large buffers that travel beside it."""
+    """A pickle, the user's own modules that it needs, and the large buffers that travel beside it."""
 
     data: bytes
     modules: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""What travels for one function: its text, and with each call the values that it uses, as they are then."""
+"""How one function travels: its text, and with each call the values that it uses, as they are then."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from distribute_challenge.calls.payload import (
     CHUNK,
     PRINTS,
 )
+from distribute_challenge.client.parcels.durations import pace_of
 from distribute_challenge.client.parcels.modules import is_users, modules_for
-from distribute_challenge.client.parcels.pace import pace_of
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Parcel, Written
 from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender
 from distribute_challenge.client.parcels.text import find_text

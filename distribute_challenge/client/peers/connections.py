@@ -23,7 +23,7 @@ _RETRY_S = 0.1
 
 
 class Facts(NamedTuple):
-    """What a client has to know about a pool."""
+    """The facts that a client has to know about a pool."""
 
     python: str  # the workers' version, as `3.12`
     workers: int
@@ -46,7 +46,7 @@ class Connections:
         self._facts: Facts | None = None
 
     def facts(self, wait_s: float = 0) -> Facts:
-        """What does not change about the pool. Raises ServerUnavailable.
+        """The facts about the pool, which do not change. Raises ServerUnavailable.
 
         A server that was never there yet is waited for, at most `wait_s` seconds.
         """

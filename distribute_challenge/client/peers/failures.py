@@ -1,4 +1,4 @@
-"""What it means when a worker that was handed out does not do its work."""
+"""Failed workers: what it means for a task when a worker that was handed out does not do its work."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Broken(Exception):
         self.ends_task = ends_task
 
     def error(self, name: str, ending: Ending) -> Exception:
-        """What that means for the function."""
+        """The error of the function that broke the worker."""
         return lost(name, ending)
 
     def unusable(self, ending: Ending) -> Unusable:
-        """What it means for functions that the worker had not begun: another one may take them."""
+        """For functions that the worker had not begun: another worker may take them."""
         return Unusable(f"{ending.worker} was replaced: {self}")
 
 
 def lost(name: str, ending: Ending) -> WorkerLost:
-    """What it means for a function that its worker had begun it, and ended."""
+    """The error of a function that its worker had begun when it ended."""
     message = f"{ending.worker} died while it ran {name}: {ending.how}"
     if ending.memory_bytes is not None:
         message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
@@ -92,7 +92,7 @@ class Killed(Broken):
 
 
 def why_no_worker(error: Exception, address: Address) -> Broken | Unreachable:
-    """What it means that a worker's client cannot connect to it."""
+    """The reason why this program cannot connect to a worker."""
     if isinstance(error, EOFError | ConnectionResetError | TimeoutError):  # It died, or it is stuck.
         return Broken(f"it does not answer its client ({error})")
     # The server listens for its workers even while they are replaced: this is on our side of it.

@@ -1,4 +1,4 @@
-"""What functions print on workers, written to this program's own standard streams."""
+"""The output of functions on workers, written to this program's own standard streams."""
 
 from __future__ import annotations
 

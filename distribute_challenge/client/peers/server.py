@@ -99,7 +99,7 @@ class ServerConnection:
         self.link.close()
 
     def unavailable(self, error: BaseException) -> ServerUnavailable:
-        """What to tell the user when the server does not answer."""
+        """The error when the server does not answer."""
         return ServerUnavailable(
             f"no server answers at {self._address} ({error}): start one with `python3 server.py 2`, "
             'say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER, or have a private '
@@ -107,7 +107,7 @@ class ServerConnection:
         )
 
     def _denied(self, error: Exception) -> AccessDenied:
-        """What to tell the user when one end does not let the other in."""
+        """The error when one end does not let the other in."""
         if isinstance(error, ssl.SSLCertVerificationError):
             assert self._tls is not None
             return AccessDenied(
@@ -129,7 +129,7 @@ class ServerConnection:
         )
 
     def ended(self, error: BaseException) -> ServerUnavailable:
-        """What to tell the user when the server ends while a function runs."""
+        """The error when the server ends while a function runs."""
         return ServerUnavailable(
             f"the server at {self._address} has ended, and its workers with it ({error})"
         )

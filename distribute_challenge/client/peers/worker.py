@@ -54,7 +54,7 @@ class WorkerConnection:
         )
 
     def outcome(self, name: str, parcel: Parcel, answer: Answer) -> Outcome:
-        """What became of a call, whose answer is here. Raises Broken if that is nothing."""
+        """The outcome of a call whose answer is here. Raises Broken if the answer is none."""
         try:
             outcome = Outcome.unpack(answer.value)
         except Unreadable as error:
@@ -152,7 +152,7 @@ class OutputReader:
             self._answer = self.link.ask(self._read_output, seen, call_id)
 
     def take(self) -> tuple[int, tuple[Piece, ...]]:
-        """What has arrived: its first byte's number, and the pieces."""
+        """The output that has arrived: its first byte's number, and the pieces."""
         self.link.serve_arrived()
         if self._answer is None or not self._answer.is_here:
             return 0, ()

@@ -29,7 +29,7 @@ TICK_S = 0.1  # How often it has tasks counted, and learns who waits.
 
 
 class State(enum.Enum):
-    """What a lane is about."""
+    """The state of a lane."""
 
     WAITING = "in line for a worker"
     CONNECTING = "making a connection to it"

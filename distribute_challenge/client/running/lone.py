@@ -98,7 +98,7 @@ def run(
     wait_again_s: float | None = None,
     lease: Lease | None = None,
 ) -> Outcome | None:
-    """The outcome of one call, on a worker that is leased already or waited for; None if none was to be had.
+    """The outcome of one call, on a worker that is leased already or waited for; None if there was none.
 
     It waits at most `wait_s` seconds in line, and to make good a loss `wait_again_s`; by default for ever.
     `name` is the function's, for messages. Raises ServerUnavailable; WorkerLost if the worker died under the

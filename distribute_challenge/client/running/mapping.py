@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.payload import ChunkResults, RemoteTraceback
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.connections import Facts
@@ -36,10 +36,10 @@ BUFFER_SIZE = 10_000
 
 
 class TaskExecutor(Protocol):
-    """What `map` needs of an executor."""
+    """The part of an executor that `map` uses."""
 
     def facts(self, options: Options) -> Facts:
-        """What there is to know about the pool."""
+        """The facts about the pool."""
 
     def parcel_chunk(
         self, shipment: Shipment, function: Written, columns: list[list[Any]], options: Options
@@ -167,13 +167,13 @@ class Mapping:
             self._fill()
 
     def _kill(self) -> None:
-        """What runs is stopped, as Ctrl-C does everywhere else."""
+        """Stop the functions that run, as Ctrl-C does everywhere else."""
         for future in self._chunks:
             if isinstance(future, TaskFuture):
                 future.kill()
 
     def _cancel(self) -> None:
-        """What has not run yet does not."""
+        """Cancel the chunks that have not begun."""
         for future in self._chunks:
             future.cancel()
 

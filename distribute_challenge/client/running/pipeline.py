@@ -154,7 +154,7 @@ class Pipeline:
 
     def _note(self, sent: Sent, outcome: Outcome, now: float) -> None:
         sent.task.pace.note(outcome.seconds / sent.task.count)
-        # As with what a new acquaintance is lent: more each time it turns out well, little again if not.
+        # The depth grows by one after each quick task, and drops to one after a slow one.
         self._depth = self._depth + 1 if outcome.seconds <= AHEAD_S else 1
         self._answered_at = now
         self._expected_s -= sent.expected_s

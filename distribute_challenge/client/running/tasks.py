@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.pace import Pace
+from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Killed, lost
 from distribute_challenge.errors import WorkerLost
@@ -46,7 +46,7 @@ class TaskFuture(Future[T]):
 
 
 class Killer(Protocol):
-    """What runs tasks, and can stop them."""
+    """Runs tasks, and can stop them."""
 
     def kill(self, task: Task) -> None:
         """Stop a task that runs."""

@@ -1,4 +1,4 @@
-"""What is known of how long a function takes."""
+"""How long functions take, as far as known."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import os
 from typing import NamedTuple
 
 SERVER_VARIABLE = "COMPUTE_SERVER"
+ANY_USER_VARIABLE = "COMPUTE_ALLOW_ANY_LOCAL_USER"
 INSIDE_VARIABLE = "COMPUTE_INSIDE"  # Set for workers, and so for their child processes.
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 18811

@@ -6,12 +6,13 @@ import atexit
 import os
 from typing import Any
 
-from distribute_challenge.address import chosen
+from distribute_challenge.address import ANY_USER_VARIABLE, chosen
 from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.tls import VARIABLES, Tls
 
 # Connections belong to a process: a forked child makes its own.
 _Key = tuple[str, Tls | None, int, tuple[Any, ...]]
+_ASKED = (*VARIABLES, ANY_USER_VARIABLE)
 _executors: dict[_Key, PoolExecutor] = {}
 
 
@@ -20,7 +21,7 @@ def executor_at(server: str | None, tls: Tls | None = None) -> PoolExecutor:
 
     Raises PoolError if the environment has some of the variables for TLS, and not all.
     """
-    said = tuple(map(os.environ.get, VARIABLES))  # The program may change its environment.
+    said = tuple(map(os.environ.get, _ASKED))  # The program may change its environment.
     key = (chosen() if server is None else server, tls, os.getpid(), said)
     executor = _executors.get(key)
     if executor is None:

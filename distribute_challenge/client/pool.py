@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from distribute_challenge.address import Address, chosen
+from distribute_challenge.address import ANY_USER_VARIABLE, Address, chosen
 from distribute_challenge.calls.payload import INITIALIZER, NO_PROGRAM, PRINTS
 from distribute_challenge.client import local
 from distribute_challenge.client.options import Options
@@ -24,6 +24,7 @@ from distribute_challenge.client.running.mapping import Mapping
 from distribute_challenge.client.running.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls
+from distribute_challenge.wire.access import Trust
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +79,9 @@ class PoolExecutor(Executor):
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
         self._program = NO_PROGRAM if initializer is None else os.urandom(len(NO_PROGRAM))
         self._options = Options(prints=prints, tls=tls, wait_s=wait)
-        self._tls = Tls.choose(tls) if workers is None else None
+        self._trust = Trust()
+        if workers is None:
+            self._trust = Trust(Tls.choose(tls), os.environ.get(ANY_USER_VARIABLE, "") not in ("", "0"))
         self._lock = threading.Lock()  # guards all that follows
         self._known_connections: Connections | None = None
         self._driver: Driver | None = None
@@ -220,7 +223,7 @@ class PoolExecutor(Executor):
             if self._known_connections is None:
                 address = self._private.address() if self._private is not None else self._address
                 assert address is not None
-                self._known_connections = Connections(address, self._tls)
+                self._known_connections = Connections(address, self._trust)
             return self._known_connections
 
     def leave_to_parent(self) -> None:

@@ -1,9 +1,10 @@
-"""Access by user: on a loopback address, only processes of the user who started us may connect.
+"""Access by user: on a loopback address, a server lets in its own user only, and a client trusts no other.
 
 Linux knows to whom the other end of a connection belongs. It is asked for that very pair of addresses, with
 one netlink message (`sock_diag(7)`), which needs no privilege. An end that is closed already has no owner:
 the kernel then shows user 0 and inode 0, while the bytes that were sent can still be read. So only an end
-that is established and has an inode counts.
+that is established and has an inode counts. Nor has an end that was not accepted yet: then the listener, in
+whose queue it is, tells the owner.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.address import Address
+from distribute_challenge.tls import Tls
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -28,9 +30,21 @@ _REQUEST = struct.Struct("=BBBxI")  # family, protocol, extensions, states; then
 _PORTS = struct.Struct("!HH")  # source, destination; in the order of the network, as the addresses are
 _COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)  # any interface, no cookie
 _ANSWER = struct.Struct("=BBBB48xIIIII")  # family, state, 2 ignored; expires, queues, uid, inode
-_ESTABLISHED = 1
+_ESTABLISHED, _LISTENING = 1, 10
+_NO_ENDS = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # what a listener is connected to
+_ROOT = 0
 _TIMEOUT_S = 2.0
 _ANYWAY = "start the server with --allow-any-local-user to let in everybody on this machine"
+
+
+class Trust(NamedTuple):
+    """The peers that a client trusts: with TLS, those that prove their name; else those of its own user.
+
+    With `any_local_user`, those of every user of this machine.
+    """
+
+    tls: Tls | None = None
+    any_local_user: bool = False
 
 
 # An authenticator in RPyC's sense: takes the socket of a connection, gives the one to serve and who is there.
@@ -64,6 +78,29 @@ def check_owner(sock: socket.socket) -> tuple[socket.socket, int]:
             f"the other end belongs to the user with the number {uid}, not to {os.getuid()}"
         )
     return sock, uid
+
+
+def check_listener(sock: socket.socket) -> None:
+    """Raise AuthenticationError unless `sock` is connected to a process of our own user, or of root's, here.
+
+    Whatever listens there gets functions, and its answers are unpickled. Raises EOFError if it has gone.
+    """
+    check_loopback(sock)
+    here, peer = sock.getsockname()[:2], sock.getpeername()[:2]
+    if not sys.platform.startswith("linux"):
+        raise AuthenticationError("this system does not tell whose process listens there")
+    try:
+        state, uid, inode = _look_up(sock.family, peer, here)
+        if inode == 0 and state == _ESTABLISHED:
+            state, uid, inode = _look_up(sock.family, peer, (_NO_ENDS[sock.family], 0))
+    except FileNotFoundError:
+        raise EOFError("closed before it was accepted") from None
+    except OSError as error:
+        raise AuthenticationError(f"the system does not tell whose process listens there ({error})") from None
+    if state not in (_ESTABLISHED, _LISTENING) or inode == 0:
+        raise EOFError("closed before it was accepted")
+    if uid not in (os.getuid(), _ROOT):
+        raise AuthenticationError(f"it belongs to the user with the number {uid}, not to {os.getuid()}")
 
 
 def _look_up(family: int, source: tuple[str, int], destination: tuple[str, int]) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from rpyc.core import brine, consts, vinegar
 
 from distribute_challenge.address import Address
-from distribute_challenge.tls import Tls
+from distribute_challenge.wire.access import Trust, check_listener, check_loopback
 from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.messages import (
     EXCEPTION,
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 # A look-up that takes longer means that the peer has failed. (Waiting for a worker, or running a function,
 # may take any time: that is asked for with `ask`, which has no limit.)
 ANSWER_TIMEOUT_S = 10.0
+
+
+NO_OTHERS = Trust()
 
 
 class Answer:
@@ -79,14 +82,24 @@ class Method(MethodCall):
 
 
 class Link:
-    """A connection to the RPyC service at an address.
+    """A connection to the RPyC service at an address, or at `host`, which is then one of its addresses.
 
-    Raises OSError or EOFError if there is none. With TLS, also what `encrypt` raises.
+    Raises OSError or EOFError if there is none; AuthenticationError, before anything is sent, if it is not
+    to be trusted. With TLS, also what `encrypt` raises.
     """
 
-    def __init__(self, address: Address, tls: Tls | None = None) -> None:
-        sock = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
-        self._stream = stream_over(sock if tls is None else encrypt(sock, address.host, tls))
+    def __init__(self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None) -> None:
+        sock = socket.create_connection((host or address.host, address.port), timeout=ANSWER_TIMEOUT_S)
+        self.host: str = sock.getpeername()[0]  # the address that answered
+        if trust.tls is not None:
+            sock = encrypt(sock, address.host, trust.tls)
+        else:
+            try:
+                check_loopback(sock) if trust.any_local_user else check_listener(sock)
+            except BaseException:
+                sock.close()
+                raise
+        self._stream = stream_over(sock)
         self._socket = self._stream.sock
         self._channel = FrameChannel(self._stream, 64 * KIBI)
         self._numbers = itertools.count(FIRST_NUMBER)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from rpyc.utils.authenticators import AuthenticationError
 
+from distribute_challenge import AccessDenied, PoolExecutor, compute_this
+from distribute_challenge.address import Address
 from distribute_challenge.wire.access import check_owner
 from tests.running import HANG_S, ROOT, RunningServer, eventually
 
@@ -62,6 +66,85 @@ try:
 except AccessDenied as error:
     print(error)
 """
+
+
+# Somebody else's server, in place of the true one: it listens, and says that it is up.
+SQUATTER = f"""
+import os, socket, sys
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+host, port, how = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+listener = socket.create_server((host, int(port)), family=family)
+print(listener.getsockname()[1], flush=True)
+while how == "accepts":
+    sock, _ = listener.accept()
+    print(len(sock.recv(1000)), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def squatting(host: str, port: int, how: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A process of another user that listens somewhere; its port."""
+    command = [sys.executable, "-c", SQUATTER, host, str(port), how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline()), process
+        finally:
+            process.kill()
+
+
+@as_root
+@pytest.mark.parametrize("how", ["accepts", "never accepts"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_nothing_is_sent_to_another_users_server(host: str, how: str):
+    with squatting(host, 0, how) as (port, process):
+        address = str(Address(host, port))
+        with pytest.raises(
+            AccessDenied, match=f"nothing was sent to .* belongs to the user with the number {NOBODY}"
+        ):
+            compute_this(server=address)(divmod)(7, 3).run()
+        with PoolExecutor(address) as pool:
+            assert isinstance(pool.submit(divmod, 7, 3).exception(HANG_S), AccessDenied)
+        if how == "accepts":
+            assert process.stdout is not None
+            assert process.stdout.readline() == "0\n"  # So many bytes came.
+
+
+@as_root
+def test_a_server_is_known_by_the_address_on_which_it_answered(server: RunningServer):
+    """Its workers have that address, too: somebody else may have the other one that localhost means."""
+    assert compute_this(server=f"localhost:{server.port}")(divmod)(7, 3).run() == (2, 1)
+    with contextlib.ExitStack() as squatters:
+        for port in server.ports:
+            squatters.enter_context(squatting("::1", port, "accepts"))
+        with PoolExecutor(f"localhost:{server.port}") as pool:
+            assert list(pool.map(divmod, [7, 8], [3, 3])) == [(2, 1), (2, 2)]
+
+
+@as_root
+def test_another_users_server_is_trusted_if_the_program_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COMPUTE_ALLOW_ANY_LOCAL_USER", "1")
+    with squatting("127.0.0.1", 0, "accepts") as (port, process):
+        calling = threading.Thread(
+            target=lambda: compute_this(server=f"127.0.0.1:{port}")(divmod)(7, 3).submit(), daemon=True
+        )
+        calling.start()
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) > 0  # It got the first message.
+
+
+def test_a_server_elsewhere_is_not_trusted_without_tls():
+    own = socket.gethostbyname(socket.gethostname())
+    if own.startswith("127."):
+        pytest.skip(f"this machine has no other address than {own}")
+    with (
+        socket.create_server((own, 0)) as listener,
+        pytest.raises(AccessDenied, match=r"is no loopback address.*use TLS"),
+    ):
+        compute_this(server=f"{own}:{listener.getsockname()[1]}")(divmod)(7, 3).run()
 
 
 def intrude(program: str, *arguments: object) -> str:

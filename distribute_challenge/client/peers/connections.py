@@ -16,7 +16,8 @@ from distribute_challenge.client.peers.inside import is_inside
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.errors import AccessDenied, ServerUnavailable
-from distribute_challenge.tls import Tls
+from distribute_challenge.wire.access import Trust
+from distribute_challenge.wire.link import NO_OTHERS
 
 MAX_IDLE = 8
 _RETRY_S = 0.1
@@ -33,12 +34,13 @@ class Facts(NamedTuple):
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
-    def __init__(self, address: Address, tls: Tls | None = None) -> None:
+    def __init__(self, address: Address, trust: Trust = NO_OTHERS) -> None:
         self.address = address
         self.are_inside = is_inside(address)
         # Memory, with the workers, if they are on this machine.
-        self.may_share = tls is None and is_loopback(address)
-        self._tls = tls
+        self.may_share = trust.tls is None and is_loopback(address)
+        self._trust = trust
+        self._host: str | None = None  # the address on which the server answered: its workers have it, too
         self._was_there = False
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
@@ -87,7 +89,7 @@ class Connections:
         was_denied = False
         while True:
             try:
-                server = ServerConnection(self.address, self._tls)
+                server = ServerConnection(self.address, self._trust)
             except AccessDenied:
                 if was_denied:
                     raise
@@ -98,6 +100,7 @@ class Connections:
                 time.sleep(_RETRY_S)  # Nothing tells when a server comes up.
             else:
                 self._was_there = True
+                self._host = server.link.host
                 return server
 
     def put_server(self, server: ServerConnection) -> None:
@@ -123,7 +126,8 @@ class Connections:
 
     def new_worker(self, port: int) -> WorkerConnection:
         """A new connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
-        return WorkerConnection(self.worker_address(port), self._tls, may_share=self.may_share)
+        address = self.worker_address(port)
+        return WorkerConnection(address, self._trust, self._host, may_share=self.may_share)
 
     def worker_address(self, port: int) -> Address:
         """Where the worker with a port listens: beside its server."""

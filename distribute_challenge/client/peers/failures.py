@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import CancelledError
 
-from distribute_challenge.address import Address
+from distribute_challenge.address import ANY_USER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.errors import PoolError, TaskTimeout, WorkerLost
+from distribute_challenge.errors import AccessDenied, PoolError, TaskTimeout, WorkerLost
 
 
 class Unusable(Exception):
@@ -91,8 +91,19 @@ class Killed(Broken):
         return CancelledError(f"{name} was killed, as its caller wished, and {ending.worker} replaced")
 
 
-def why_no_worker(error: Exception, address: Address) -> Broken | Unreachable:
+def distrusted(address: Address, error: Exception) -> AccessDenied:
+    """The error when the process that listens somewhere is somebody else's."""
+    return AccessDenied(
+        f"nothing was sent to {address}: {error}. Whatever listens there would get the functions, and run "
+        "code here. Start a server of your own on another port; use TLS for a server on another machine; or, "
+        f"if every user of this machine is to be trusted, set {ANY_USER_VARIABLE}=1"
+    )
+
+
+def why_no_worker(error: Exception, address: Address) -> Broken | PoolError:
     """The reason why this program cannot connect to a worker."""
+    if isinstance(error, AccessDenied):
+        return error
     if isinstance(error, EOFError | ConnectionResetError | TimeoutError):  # It died, or it is stuck.
         return Broken(f"it does not answer its client ({error})")
     # The server listens for its workers even while they are replaced: this is on our side of it.

@@ -7,11 +7,15 @@ import logging
 import ssl
 from typing import Any
 
+from rpyc.utils.authenticators import AuthenticationError
+
 from distribute_challenge.address import Address
 from distribute_challenge.calls.ending import Ending
+from distribute_challenge.client.peers.failures import distrusted
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
-from distribute_challenge.tls import VARIABLES, Tls
-from distribute_challenge.wire.link import Answer, Link
+from distribute_challenge.tls import VARIABLES
+from distribute_challenge.wire.access import Trust
+from distribute_challenge.wire.link import NO_OTHERS, Answer, Link
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +23,13 @@ log = logging.getLogger(__name__)
 class ServerConnection:
     """The server's calls, on one connection. Those that begin with `ask` give an answer to come."""
 
-    def __init__(self, address: Address, tls: Tls | None = None) -> None:
+    def __init__(self, address: Address, trust: Trust = NO_OTHERS) -> None:
         self._address = address
-        self._tls = tls
+        self._tls = trust.tls
         try:
-            self.link = Link(address, tls)
+            self.link = Link(address, trust)
+        except AuthenticationError as error:
+            raise distrusted(address, error) from None
         except (EOFError, ssl.SSLError) as error:
             raise self._denied(error) from None
         except OSError as error:

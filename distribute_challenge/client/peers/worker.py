@@ -6,17 +6,19 @@ import logging
 import pickle
 import threading
 
+from rpyc.utils.authenticators import AuthenticationError
+
 from distribute_challenge.address import Address
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import Probe, Unreadable, tell_secret
 from distribute_challenge.calls.payload import FAILURE, Outcome, Piece, dump_failure
 from distribute_challenge.client.parcels.parcel import Parcel
-from distribute_challenge.client.peers.failures import Broken, Busy, Misunderstood
+from distribute_challenge.client.peers.failures import Broken, Busy, Misunderstood, distrusted
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.errors import PoolError
-from distribute_challenge.tls import Tls
 from distribute_challenge.values import PROTOCOL
-from distribute_challenge.wire.link import Answer, Link
+from distribute_challenge.wire.access import Trust
+from distribute_challenge.wire.link import NO_OTHERS, Answer, Link
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +26,11 @@ log = logging.getLogger(__name__)
 class WorkerConnection:
     """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
 
-    def __init__(self, address: Address, tls: Tls | None = None, *, may_share: bool = False) -> None:
+    def __init__(
+        self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None, *, may_share: bool = False
+    ) -> None:
         self.address = address
-        self._tls = tls
+        self._trust = trust
         self.prepared: set[bytes] = set()  # the executors whose initializer has run there
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
         self._reader: OutputReader | None = None
@@ -34,7 +38,10 @@ class WorkerConnection:
         self._sent: dict[
             bytes, set[str]
         ] = {}  # for each program, the digests of the modules that have gone there
-        self.link = Link(address, tls)
+        try:
+            self.link = Link(address, trust, host)
+        except AuthenticationError as error:
+            raise distrusted(address, error) from None
         try:
             self._run_code = self.link.method("run_code")
             self._can_share = may_share and self._can_share_memory()
@@ -121,8 +128,8 @@ class WorkerConnection:
     def _open_reader(self) -> None:
         # In a thread of its own: a function that holds the interpreter's lock lets nobody connect.
         try:
-            reader = OutputReader(self.address, self._tls)
-        except (EOFError, OSError, PoolError) as error:
+            reader = OutputReader(self.address, self._trust, self.link.host)
+        except (EOFError, OSError, PoolError, AuthenticationError) as error:
             log.debug("cannot read the output of the worker at %s yet: %s", self.address, error)
             self._is_opening = False
             return
@@ -136,8 +143,8 @@ class WorkerConnection:
 class OutputReader:
     """A second connection to a worker, for what the function that runs there prints."""
 
-    def __init__(self, address: Address, tls: Tls | None = None) -> None:
-        self.link = Link(address, tls)
+    def __init__(self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None) -> None:
+        self.link = Link(address, trust, host)
         try:
             self._read_output = self.link.method("read_output")
             self.link.trust()

@@ -87,6 +87,7 @@ class PoolExecutor(Executor):
         self._driver: Driver | None = None
         self._drivers: list[Driver] = []  # at most the one, where who survives this object finds it
         self._is_shut = False
+        self._mappings: weakref.WeakSet[Mapping] = weakref.WeakSet()
         _executors.add(self)
         if self._private is not None:  # If it is dropped without a shutdown, its server goes as well.
             weakref.finalize(self, _let_go, self._private, self._drivers)
@@ -152,15 +153,16 @@ class PoolExecutor(Executor):
         with self._lock:
             self._is_shut = True
             driver = self._driver
+        if cancel_futures:
+            for mapping in list(self._mappings):
+                mapping.cancel()
         if driver is not None:
             driver.close(cancel=cancel_futures)
-            if wait:
-                driver.join()
-            else:
+            if not wait or driver.is_this_thread():  # As in a callback, which others must not wait for.
                 # What is under way goes on, and then all is closed.
                 threading.Thread(target=self._close, args=(driver,), name="closing", daemon=True).start()
                 return
-        self._close(None)
+        self._close(driver)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Shut down. Ctrl-C inside the block stops what runs, too."""
@@ -170,6 +172,8 @@ class PoolExecutor(Executor):
 
     def _close(self, driver: Driver | None) -> None:
         if driver is not None:
+            for mapping in list(self._mappings):
+                mapping.wait_until_started()
             driver.join()
         if self._known_connections is not None:
             self._known_connections.close()
@@ -211,7 +215,9 @@ class PoolExecutor(Executor):
     ) -> Iterator[Any]:
         """The results of the function for each set of items: what `map` does."""
         self._check_open()
-        return iter(Mapping(self, shipment, iterables, options, **how))
+        mapping = Mapping(self, shipment, iterables, options, **how)
+        self._mappings.add(mapping)
+        return iter(mapping)
 
     @property
     def _connections(self) -> Connections:
@@ -240,15 +246,18 @@ class PoolExecutor(Executor):
 
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""
+        self._check_open()
+        self.add_more(task)
+
+    def add_more(self, task: Task) -> None:
+        """Have a task run that belongs to what has begun, also after `shutdown`, which waits for it."""
         connections = self._connections
         facts = self.facts(task.options)
         prepare = None if self._initializer is None else self._make_preparation
         if connections.are_inside:
-            self._check_open()
             nesting.run_task(connections, task, prepare)
             return
         with self._lock:
-            self._check_open()
             if self._driver is None:
                 self._driver = Driver(connections, prepare)
                 self._drivers[:] = [self._driver]

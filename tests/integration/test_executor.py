@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import scipy.optimize
 
-from distribute_challenge import PoolExecutor, ServerUnavailable, compute_this
+from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, compute_this
 from tests.running import HANG_S, ROOT, RunningServer, eventually, free_port
 
 MakeExecutor = Callable[..., Executor]
@@ -48,6 +48,11 @@ def make(request: pytest.FixtureRequest, address: str) -> MakeExecutor:
     return lambda **options: concurrent.futures.ProcessPoolExecutor(
         **{"max_workers": 2, "mp_context": context, **options}
     )
+
+
+def takes(seconds, x):
+    time.sleep(seconds)
+    return x
 
 
 def square(x):
@@ -565,3 +570,99 @@ def test_every_result_of_a_map_belongs_to_its_item(
     assert stop.args == ("three",)
     factor = 2 if others else 1
     assert results == [factor * number for number in range(10) if number != 3]
+
+
+def touch(path: str) -> str:
+    Path(path).touch()
+    return path
+
+
+def test_all_items_of_a_map_run_whether_or_not_anybody_takes_the_results(
+    server: RunningServer, tmp_path: Path
+):
+    paths = [str(tmp_path / f"item{number}") for number in range(500)]
+    with PoolExecutor() as pool:
+        results = pool.map(touch, paths)
+        eventually(lambda: len(list(tmp_path.glob("item*"))) == 500, "all have run, with nobody looking")
+    assert list(results) == paths  # They can be had after the end, too.
+
+
+def test_shutdown_waits_for_all_items_of_a_map(server: RunningServer, tmp_path: Path):
+    paths = [str(tmp_path / f"item{number}") for number in range(500)]
+    pool = PoolExecutor()
+    results = pool.map(touch, paths)
+    pool.shutdown()
+    assert len(list(tmp_path.glob("item*"))) == 500
+    assert list(results) == paths
+    pool = PoolExecutor()
+    results = pool.map(takes, [0.01] * 300, range(300))
+    pool.shutdown(wait=False)
+    assert list(results) == list(range(300))
+
+
+def test_shutdown_can_drop_the_items_that_have_not_begun(server: RunningServer, tmp_path: Path):
+    pool = PoolExecutor()
+    results = pool.map(takes, [0.05] * 1000, range(1000), chunksize=1)
+    pool.shutdown(cancel_futures=True)
+    with pytest.raises(concurrent.futures.CancelledError):
+        list(results)
+    server.await_busy([0, 0])
+
+
+@pytest.mark.parametrize("how", [{"buffersize": 10}, {}])
+def test_a_lazy_map_ends_with_what_there_is_or_an_error_after_shutdown(
+    server: RunningServer, how: dict[str, Any]
+):
+    pool = PoolExecutor()
+    items = range(1000) if how else iter(range(1000))
+    results = pool.map(square, items, chunksize=1, **how)
+    first = [next(results) for _ in range(3)]
+    pool.shutdown()
+    found = []
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        found.extend(results)
+    assert [*first, *found] == [number**2 for number in range(len(first) + len(found))]
+
+
+def test_a_map_whose_results_nobody_takes_any_more_goes_no_further(server: RunningServer, tmp_path: Path):
+    with PoolExecutor() as pool:
+        results = pool.map(touch, [str(tmp_path / f"item{number}") for number in range(5000)], chunksize=1)
+        next(results)
+        results.close()
+    assert len(list(tmp_path.glob("item*"))) < 2500
+
+
+def test_items_that_run_code_are_taken_at_the_call(server: RunningServer):
+    threads = set()
+
+    class Items:
+        def __len__(self) -> int:
+            return 300
+
+        def __iter__(self) -> Iterator[int]:
+            for number in range(300):
+                threads.add(threading.current_thread())
+                yield number
+
+    with PoolExecutor() as pool:
+        results = pool.map(square, Items())
+    assert list(results) == [number**2 for number in range(300)]
+    assert threads == {threading.current_thread()}
+
+
+def test_a_callback_may_shut_the_executor_down(server: RunningServer):
+    pool = PoolExecutor()
+    futures = [pool.submit(takes, 0.2, number) for number in range(6)]
+    futures[0].add_done_callback(lambda _: pool.shutdown())
+    assert [future.result(HANG_S) for future in futures] == list(range(6))
+
+
+def test_a_server_that_ends_ends_a_map_that_nobody_looks_at(start_server: Callable[..., RunningServer]):
+    server = start_server(1)
+    pool = PoolExecutor(server.address)
+    results = pool.map(takes, itertools.repeat(0.1, 10_000), range(10_000), chunksize=1)
+    server.await_busy([1])
+    server.close()
+    pool.shutdown()  # It returns.
+    with pytest.raises(PoolError):
+        list(results)

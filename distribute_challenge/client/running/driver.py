@@ -83,12 +83,16 @@ class Driver:
         if is_idle:
             action()
 
+    def is_this_thread(self) -> bool:
+        """Whether this is called by the thread itself, as by a callback of a future."""
+        return self._thread is threading.current_thread()
+
     def join(self) -> None:
-        """Wait until all tasks have ended, and the thread has."""
+        """Wait until all tasks have ended, and the thread has. Not for that thread itself."""
         while True:
             with self._lock:
                 thread = self._thread
-            if thread is None or thread is threading.current_thread():
+            if thread is None:
                 return
             thread.join()
 

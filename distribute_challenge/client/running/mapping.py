@@ -1,20 +1,24 @@
 """`map`: items into chunks, chunks into tasks, and their results one by one as they come.
 
-At every moment only a bounded number of items is under way or waits to be consumed. The size of a chunk
-follows how long the function takes: about 15 ms of work, so that what a chunk costs beside it is small, and
-no worker sits on a long one while others have nothing to do.
+At every moment only a bounded number of chunks is under way. The size of a chunk follows how long the
+function takes: about 15 ms of work, so that what a chunk costs beside it is small, and no worker sits on a
+long one while others have nothing to do.
+
+Where the number of items is known, all of them run, whether or not anybody takes the results: whoever takes
+results starts the next chunks, and if nobody does, the thread in which a chunk ends. Else, and with a
+`buffersize`, only a bounded number of items waits to be taken, and nothing starts while nobody takes any.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import operator
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Protocol
 
 from distribute_challenge.calls.buffers import Parts
@@ -25,7 +29,7 @@ from distribute_challenge.client.parcels.parcel import Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.connections import Facts
 from distribute_challenge.client.running.tasks import Task, TaskFuture
-from distribute_challenge.errors import TaskNotSendable
+from distribute_challenge.errors import AccessDenied, ServerUnavailable, TaskNotSendable
 from distribute_challenge.wire.stream import MEBI
 
 CHUNK_S = 0.015
@@ -33,6 +37,18 @@ CHUNK_BYTES = 16 * MEBI
 MAX_CHUNK = 2000
 MAX_GROWTH = 8  # from one chunk to the next
 BUFFER_SIZE = 10_000
+
+_PLAIN = (
+    list,
+    tuple,
+    range,
+    str,
+    bytes,
+    bytearray,
+    dict,
+    set,
+    frozenset,
+)  # to iterate over them runs no code
 
 
 class TaskExecutor(Protocol):
@@ -47,7 +63,10 @@ class TaskExecutor(Protocol):
         """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
 
     def add(self, task: Task) -> None:
-        """Have a task run."""
+        """Have a task run. Raises RuntimeError after `shutdown`."""
+
+    def add_more(self, task: Task) -> None:
+        """Have a task run that belongs to what has begun, also after `shutdown`."""
 
 
 class Mapping:
@@ -80,6 +99,9 @@ class Mapping:
         self._returns_exceptions = return_exceptions
         self._shows_progress = progress
         self._total = _length(iterables)
+        self._runs_all = self._total is not None and buffersize is None
+        if self._runs_all:  # Then items may be taken in another thread.
+            iterables = tuple(part if type(part) in _PLAIN else list(part) for part in iterables)
         self._pace = Pace()  # of these calls: with others, the function may have been quicker.
         self._has_one = len(iterables) == 1
         self._items: Iterator[Any] = iter(iterables[0]) if self._has_one else zip(*iterables)  # noqa: B905  As `map`.
@@ -89,9 +111,14 @@ class Mapping:
         self._buffered = 0  # items whose results have not been consumed
         self._chunks: deque[Future[Any]] = deque()  # in the order of their items
         self._places: dict[Future[Any], tuple[int, int]] = {}  # of each: its first item, and how many
+        self._filling = threading.Lock()  # held while chunks are started
+        self._counting = threading.Lock()  # guards the next one
         self._running = 0
-        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        # One for each chunk that has ended: in order, it says no more than that one has.
+        self._ended: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
         self._is_exhausted = False
+        self._is_over = False  # Its results are not wanted any more.
+        self._all_started = threading.Event()
         self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
         self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
         facts = pool.facts(options)
@@ -102,7 +129,7 @@ class Mapping:
         self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
         self._fill()
         if self._failure is not None and not isinstance(self._failure, TaskNotSendable):
-            self._cancel()
+            self.cancel()
             raise self._failure
 
     def __iter__(self) -> Iterator[Any]:
@@ -115,7 +142,7 @@ class Mapping:
 
     def _results(self) -> Iterator[Any]:
         try:
-            while self._chunks:
+            while self._has_chunks():
                 first, (values, failures) = self._next_results()
                 count = len(values)
                 _tell_items(failures, first)
@@ -138,7 +165,14 @@ class Mapping:
             self._kill()
             raise
         finally:
-            self._cancel()
+            self.cancel()
+
+    def _has_chunks(self) -> bool:
+        """Whether there is another chunk: started already, or now, perhaps by another thread."""
+        if not self._chunks:
+            with self._filling:
+                self._start_chunks()
+        return bool(self._chunks)
 
     def _next_results(self) -> tuple[int, ChunkResults]:
         """The number of the next chunk's first item, and its results."""
@@ -152,40 +186,49 @@ class Mapping:
 
     def _next_chunk(self) -> Future[Any]:
         """The next chunk whose results are there. Raises TimeoutError."""
-        while True:
-            if self._is_ordered and self._chunks[0].done():
-                return self._chunks.popleft()
+        while not (self._is_ordered and self._chunks[0].done()):
             try:
                 left_s = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
                 future = self._ended.get(timeout=left_s)
             except queue.Empty:
                 raise TimeoutError("the results were not there in time") from None
-            self._running -= 1
-            if not self._is_ordered:
+            if future is not None:
                 self._chunks.remove(future)
                 return future
             self._fill()
+        return self._chunks.popleft()
 
     def _kill(self) -> None:
         """Stop the functions that run, as Ctrl-C does everywhere else."""
-        for future in self._chunks:
+        for future in list(self._chunks):
             if isinstance(future, TaskFuture):
                 future.kill()
 
-    def _cancel(self) -> None:
-        """Cancel the chunks that have not begun."""
-        for future in self._chunks:
+    def cancel(self) -> None:
+        """Cancel the chunks that have not begun, and start no more."""
+        self._is_over = True
+        self._all_started.set()
+        for future in list(self._chunks):
             future.cancel()
 
     def _fill(self) -> None:
-        """Start chunks, as many as are good to have under way."""
-        with contextlib.suppress(queue.Empty):
-            while self._is_ordered:
-                self._ended.get_nowait()
-                self._running -= 1
-        while not self._is_exhausted and self._running < 2 * self._workers + 2:
+        """Start chunks, as many as are good to have under way, unless another thread is doing it."""
+        if self._filling.acquire(blocking=False):
+            try:
+                self._start_chunks()
+            finally:
+                self._filling.release()
+
+    def wait_until_started(self) -> None:
+        """If all items are to run, wait until the last chunk has been started, or no more will be."""
+        if self._runs_all:
+            self._all_started.wait()
+
+    def _start_chunks(self) -> None:
+        while not (self._is_exhausted or self._is_over) and self._running < 2 * self._workers + 2:
             size = self._next_size()
-            self._is_full = self._buffered > 0 and self._buffered + size > self._buffer_size
+            has_limit = not self._runs_all and self._buffered > 0
+            self._is_full = has_limit and self._buffered + size > self._buffer_size
             if self._is_full:
                 return
             try:
@@ -195,6 +238,8 @@ class Mapping:
                     self._start([items] if self._has_one else list(map(list, zip(*items, strict=True))))
             except Exception as error:  # Raised in its turn: what came before has results.
                 self._failure, self._is_exhausted = error, True
+        if self._is_exhausted:
+            self._all_started.set()
 
     def _start(self, columns: list[list[Any]]) -> None:
         """Start a chunk: for each parameter, a list of its values."""
@@ -218,16 +263,31 @@ class Mapping:
         self._last_size = count
         task = Task(self._shipment.name, parcel, self._pace, self._options, count)
         self._note(task.future, count)
-        self._pool.add(task)
+        try:
+            (self._pool.add_more if self._runs_all else self._pool.add)(task)
+        except BaseException as error:
+            task.fail(error)
+            raise
 
     def _note(self, future: Future[Any], count: int) -> None:
         """Take a chunk in that is under way."""
         self._places[future] = self._taken, count
         self._taken += count
         self._buffered += count
-        self._running += 1
+        with self._counting:
+            self._running += 1
         self._chunks.append(future)
-        future.add_done_callback(self._ended.put)
+        future.add_done_callback(self._end)
+
+    def _end(self, future: Future[Any]) -> None:
+        """Called when a chunk has ended, in the thread in which it did."""
+        with self._counting:
+            self._running -= 1
+        self._ended.put(None if self._is_ordered else future)
+        if not _may_go_on(future):
+            self._all_started.set()  # Whoever takes results may still go on.
+        elif self._runs_all and self._running <= self._workers:
+            self._fill()  # Nobody takes results, or not as fast as they come.
 
     def _next_size(self) -> int:
         """How many items the next chunk takes."""
@@ -244,6 +304,14 @@ class Mapping:
         if self._total is not None:  # Near the end, all workers shall end together.
             size = min(size, (self._total - self._taken) // (2 * self._workers))
         return max(min(size, self._buffer_size // 4, self._max_chunk), 1)
+
+
+def _may_go_on(future: Future[Any]) -> bool:
+    """Whether a chunk has not ended because of something that ends all others, too."""
+    if future.cancelled():
+        return False
+    error = future.exception()
+    return not isinstance(error, ServerUnavailable | AccessDenied) and type(error) is not BrokenExecutor
 
 
 def _tell_items(failures: dict[int, BaseException], first: int) -> None:

@@ -265,7 +265,8 @@ def load_failure(content: bytes) -> BaseException:
     """The exception of a function that raised, with its remote traceback as the cause."""
     pickled, name, text, traceback, call, reason = pickle.loads(content)
     exception = _load_exception(pickled, name, text, reason)
-    exception.__cause__ = RemoteTraceback(traceback, call)
+    # As `raise ... from` does it: the exception may refuse attributes.
+    vars(BaseException)["__cause__"].__set__(exception, RemoteTraceback(traceback, call))
     return exception
 
 

@@ -26,8 +26,6 @@ from distribute_challenge.calls.reuse import Kept, Loaded
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import SCRIPT
 
-MAX_PROGRAMS = 1000  # Executors whose initializer a process remembers.
-
 
 class Runner:
     """Runs calls, one at a time, and remembers what the initializers of executors have set up."""
@@ -77,6 +75,10 @@ class Runner:
             if loaded is not None and threading.active_count() <= threads:
                 self._kept.put((source, call.function), loaded.known)
         return dump_value(name, value, seconds)
+
+    def forget(self, program: bytes) -> None:
+        """The executor has gone: forget what its initializer has bound."""
+        self._programs.pop(program, None)
 
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
@@ -154,8 +156,6 @@ class Runner:
                 vars(module).update(bound.get(key, {}))
 
     def _remember(self, program: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
-        if len(self._programs) >= MAX_PROGRAMS:
-            del self._programs[next(iter(self._programs))]
         bound = self._programs[program] = {}
         for key, module in loaded.modules.items():
             old = before[key]

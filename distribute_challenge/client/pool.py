@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import ANY_USER_VARIABLE, Address, chosen
@@ -101,7 +102,7 @@ class PoolExecutor(Executor):
         >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP
         1024
         """
-        return self.submit_call(shipment_of(fn), args, kwargs, self._options)
+        return self.submit_call(shipment_of(fn), args, kwargs, self._options_of(fn))
 
     def map(
         self,
@@ -129,7 +130,7 @@ class PoolExecutor(Executor):
         return self.map_calls(
             shipment_of(fn),
             iterables,
-            self._options,
+            self._options_of(fn),
             timeout=timeout,
             chunksize=chunksize,
             buffersize=buffersize,
@@ -271,9 +272,19 @@ class PoolExecutor(Executor):
         to = self._destination(self._connections, options)
         return shipment.chunk(function, columns, to, PRINTS * options.prints)
 
+    def _options_of(self, function: Callable[..., Any]) -> Options:
+        """This executor's options; a decorated function's own go first."""
+        own = getattr(function, "options", None)
+        if not isinstance(own, Options):
+            return self._options
+        prints = own.prints and self._options.prints
+        return replace(self._options, timeout_s=own.timeout_s, retries=own.retries, prints=prints)
+
     def _check_open(self) -> None:
         if self._is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if not threading.main_thread().is_alive():  # Nobody would wait for them.
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _destination(self, connections: Connections, options: Options) -> Destination:
         return Destination(self._program, connections.facts(options.wait_s).python, connections.may_share)

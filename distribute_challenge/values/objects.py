@@ -87,6 +87,8 @@ class ObjectPickler(cloudpickle.Pickler):
             return make_cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"]), attributes
         if isinstance(obj, enum.Enum) and type(obj).__members__.get(obj._name_) is obj:
             return operator.getitem, (kind, obj._name_)  # Its value may be another one there.
+        if kind.__module__ == "multiprocessing.managers" and hasattr(obj, "_authkey"):
+            return _with_key(obj)
         if kind is types.MethodType and self._is_found(obj):
             return getattr, (obj.__self__, obj.__func__.__name__)
         if kind in self.dispatch_table:
@@ -100,8 +102,12 @@ class ObjectPickler(cloudpickle.Pickler):
         is_usual = own.__reduce_ex__ is object.__reduce_ex__ and own.__reduce__ is object.__reduce__
         if kind.__module__ == "sys" or (is_usual and arguments == (kind,) and not any(rest)):
             return self._reduce_singleton(obj, kind, reduced)
-        if issubclass(kind, BaseException) and make is kind and type(own.__init__) is types.FunctionType:
-            return make_exception, (kind, arguments), *rest
+        if issubclass(kind, BaseException) and make is kind:
+            if type(own.__init__) is types.FunctionType:
+                make, arguments = make_exception, (kind, arguments)
+            if type(state) is dict and own.__setstate__ is BaseException.__setstate__:
+                rest = [state, None, None, fill_object]  # It may refuse attributes.
+            return make, arguments, *rest
         arguments = tuple(map(self._by_namespace, arguments))
         if state is None:
             return make, arguments, *rest
@@ -205,6 +211,15 @@ class ObjectPickler(cloudpickle.Pickler):
         module = StandIn(load_module, (key, name, package))
         self.namespaces[id(namespace)] = module, StandIn(vars, (module,))
         return module
+
+
+def _with_key(proxy: Any) -> Reduced:
+    """The reduced form of a `multiprocessing.Manager`'s proxy, with the key that opens the manager's door.
+
+    As for child processes: it goes only to workers, which run this program's code anyway.
+    """
+    make, (proxy_type, token, serializer, options) = proxy.__reduce__()
+    return make, (proxy_type, token, serializer, {**options, "authkey": bytes(proxy._authkey)})
 
 
 def _has(module: types.ModuleType, path: str, obj: Any) -> bool:

@@ -15,7 +15,7 @@ import sys
 import threading
 import types
 import zipimport
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,13 @@ class _Program:
 
 
 class ProgramModules(importlib.abc.MetaPathFinder):
-    """Finds the modules of the program whose call is under way."""
+    """Finds the modules of the program whose call is under way.
 
-    def __init__(self) -> None:
+    `on_drop` is called with each program that is forgotten.
+    """
+
+    def __init__(self, on_drop: Callable[[bytes], object]) -> None:
+        self._on_drop = on_drop
         self._packed = b""  # what came with the last call
         self._program = NO_PROGRAM
         self._folders: tuple[str, ...] = ()
@@ -203,3 +207,4 @@ class ProgramModules(importlib.abc.MetaPathFinder):
             for program in surplus:
                 self._ended.remove(program)
                 del self._programs[program]
+                self._on_drop(program)

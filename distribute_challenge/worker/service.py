@@ -38,7 +38,7 @@ class Worker:
         self.streams = streams
         self._begun = begun  # where the server looks after our death
         self._runner = Runner()
-        self.modules = ProgramModules()
+        self.modules = ProgramModules(self._runner.forget)
         self._has_to_collect = False
         self._probe_lock = threading.Lock()
         self._probe: Probe | None = None

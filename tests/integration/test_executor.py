@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import functools
 import gc
 import io
@@ -25,7 +26,8 @@ from typing import Any
 import pytest
 import scipy.optimize
 
-from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, compute_this
+from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, TaskTimeout, compute_this
+from distribute_challenge.client.peers.connections import Connections
 from tests.running import HANG_S, ROOT, RunningServer, eventually, free_port
 
 MakeExecutor = Callable[..., Executor]
@@ -666,3 +668,112 @@ def test_a_server_that_ends_ends_a_map_that_nobody_looks_at(start_server: Callab
     pool.shutdown()  # It returns.
     with pytest.raises(PoolError):
         list(results)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    number: int
+
+
+def fails_at(bad: int, number: int) -> int:
+    if number == bad:
+        raise FrozenError(number)
+    return number
+
+
+def test_an_exception_that_takes_no_attributes_arrives_and_costs_no_other_item(server: RunningServer):
+    with PoolExecutor() as pool:
+        error = pool.submit(fails_at, 3, 3).exception(HANG_S)
+        assert error == FrozenError(3)
+        assert isinstance(error.__cause__, Exception)
+        assert "fails_at" in str(error.__cause__)
+        found = list(pool.map(fails_at, [2] * 5, range(5), chunksize=5, return_exceptions=True))
+    assert found == [0, 1, FrozenError(2), 3, 4]
+
+
+def put(queue: Any, lock: Any, value: int) -> None:
+    with lock:
+        queue.put(value)
+
+
+def test_what_a_manager_shares_can_be_used_on_workers(server: RunningServer):
+    with multiprocessing.get_context("spawn").Manager() as manager, PoolExecutor() as pool:
+        queue, lock, event = manager.Queue(), manager.Lock(), manager.Event()
+        list(pool.map(put, [queue] * 5, [lock] * 5, range(5)))
+        assert sorted(queue.get(timeout=HANG_S) for _ in range(5)) == list(range(5))
+        assert not pool.submit(event.is_set).result(HANG_S)
+        pool.submit(event.set).result(HANG_S)
+        assert event.is_set()
+
+
+def test_a_decorated_functions_own_options_hold_in_an_executor(server: RunningServer):
+    limited = compute_this(timeout=0.5)(time.sleep)
+    with PoolExecutor() as pool:
+        assert isinstance(pool.submit(limited, HANG_S).exception(HANG_S), TaskTimeout)
+        with pytest.raises(TaskTimeout):
+            list(pool.map(limited, [HANG_S]))
+        assert pool.submit(limited, 0).exception(HANG_S) is None
+
+
+AT_EXIT = """
+import atexit, sys, threading, time
+from distribute_challenge import PoolExecutor
+pool = PoolExecutor(sys.argv[1])
+assert pool.submit(abs, -1).result() == 1
+
+def submit_for_ever():
+    while True:
+        pool.submit(abs, -1)
+
+@atexit.register
+def last():
+    try:
+        pool.submit(abs, -1)
+    except RuntimeError as error:
+        print(error)
+
+if sys.argv[2] == "daemon":
+    threading.Thread(target=submit_for_ever, daemon=True).start()
+    time.sleep(0.2)
+results = pool.map(abs, range(-5000, 0))
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "daemon"])
+def test_nothing_is_taken_once_the_program_ends_and_nothing_keeps_it(server: RunningServer, how: str):
+    command = [sys.executable, "-c", AT_EXIT, server.address, how]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
+    assert result.returncode == 0
+    assert result.stdout == "cannot schedule new futures after interpreter shutdown\n"
+    if how == "plain":
+        assert result.stderr == ""
+        assert server.idle_status()["finished"] == 5001  # What the map has begun is run to its end.
+
+
+def test_one_connection_that_cannot_be_made_fails_nothing_while_others_work(
+    start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
+):
+    server = start_server(3)
+    made = itertools.count()
+    new_server = Connections.new_server
+
+    def flaky(connections: Connections, wait_s: float = 0) -> Any:
+        if next(made) == 2:
+            raise ServerUnavailable("no descriptors for a moment")
+        return new_server(connections, wait_s)
+
+    monkeypatch.setattr(Connections, "new_server", flaky)
+    with PoolExecutor(server.address) as pool:
+        assert [future.result(HANG_S) for future in [pool.submit(takes, 0.05, n) for n in range(60)]]
+    assert next(made) > 3
+
+
+def test_a_function_that_ended_in_time_is_not_called_late_since_the_program_was_held_up(
+    server: RunningServer,
+):
+    with PoolExecutor() as pool:
+        holding = pool.submit(time.sleep, 0.1)
+        holding.add_done_callback(lambda _: time.sleep(1.5))
+        limited = compute_this(timeout=1)(time.sleep)
+        assert pool.submit(limited, 0.4).result(HANG_S) is None

@@ -18,10 +18,13 @@ from distribute_challenge.worker.modules import MAX_ENDED, ProgramModules
 ONE, TWO = b"1" * len(NO_PROGRAM), b"2" * len(NO_PROGRAM)
 
 
+dropped: list[bytes] = []
+
+
 @pytest.fixture
 def modules() -> Iterator[ProgramModules]:
     before = sys.meta_path[:], sys.path[:], dict(sys.modules), current.id
-    modules = ProgramModules()
+    modules = ProgramModules(dropped.append)
     yield modules
     modules.use(b"", NO_PROGRAM)
     sys.meta_path[:], sys.path[:] = before[:2]
@@ -105,6 +108,7 @@ def test_programs_without_a_connection_are_forgotten_in_time(modules: ProgramMod
         importlib.import_module("counting").N = 1
         modules.disconnect([program])
     modules.use(b"", NO_PROGRAM)
+    assert dropped[-2:] == programs[:2]
     modules.use(text, programs[-1])
     assert importlib.import_module("counting").N == 1
     modules.use(text, programs[0])

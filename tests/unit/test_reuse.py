@@ -262,9 +262,9 @@ def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: 
     assert [runner.keeps(call.source, call.call()) for call in calls] == [False, True, True]
 
 
-def test_only_the_latest_executors_are_remembered(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
-    """An executor that was forgotten has its initializer run again, as on a new worker."""
-    monkeypatch.setattr("distribute_challenge.calls.runner.MAX_PROGRAMS", 2)
+def test_an_initializer_runs_once_for_each_executor_until_that_is_forgotten(
+    names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
     runner, calls = Runner(), []
 
     def prepare(number: int) -> None:
@@ -273,9 +273,12 @@ def test_only_the_latest_executors_are_remembered(names: dict[str, Any], monkeyp
         assert runner.run(parcel.source, parcel.call()).kind == VALUE
 
     monkeypatch.setattr("builtins.noted_calls", calls, raising=False)
-    for number in (1, 2, 2, 1, 3, 2, 3, 1):
+    for number in (1, 2, 2, 1):
         prepare(number)
-    assert calls == [1, 2, 3, 1]
+    runner.forget(bytes([1]) * 16)
+    for number in (2, 1):
+        prepare(number)
+    assert calls == [1, 2, 1]
 
 
 def test_new_annotations_are_noticed(names: dict[str, Any]):

@@ -235,9 +235,16 @@ class Lane:
             return
         try:
             self.pipeline.tick(now)
-        except Broken as broken:
-            self._break(broken)
-            return
+        except Broken:
+            # It may have ended in time, and this thread was held up.
+            self._serve_worker(self.pipeline, now)
+            if self.state is not State.WORKING:
+                return
+            try:
+                self.pipeline.tick(now)
+            except Broken as broken:
+                self._break(broken)
+                return
         if (
             self.load
             and self._keeping is None

@@ -6,6 +6,7 @@ that no peer, however stuck, holds up another; they post what came of it to the 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -20,8 +21,11 @@ from distribute_challenge.client.running.lane import Lane, State
 from distribute_challenge.client.running.tasks import Task
 from distribute_challenge.errors import PoolError
 
+log = logging.getLogger(__name__)
+
 PLENTY = 128  # For as many a worker takes longer than outcomes gather.
 MAX_FAILED_LANES = 10  # in a row, without a task getting done
+PAUSE_S = 1.0  # before another worker is asked for, if one could not be had while others work
 
 
 class Lanes:
@@ -46,6 +50,7 @@ class Lanes:
         self._lanes: list[Lane] = []
         self._opening = 0  # server connections being made
         self._failed_lanes = 0
+        self._paused_until = 0.0
         self._broken: Exception | None = None
 
     def add(self, task: Task) -> None:
@@ -120,6 +125,8 @@ class Lanes:
             self._waiting.popleft().begin(time.monotonic())
         if self._opening or not self._waiting or len(self._lanes) >= self.max_lanes:
             return
+        if self._lanes and time.monotonic() < self._paused_until:
+            return
         if any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
             return
         server = self._connections.take_idle_server()
@@ -146,7 +153,7 @@ class Lanes:
 
     def _got_no_server(self, error: BaseException) -> None:
         self._opening -= 1
-        self._give_up(error)
+        self._give_up_unless_others_work(error)
 
     def _connect_to_worker(self, lane: Lane) -> None:
         worker = self._connections.take_idle_worker(lane.port)
@@ -257,11 +264,19 @@ class Lanes:
         """A lane is over: perhaps that says something for all that waits."""
         self._failed_lanes = 0 if lane.has_done_something else self._failed_lanes + lane.has_failed
         if lane.error is not None:
-            self._give_up(lane.error)
+            self._give_up_unless_others_work(lane.error)
         elif self._failed_lanes >= MAX_FAILED_LANES:
             self._give_up(
                 PoolError(f"{MAX_FAILED_LANES} workers one after another failed: see the server's log")
             )
+
+    def _give_up_unless_others_work(self, error: BaseException) -> None:
+        """One more worker cannot be had: that ends all that waits, unless other workers do it."""
+        if any(lane.state is State.WORKING for lane in self._lanes):
+            log.info("no further worker for now: %s", error)
+            self._paused_until = time.monotonic() + PAUSE_S
+        else:
+            self._give_up(error)
 
     def _give_up(self, error: BaseException) -> None:
         """Nothing can be run: all that waits fails."""

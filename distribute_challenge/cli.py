@@ -44,6 +44,13 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message} (see `{self.prog} --help`)")
 
 
+def open_standard_descriptors() -> None:
+    """Have what is opened later get other numbers than 0 to 2, if the program was started without those."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def port_number(text: str) -> int:
     """An argument that is a TCP port, 0 meaning that the system picks one."""
     port = int(text) if text.isascii() and text.isdigit() else -1

@@ -6,6 +6,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from distribute_challenge.client.options import Options
@@ -69,8 +70,10 @@ class DelayedCall(Generic[R]):
         import asyncio  # Late: who awaits has it already, and nobody else needs it.
 
         future = self.submit()
+        told: Future[R] = Future()  # in the very thread in which the function ends, unlike other callbacks
+        Future.add_done_callback(future, functools.partial(_tell, told))
         try:
-            return await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(told)
         except asyncio.CancelledError:
             future.kill()
             raise
@@ -86,6 +89,18 @@ class DelayedCall(Generic[R]):
         arguments += [f"{name}={value!r}" for name, value in self._kwargs.items()]
         text = f"{self._function.__name__}({', '.join(arguments)})"
         return f"<call of {text}: .run(), .submit() or `await` runs it on the pool>"
+
+
+def _tell(told: Future[Any], future: Future[Any]) -> None:
+    """Have one future end as another one."""
+    if future.cancelled():
+        told.cancel()
+    elif told.set_running_or_notify_cancel():
+        error = future.exception()
+        if error is None:
+            told.set_result(future.result())
+        else:
+            told.set_exception(error)
 
 
 class ComputeFunction(Wrapper, Generic[P, R]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -75,7 +76,7 @@ class PrivateServer:
                 os.close(owner)
 
     def _start(self) -> Address:
-        owned, self._owner = os.pipe()
+        owned, self._owner = map(_above_standard, os.pipe())
         _running.add(self)
         command = [sys.executable, _MAIN, str(self.workers), "--port", "0", "--profile", "none"]
         try:
@@ -84,6 +85,7 @@ class PrivateServer:
                 pass_fds=(owned,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
+                stderr=None if _is_open(2) else subprocess.DEVNULL,
                 text=True,
                 start_new_session=True,  # Ctrl-C is for this program.
             )
@@ -104,6 +106,24 @@ class PrivateServer:
                 f"the private server ended with exit code {self._process.wait(STOP_S)}: what it said is above"
             )
         return Address.parse(line.split()[1].rstrip(","))
+
+
+def _above_standard(descriptor: int) -> int:
+    """The same file with a number above 2, which a program without standard streams may have given it."""
+    if descriptor > 2:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _let_go_in_child() -> None:

@@ -159,7 +159,7 @@ class PoolExecutor(Executor):
                 mapping.cancel()
         if driver is not None:
             driver.close(cancel=cancel_futures)
-            if not wait or driver.is_this_thread():  # As in a callback, which others must not wait for.
+            if not wait:
                 # What is under way goes on, and then all is closed.
                 threading.Thread(target=self._close, args=(driver,), name="closing", daemon=True).start()
                 return

@@ -50,6 +50,7 @@ class Progress(enum.Enum):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve a pool until a signal; the exit code."""
+    cli.open_standard_descriptors()
     options = parse(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
@@ -122,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         acceptor.close()
         supervisor.stop()
         sampler.close()
+        for sock in (listener, *listeners):
+            sock.close()
     if stop.exit_code:
         sys.stderr.write(f"server.py: {stop.reason}\n")
     return stop.exit_code
@@ -238,7 +241,7 @@ def await_idle(mailbox: Mailbox[Stop | Progress], grace_s: float) -> None:
     deadline = time.monotonic() + grace_s
     while (mail := mailbox.read(deadline - time.monotonic())) is Progress.ALL_UP:
         continue
-    if mail is None:
+    if mail is None and grace_s:
         log.warning("some functions did not end within the %s s of grace", grace_s)
 
 

@@ -26,6 +26,7 @@ from distribute_challenge.worker.service import Worker, WorkerService
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker until it is killed, or interrupted while idle."""
+    cli.open_standard_descriptors()
     parser = cli.Parser(
         prog="worker.py", description="One worker of a pool. The server starts its workers itself."
     )

@@ -12,9 +12,11 @@ import itertools
 import multiprocessing
 import operator
 import os
+import queue
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -23,6 +25,7 @@ from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, C
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import scipy.optimize
 
@@ -777,3 +780,76 @@ def test_a_function_that_ended_in_time_is_not_called_late_since_the_program_was_
         holding.add_done_callback(lambda _: time.sleep(1.5))
         limited = compute_this(timeout=1)(time.sleep)
         assert pool.submit(limited, 0.4).result(HANG_S) is None
+
+
+def test_a_callback_may_do_whatever_it_likes(server: RunningServer):
+    """Wait for other tasks, take a worker, take its time, raise anything: it holds up nobody."""
+    run_here = compute_this(time.sleep)
+    found: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    with PoolExecutor() as pool:
+
+        def waits(future: Any) -> None:
+            found.put(run_here(0).run())
+            found.put(pool.submit(operator.index, 5).result(HANG_S))
+
+        futures = [pool.submit(time.sleep, 0.05) for _ in range(8)]
+        futures[0].add_done_callback(lambda _: sys.exit("not mine"))
+        futures[0].add_done_callback(waits)
+        futures[1].add_done_callback(lambda _: time.sleep(1))
+        assert [future.result(HANG_S) for future in futures] == [None] * 8
+        assert [found.get(timeout=HANG_S) for _ in range(2)] == [None, 5]
+    server.await_busy([0, 0])
+
+
+def test_shutdown_waits_for_callbacks(server: RunningServer):
+    called = []
+    with PoolExecutor() as pool:
+        pool.submit(time.sleep, 0.05).add_done_callback(lambda _: (time.sleep(0.3), called.append(1)))
+    assert called == [1]
+
+
+PRIVATE = """
+import time
+from distribute_challenge import PoolExecutor
+with PoolExecutor("local://1") as pool:
+    pool.submit(abs, 1).result()
+    print("up", flush=True)
+    time.sleep(float("{0}"))
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
+def test_a_program_without_standard_streams_has_a_private_pool_that_ends_with_it(closed: str):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PRIVATE.format(seconds)]
+        return subprocess.Popen(
+            ["bash", "-c", f'exec "$@" {closed}', "bash", *command],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    with start(0) as program:
+        assert program.communicate(timeout=HANG_S)[0] == "up\n"
+        assert program.returncode == 0
+    with start(HANG_S) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "up\n"
+        family = psutil.Process(program.pid).children(recursive=True)
+        assert len(family) == 2
+        program.kill()
+        program.wait(HANG_S)
+        assert psutil.wait_procs(family, HANG_S)[1] == []
+
+
+def test_a_private_pool_that_ends_in_order_says_nothing():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
+    text = "from distribute_challenge import PoolExecutor\nfor _ in range(5):\n" + textwrap.indent(
+        "pool = PoolExecutor('local://2')\nlist(pool.map(abs, range(50)))\npool.shutdown()\n", "    "
+    )
+    command = [sys.executable, "-X", "dev", "-c", text]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
+    assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 
 from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.running.callbacks import Callbacks, here
 from distribute_challenge.client.running.lane import TICK_S
 from distribute_challenge.client.running.lanes import Lanes
 from distribute_challenge.client.running.tasks import Task
@@ -41,6 +42,7 @@ class Driver:
         self._is_rung = False
         self._is_closing = False
         self._at_end: Callable[[], None] = _nothing
+        self._callbacks = Callbacks()
         self._lanes = Lanes(connections, self._post, prepare)  # only for the thread, but for their limits
 
     # From any thread
@@ -83,16 +85,13 @@ class Driver:
         if is_idle:
             action()
 
-    def is_this_thread(self) -> bool:
-        """Whether this is called by the thread itself, as by a callback of a future."""
-        return self._thread is threading.current_thread()
-
     def join(self) -> None:
-        """Wait until all tasks have ended, and the thread has. Not for that thread itself."""
+        """Wait until all tasks have ended, and their callbacks have returned."""
         while True:
             with self._lock:
                 thread = self._thread
             if thread is None:
+                self._callbacks.join()
                 return
             thread.join()
 
@@ -126,6 +125,7 @@ class Driver:
     # The thread
 
     def _run(self) -> None:
+        here.callbacks = self._callbacks
         try:
             self._run_tasks()
         except BaseException as error:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from typing import Any
 
 from distribute_challenge.client.peers.connections import Connections
@@ -214,7 +214,7 @@ class Lanes:
                 self._break(error)
                 return
             first.begin(now)
-            first.future.add_done_callback(self._check_prepared)
+            Future.add_done_callback(first.future, self._check_prepared)
             lane.take(first)
             return
         self._waiting.popleft()

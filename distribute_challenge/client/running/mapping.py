@@ -277,7 +277,7 @@ class Mapping:
         with self._counting:
             self._running += 1
         self._chunks.append(future)
-        future.add_done_callback(self._end)
+        Future.add_done_callback(future, self._end)  # In the very thread in which it ends.
 
     def _end(self, future: Future[Any]) -> None:
         """Called when a chunk has ended, in the thread in which it did."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Killed, lost
+from distribute_challenge.client.running.callbacks import call_soon
 from distribute_challenge.errors import WorkerLost
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,13 @@ class TaskFuture(Future[T]):
     def __init__(self) -> None:
         super().__init__()
         self.task: Task | None = None  # until it has ended
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Have `fn(future)` called when the function has ended, as in the standard library.
+
+        It may take any time, and wait for other tasks: no thread that runs tasks waits for it.
+        """
+        super().add_done_callback(functools.partial(call_soon, fn))
 
     def kill(self) -> bool:
         """Stop the function: its worker is killed and replaced, and the result is a CancelledError.

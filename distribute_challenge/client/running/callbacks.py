@@ -1,0 +1,82 @@
+"""The callbacks of futures, which the driver's thread does not call itself.
+
+They may take seconds, call `run()`, wait for other futures, or shut the executor down: a thread of their own
+calls them, one after another. It is started by the first one, and ends when there has been none for a moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.05  # How long the thread waits for another callback before it ends.
+
+_Callback = tuple[Callable[[Any], object], Any]
+
+
+class Callbacks:
+    """Calls functions with their futures, in a thread of their own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the thread's coming and going
+        self._thread: threading.Thread | None = None
+        self._waiting: queue.SimpleQueue[_Callback] = queue.SimpleQueue()
+
+    def call(self, function: Callable[[Any], object], future: Any) -> None:
+        """Have `function(future)` called."""
+        with self._lock:
+            self._waiting.put((function, future))
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._run, name="callbacks", daemon=False)
+            try:
+                thread.start()
+                self._thread = thread
+                return
+            except RuntimeError as error:  # A program that is ending starts no threads, in some versions.
+                log.debug("callbacks are called in the driver's thread: %s", error)
+        self._call_all(0)
+
+    def join(self) -> None:
+        """Wait until all have been called. Not in one of them."""
+        with self._lock:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._call_all(LINGER_S)
+            with self._lock:
+                if self._waiting.empty():
+                    self._thread = None
+                    return
+
+    def _call_all(self, wait_s: float) -> None:
+        while True:
+            try:
+                function, future = self._waiting.get(timeout=wait_s) if wait_s else self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                function(future)
+            except BaseException:  # As by `sys.exit()`: it is the user's, and ends nothing here.
+                log.exception("a callback of a future raised")
+            del function, future
+
+
+here = threading.local()  # `callbacks`: in a driver's thread, those of its executor
+
+
+def call_soon(function: Callable[[Any], object], future: Any) -> None:
+    """Call `function(future)`: in the thread for that if this is a driver's, else here and now."""
+    callbacks: Callbacks | None = getattr(here, "callbacks", None)
+    if callbacks is None:
+        function(future)
+    else:
+        callbacks.call(function, future)

@@ -68,8 +68,14 @@ class PrivateServer:
                 except subprocess.TimeoutExpired:
                     process.kill()
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: the server is not its. One that was just being started is started anew."""
+        self._lock = threading.Lock()  # A thread that is not here may have held the other one.
+        self._process = None
+        self.let_go()
+
     def let_go(self) -> None:
-        """Close our end of the pipe. In a forked child that is all there is to do: the server is not its."""
+        """Close our end of the pipe."""
         owner, self._owner = self._owner, None
         if owner is not None:
             with contextlib.suppress(OSError):
@@ -128,7 +134,7 @@ def _is_open(descriptor: int) -> bool:
 
 def _let_go_in_child() -> None:
     for server in list(_running):
-        server.let_go()
+        server.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)

@@ -237,6 +237,8 @@ class PoolExecutor(Executor):
         """In a forked child: connections and threads belong to the process that made them."""
         self._lock = threading.Lock()  # A thread that is not here may have held the other one.
         self._known_connections = self._driver = None
+        self._drivers.clear()
+        self._mappings = weakref.WeakSet()
 
     def facts(self, options: Options) -> Facts:
         """The pool, with as many workers as may be used. Raises ServerUnavailable."""

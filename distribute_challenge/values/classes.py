@@ -11,6 +11,7 @@ import abc
 import contextlib
 import enum
 import logging
+import os
 import pickle
 import threading
 import types
@@ -29,6 +30,15 @@ _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 # The names that were in each copy when it was made.
 _skeletons: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
 _own: weakref.WeakSet[type] = weakref.WeakSet()  # those that were made here, and are not copies
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+# A thread that does not exist in a forked child may have held it.
+os.register_at_fork(after_in_child=_renew_lock)
 
 _apart = threading.local()  # `copies`: those of the call that runs in its caller's process, by token
 

@@ -10,8 +10,10 @@ import enum
 import functools
 import io
 import operator
+import os
 import pickle
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +32,14 @@ from distribute_challenge.values.functions import (
     make_type,
 )
 from distribute_challenge.values.names import Name, importable_module, is_importable, load_name, name_of
+
+
+def _renew_cloudpickles_lock() -> None:
+    cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_LOCK = threading.Lock()
+
+
+# It has a lock of its own, which a thread that does not exist in a forked child may have held.
+os.register_at_fork(after_in_child=_renew_cloudpickles_lock)
 
 _LruCache = type(functools.lru_cache(abs))
 # Of typing, and what they are made of: what their constructors take after the name.

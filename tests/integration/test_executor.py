@@ -853,3 +853,57 @@ def test_a_private_pool_that_ends_in_order_says_nothing():
     command = [sys.executable, "-X", "dev", "-c", text]
     result = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
+
+
+FORKS = """
+import os, signal, sys, threading, time
+from distribute_challenge import PoolExecutor, compute_this
+from distribute_challenge.client.parcels.shipping import Shipment
+
+class Point:
+    def __init__(self, x): self.x = x
+
+def take(point): return point.x
+
+def send(): Shipment(take).parcel((Point(3),), {{}})
+
+def forks(count, work):
+    for _ in range(count):
+        pid = os.fork()
+        if not pid:
+            signal.alarm({limit})
+            work()
+            sys.exit(0)
+        if os.waitpid(pid, 0)[1]:
+            return "a child hung or failed"
+    return "ended"
+
+def again_and_again(work):
+    def run():
+        while not is_over: work()
+    for _ in range(3): threading.Thread(target=run, daemon=True).start()
+    time.sleep(0.2)
+
+is_over = []
+if sys.argv[1] == "sends":
+    again_and_again(send)
+    print(forks(100, send))
+else:
+    pool = PoolExecutor("local://1", prints=False)
+    if sys.argv[1] == "starts":
+        threading.Thread(target=lambda: pool.submit(pow, 2, 3).result(), daemon=True).start()
+        time.sleep(0.1)
+        print(forks(1, lambda: pool.submit(pow, 2, 4).result()))
+    else:
+        again_and_again(lambda: [x.result() for x in [pool.submit(pow, 2, 3) for _ in range(50)]])
+        print(forks(100, lambda: None))
+is_over.append(1)
+"""
+
+
+@pytest.mark.parametrize("what", ["sends", "starts", "submits"])
+def test_a_child_forked_while_other_threads_use_the_pool_does_not_hang(what: str):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FORKS.format(limit=HANG_S), what]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=2 * HANG_S, env=environment)
+    assert (result.stdout, result.stderr, result.returncode) == ("ended\n", "", 0)

@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli.fail(f"cannot read the profile {path} ({error.strerror})")
     if profile.is_cut_short:
         print(f"the last row of {path} was cut short, and is left out")
+    if profile.finished[-1] and not profile.throughput:
+        cli.fail(
+            f"{path}: {profile.finished[-1]:g} tasks finished in no time at all: its times are rounded, as "
+            "by a spreadsheet that has saved it; use the file that the server wrote"
+        )
     print(f"Throughput = {significant(profile.throughput)} tasks per second")
     if not profile.finished[-1]:
         print("no task finished in this profile")

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_all_up=lambda: mailbox.post(Progress.ALL_UP),
         on_idle=lambda: mailbox.post(Progress.IDLE),
     )
-    pool = PoolState(dispatcher, supervisor, sampler, ports, options.max_tasks)
+    pool = PoolState(dispatcher, supervisor, sampler, ports, options.max_tasks, options.max_frame)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
     acceptor = Acceptor(

@@ -34,12 +34,13 @@ class PoolState:
         sampler: Sampler,
         ports: list[int],
         max_tasks: int | None,
+        max_frame: int,
     ) -> None:
         self.dispatcher = dispatcher
         self._supervisor = supervisor
         self._sampler = sampler
         self._ports = ports
-        self._max_tasks = max_tasks
+        self._fixed = {"python": platform.python_version(), "max_tasks": max_tasks, "max_frame": max_frame}
         self._started = time.monotonic()
         self._workers = {port: worker for worker, port in enumerate(ports)}
 
@@ -51,8 +52,15 @@ class PoolState:
             {"port": port, "pid": pid, "state": state, "cpu": usage.cpu_percent, "memory": usage.memory_bytes}
             for port, pid, state, usage in told
         ]
-        fixed = {"python": platform.python_version(), "max_tasks": self._max_tasks}
-        return {**fixed, "workers": workers, **counts, "uptime": round(time.monotonic() - self._started, 3)}
+        for worker, problem in zip(workers, self._supervisor.problems, strict=True):
+            if problem is not None:
+                worker["problem"] = problem
+        return {
+            **self._fixed,
+            "workers": workers,
+            **counts,
+            "uptime": round(time.monotonic() - self._started, 3),
+        }
 
     def memory_bytes(self, worker: int) -> int | None:
         """How much memory a worker took when it was last measured."""

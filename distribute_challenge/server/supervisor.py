@@ -20,6 +20,7 @@ from distribute_challenge.tls import Tls
 log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 5  # in a row
+MAX_PAUSE_S = 30.0
 
 
 class Observer(Protocol):
@@ -50,6 +51,8 @@ class Supervisor:
         self._worker_options = worker_options
         self._lock = threading.Lock()  # guards the two below: no process starts once stopping is decided
         self._processes: list[WorkerProcess | None] = [None] * len(listeners)
+        self._are_up = [False] * len(listeners)
+        self.problems: list[str | None] = [None] * len(listeners)  # why each cannot be started, if it cannot
         self._is_stopping = threading.Event()
         self._keepers: list[threading.Thread] = []
 
@@ -105,8 +108,10 @@ class Supervisor:
                 return
             if process.await_ready():
                 failed_starts, was_up = 0, True
+                self._are_up[worker], self.problems[worker] = True, None
                 observer.worker_up(worker)
                 process.await_end()
+                self._are_up[worker] = False
                 ending = process.bury()
             else:
                 ending = process.bury()
@@ -115,8 +120,12 @@ class Supervisor:
             observer.worker_down(worker, process)
             log.info("%s", ending)
             if failed_starts >= MAX_FAILED_STARTS:
-                self._on_failure(_explain(ending))
-                return
+                if not (was_up and any(self._are_up)):
+                    self._on_failure(_explain(ending))
+                    return
+                # As while an upgrade is under way: others still run functions.
+                self.problems[worker] = _explain(ending)
+                log.error("cannot replace a worker yet, and try again: %s", self.problems[worker])
             turn_away_callers(self._listeners[worker])
 
     def _start(self, worker: int) -> WorkerProcess | None:
@@ -132,7 +141,7 @@ class Supervisor:
 
 def _pause_s(failed_starts: int) -> float:
     """How long to wait before the next start: not at all, unless the last one failed."""
-    return 0.1 * 2**failed_starts if failed_starts else 0
+    return min(0.1 * 2 ** min(failed_starts, 20), MAX_PAUSE_S) if failed_starts else 0
 
 
 def turn_away_callers(listener: socket.socket) -> None:

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from typing import Any, TextIO
 
@@ -77,6 +78,9 @@ class Streams:
         self._lock = threading.Lock()  # Two threads of a function may be the first to print.
         self._call_id: bytes | None = None
         self._output: Output | None = None  # Most calls print nothing.
+        self._threads = 0  # how many there were when the call began
+        # Threads that have outlived their function: what they print is nobody's.
+        self._left: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._made: list[TextIO] = []  # A function may drop them, and others may still use what is below.
         sys.stdout, sys.stderr = self.make(1), self.make(2)
 
@@ -89,6 +93,7 @@ class Streams:
 
     def begin(self, call_id: bytes) -> None:
         """Keep what is printed from now on, for the caller."""
+        self._threads = threading.active_count()
         self._output, self._call_id = None, call_id
 
     def end(self) -> tuple[int, tuple[Piece, ...]]:
@@ -98,6 +103,9 @@ class Streams:
         for stream in (sys.stdout, sys.stderr):
             if stream not in self._made:  # Something that the function put there.
                 _flush(stream)
+        if threading.active_count() > self._threads:
+            self._left.update(threading.enumerate())
+            self._left.discard(threading.main_thread())
         with self._lock:
             output, self._output, self._call_id = self._output, None, None
         if output is None:
@@ -120,6 +128,8 @@ class Streams:
         output = self._output
         if os.getpid() != self._process:
             return  # A child that the function forked: nobody reads this copy.
+        if self._left and threading.current_thread() in self._left:
+            return
         if output is None:
             call_id = self._call_id
             if call_id is None:

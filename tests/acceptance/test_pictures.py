@@ -42,6 +42,15 @@ def test_a_profile_without_a_finished_task_is_drawn_and_said(tmp_path: Path):
     assert (tmp_path / "here" / "busy.pdf").exists()
 
 
+def test_times_that_a_spreadsheet_has_rounded_are_said(tmp_path: Path):
+    rows = "".join(f'{number},1.79540E+09,"[{number % 2}]",{number // 2}.0\n' for number in range(1, 11))
+    (tmp_path / "rounded.csv").write_text(f",Timestamp,Busy,Finished\n{rows}")
+    result = script("grapher.py", "rounded.csv", cwd=tmp_path)
+    assert_is_one_helpful_line(
+        result, "5 tasks finished in no time at all", "use the file that the server wrote"
+    )
+
+
 def test_the_grapher_says_what_is_wrong(tmp_path: Path):
     assert_is_one_helpful_line(script("grapher.py", cwd=tmp_path), "required: FILE")
     missing = script("grapher.py", "results_9.csv", cwd=tmp_path)

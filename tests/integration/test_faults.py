@@ -16,7 +16,7 @@ import psutil
 import pytest
 import rpyc
 
-from distribute_challenge import PoolExecutor, ServerUnavailable, WorkerLost, compute_this
+from distribute_challenge import PoolExecutor, ServerUnavailable, TaskNotSendable, WorkerLost, compute_this
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_running
 
 WAITING_CLIENT = "import rpyc, sys; rpyc.connect('127.0.0.1', int(sys.argv[1])).root.acquire_worker()"
@@ -414,3 +414,81 @@ def test_what_child_processes_of_the_next_function_find_is_as_it_was(server: Run
         before = pool.submit(children_find).result(HANG_S)
         pool.submit(changes_what_children_find).result(HANG_S)
         assert pool.submit(children_find).result(HANG_S) == before
+
+
+def test_what_a_thread_prints_that_has_outlived_its_function_is_nobodys(
+    start_server: Callable[..., RunningServer], capfd: pytest.CaptureFixture[str]
+):
+    server = start_server(1)
+
+    @compute_this(server=server.address)
+    def leaves_a_thread() -> None:
+        import itertools
+        import threading
+        import time
+
+        def go_on() -> None:
+            for number in itertools.count():
+                print("from the thread", number, flush=True)  # noqa: T201
+                time.sleep(0.001)
+
+        threading.Thread(target=go_on, daemon=True).start()
+        time.sleep(0.05)
+
+    @compute_this(server=server.address)
+    def prints() -> None:
+        import threading
+        import time
+
+        print("from the function")  # noqa: T201
+        own = threading.Thread(target=print, args=("from its own thread",))
+        own.start()
+        own.join()
+        time.sleep(0.2)
+
+    leaves_a_thread().run()
+    assert "from the thread" in capfd.readouterr().out
+    for call in (prints().run, lambda: prints().submit().result(HANG_S)):
+        call()
+        assert capfd.readouterr().out == "from the function\nfrom its own thread\n"
+
+
+def test_a_worker_that_cannot_be_replaced_for_a_while_costs_the_others_nothing(
+    start_server: Callable[..., RunningServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As while a package is being upgraded."""
+    (tmp_path / "site").mkdir()
+    site = tmp_path / "site" / "sitecustomize.py"
+    monkeypatch.setenv("PYTHONPATH", str(site.parent))
+    server = start_server(2)
+    with PoolExecutor(server.address) as pool:
+        running = pool.submit(time.sleep, HANG_S)
+        eventually(lambda: sum(server.status()["busy"]) == 1, "it runs")
+        site.write_text(
+            "import sys\nif any('--owner' in word for word in sys.orig_argv): sys.exit('not now')\n"
+        )
+        idle = next(worker for worker in server.status()["workers"] if worker["state"] == "free")
+        os.kill(idle["pid"], signal.SIGKILL)
+        eventually(lambda: any("problem" in worker for worker in server.status()["workers"]), "it is told")
+        assert "not now" in server.stderr()
+        site.write_text("")
+        eventually(lambda: sum(server.status()["busy"]) == 1, "it is replaced")
+        assert not running.done()
+        assert running.kill()  # type: ignore[attr-defined]
+    server.await_busy([0, 0])
+    assert all("problem" not in worker for worker in server.status()["workers"])
+
+
+def test_a_call_larger_than_workers_take_costs_none_of_them(start_server: Callable[..., RunningServer]):
+    server = start_server(2, "--max-frame", "1M")
+    pids = server.worker_pids()
+    numbers = list(map(float, range(200_000)))
+    size = compute_this(server=server.address)(len)
+    with PoolExecutor(server.address) as pool:
+        for call in (size(numbers).run, size(numbers).submit().result, pool.submit(len, numbers).result):
+            with pytest.raises(TaskNotSendable, match="a larger --max-frame"):
+                call()
+        with pytest.raises(TaskNotSendable):
+            list(pool.map(len, [numbers, [1]]))
+        assert list(pool.map(len, [[1], [1, 2]])) == [1, 2]
+    assert server.worker_pids() == pids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import operator
 import os
 import queue
 import signal
@@ -94,6 +95,17 @@ def test_a_server_that_is_far_away(server: RunningServer):
         assert list(pool.map(square, range(100))) == [number**2 for number in range(100)]
 
 
+def test_whoever_leaves_the_line_costs_no_worker_however_far_away(start_server: Callable[..., RunningServer]):
+    server = start_server(4)
+    with far_away(server, 0.11) as address, PoolExecutor(address) as pool:
+        for _ in range(8):
+            for future in [pool.submit(operator.index, number) for number in range(3)]:
+                future.result(HANG_S)
+            time.sleep(0.3)  # So long that the lanes have nothing to do, and leave.
+    server.await_busy([0] * 4)
+    assert server.rows("lost") == []
+
+
 def test_short_tasks_are_not_queued_behind_a_long_one(server: RunningServer):
     ends: dict[int, float] = {}
 
@@ -130,10 +142,10 @@ def test_a_task_that_cannot_be_sent_after_all_fails_alone(
 ):
     pack = Parcel.pack
 
-    def pack_or_not(self: Parcel, sent: set[str], *, can_share: bool) -> bytes:
+    def pack_or_not(self: Parcel, *args: Any, **options: Any) -> bytes:
         if b"too much" in self.arguments:
             raise MemoryError("no memory for that")
-        return pack(self, sent, can_share=can_share)
+        return pack(self, *args, **options)
 
     monkeypatch.setattr(Parcel, "pack", pack_or_not)
     with PoolExecutor(server.address) as pool:

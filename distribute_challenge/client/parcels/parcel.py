@@ -103,7 +103,7 @@ class Parcel:
         """The call itself, for a process that has its modules."""
         return Call(self.flags, self.id, self.program, b"", self.function, self.arguments)
 
-    def pack(self, sent: dict[bytes, set[str]], *, can_share: bool) -> bytes:
+    def pack(self, sent: dict[bytes, set[str]], *, can_share: bool, limit: int) -> bytes:
         """As bytes, for a connection on which the modules in `sent` have gone: digests, for each program.
 
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
@@ -111,4 +111,11 @@ class Parcel:
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
         modules = self.modules.pack(sent.setdefault(self.program, set()))
         flags = self.flags | SHARES * can_share
-        return Call(flags, self.id, self.program, modules, self.function, self.arguments).pack(buffers)
+        call = Call(flags, self.id, self.program, modules, self.function, self.arguments).pack(buffers)
+        if (size := len(call) + 4 * len(self.source)) > limit:
+            del sent[self.program]  # These modules have not gone there after all.
+            raise OverflowError(
+                f"{size} bytes are more than the {limit} that workers take at once: split them, use a file, "
+                "or start the server with a larger --max-frame"
+            )
+        return call

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from distribute_challenge.address import Address, is_loopback
 from distribute_challenge.calls import regions
+from distribute_challenge.calls.payload import MAX_BYTES
 from distribute_challenge.client.peers.inside import is_inside
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
@@ -29,6 +30,7 @@ class Facts(NamedTuple):
     python: str  # the workers' version, as `3.12`
     workers: int
     max_tasks: int | None  # after which a worker is replaced
+    max_frame: int = MAX_BYTES  # bytes of the largest call that workers take
 
 
 class Connections:
@@ -46,6 +48,7 @@ class Connections:
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
         self._facts: Facts | None = None
+        self._is_closed = False
 
     def facts(self, wait_s: float = 0) -> Facts:
         """The facts about the pool, which do not change. Raises ServerUnavailable.
@@ -63,7 +66,8 @@ class Connections:
                 server.close()
                 raise
             python = ".".join(status["python"].split(".")[:2])
-            self._facts = Facts(python, len(status["workers"]), status.get("max_tasks"))
+            limit = status.get("max_frame", MAX_BYTES)
+            self._facts = Facts(python, len(status["workers"]), status.get("max_tasks"), limit)
             self.put_server(server)
         return self._facts
 
@@ -106,7 +110,7 @@ class Connections:
     def put_server(self, server: ServerConnection) -> None:
         """Keep a server connection for another call."""
         with self._lock:
-            if not server.link.closed and len(self._servers) < MAX_IDLE:
+            if not (server.link.closed or self._is_closed) and len(self._servers) < MAX_IDLE:
                 self._servers.append(server)
                 return
         server.close()
@@ -127,7 +131,8 @@ class Connections:
     def new_worker(self, port: int) -> WorkerConnection:
         """A new connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
         address = self.worker_address(port)
-        return WorkerConnection(address, self._trust, self._host, may_share=self.may_share)
+        limit = MAX_BYTES if self._facts is None else self._facts.max_frame
+        return WorkerConnection(address, self._trust, self._host, may_share=self.may_share, max_frame=limit)
 
     def worker_address(self, port: int) -> Address:
         """Where the worker with a port listens: beside its server."""
@@ -146,9 +151,10 @@ class Connections:
                 connection.close()
 
     def close(self) -> None:
-        """Close what is idle, and give back the memory that was kept for large values."""
+        """Close what is idle, now and later, and give back the memory that was kept for large values."""
         regions.let_go()
         with self._lock:
+            self._is_closed = True
             idle: list[ServerConnection | WorkerConnection] = [*self._servers, *self._workers.values()]
             self._servers.clear()
             self._workers.clear()

@@ -11,25 +11,34 @@ from rpyc.utils.authenticators import AuthenticationError
 from distribute_challenge.address import Address
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import Probe, Unreadable, tell_secret
-from distribute_challenge.calls.payload import FAILURE, Outcome, Piece, dump_failure
+from distribute_challenge.calls.payload import FAILURE, MAX_BYTES, Outcome, Piece, dump_failure
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Busy, Misunderstood, distrusted
 from distribute_challenge.client.peers.printing import Printer
-from distribute_challenge.errors import PoolError
+from distribute_challenge.errors import PoolError, TaskNotSendable
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.wire.access import Trust
 from distribute_challenge.wire.link import NO_OTHERS, Answer, Link
 
 log = logging.getLogger(__name__)
 
+_AROUND_BYTES = 1 << 10  # what RPyC adds to a call in a frame
+
 
 class WorkerConnection:
     """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
 
     def __init__(
-        self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None, *, may_share: bool = False
+        self,
+        address: Address,
+        trust: Trust = NO_OTHERS,
+        host: str | None = None,
+        *,
+        may_share: bool = False,
+        max_frame: int = MAX_BYTES,
     ) -> None:
         self.address = address
+        self._max_call = min(max_frame - _AROUND_BYTES, MAX_BYTES)
         self._trust = trust
         self.prepared: set[bytes] = set()  # the executors whose initializer has run there
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
@@ -54,11 +63,14 @@ class WorkerConnection:
     def start(self, parcel: Parcel) -> Answer:
         """Send a call; the outcome, as bytes, is to come.
 
-        That is a RuntimeError if the worker runs a function for another connection. EOFError if it died.
+        That is a RuntimeError if the worker runs a function for another connection. EOFError if it died;
+        TaskNotSendable, and nothing was sent, if it is more than the worker takes at once.
         """
-        return self.link.ask(
-            self._run_code, parcel.source, parcel.pack(self._sent, can_share=self._can_share)
-        )
+        try:
+            call = parcel.pack(self._sent, can_share=self._can_share, limit=self._max_call)
+        except OverflowError as error:
+            raise TaskNotSendable(f"a call cannot be sent to a worker: {error}") from error
+        return self.link.ask(self._run_code, parcel.source, call)
 
     def outcome(self, name: str, parcel: Parcel, answer: Answer) -> Outcome:
         """The outcome of a call whose answer is here. Raises Broken if the answer is none."""

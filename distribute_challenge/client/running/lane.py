@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import logging
 import math
+import threading
 import time
 
 from distribute_challenge.calls.ending import Ending
@@ -194,9 +195,27 @@ class Lane:
             task.fail(error)
 
     def leave(self) -> None:
-        """Give up a place in the line, by ending the connection. (A worker handed over meanwhile is lost.)"""
+        """Give up a place in the line: a worker that is handed over all the same is given back at once.
+
+        If the connection were closed, a worker handed over meanwhile would have to be replaced.
+        """
         self.state = State.CLOSED
-        self.server.close()
+        try:
+            threading.Thread(target=self._give_back, name="leaving the line", daemon=True).start()
+        except RuntimeError as error:  # A program that is ending starts no threads, in some versions.
+            log.debug("a place in the line is left by ending the connection: %s", error)
+            self.server.close()
+
+    def _give_back(self) -> None:
+        assert self._acquiring is not None
+        try:
+            self.server.link.wait_again()
+            self.server.free(self.server.port_in(self._acquiring), finished=0, failed=0)
+        except (EOFError, ServerUnavailable, ValueError) as error:
+            log.debug("the server has ended meanwhile: %s", error)
+            self.server.close()
+            return
+        self._connections.put_server(self.server)
 
     # Its steps
 

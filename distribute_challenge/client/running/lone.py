@@ -18,7 +18,7 @@ from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import WorkerConnection
-from distribute_challenge.errors import AccessDenied, PoolError, WorkerLost
+from distribute_challenge.errors import AccessDenied, PoolError, TaskNotSendable, WorkerLost
 from distribute_challenge.wire.link import Answer
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Lease:
         """
         try:
             outcome = _run_on(self._connections, self.port, name, parcel, timeout_s)
-        except (Unreachable, AccessDenied):
+        except (Unreachable, AccessDenied, TaskNotSendable):
             self._server.free(self.port, finished=0, failed=0)
             self._is_settled = True
             raise

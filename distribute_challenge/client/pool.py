@@ -118,7 +118,8 @@ class PoolExecutor(Executor):
         """The results of `fn` for each set of items, as they come; in the order of the items unless
         `ordered=False`.
 
-        The iterables are taken lazily, at most `buffersize` items ahead of what was consumed. Items travel in
+        If the number of items is known, all of them run, whether or not anybody takes the results. Else, or
+        with `buffersize`, they are taken lazily, at most so many ahead of what was consumed. Items travel in
         chunks, whose size follows how long the function takes, unless `chunksize` says it. With
         `return_exceptions=True` an exception is a result like others; else it is raised, and what has not run
         yet does not. Raises TimeoutError if a result is not there `timeout` seconds after this call.

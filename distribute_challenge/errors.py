@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from pickle import PicklingError
 
 
 class PoolError(Exception):
@@ -18,7 +19,7 @@ class AccessDenied(PoolError, PermissionError):
     prove with its certificate that it is the one meant."""
 
 
-class TaskNotSendable(PoolError, TypeError):
+class TaskNotSendable(PoolError, TypeError, PicklingError):
     """The function, or a value that it uses, cannot travel. Found before a worker is taken."""
 
 

@@ -76,7 +76,7 @@ class PoolExecutor(Executor):
         workers = local.worker_count(address)
         self._private = None if workers is None else local.PrivateServer(workers)
         self._address = Address.parse(address) if workers is None else None
-        self._max_workers = max_workers
+        self._limit = max_workers
         self._initializer = None if initializer is None else (shipment_of(initializer), initargs)
         self._program = NO_PROGRAM if initializer is None else os.urandom(len(NO_PROGRAM))
         self._options = Options(prints=prints, tls=tls, wait_s=wait)
@@ -166,6 +166,24 @@ class PoolExecutor(Executor):
                 return
         self._close(driver)
 
+    def kill_workers(self) -> None:
+        """Stop all functions of this executor at once, also those that run, and shut down.
+
+        Their workers are killed and replaced; other programs' functions go on.
+
+        >>> PoolExecutor().kill_workers()                     # doctest: +SKIP
+        """
+        if self._driver is not None:
+            self._driver.kill_all()
+        self.shutdown(wait=False, cancel_futures=True)
+
+    terminate_workers = kill_workers
+
+    @property
+    def _max_workers(self) -> int:
+        """How many functions run at once, as other libraries ask the standard executors."""
+        return self.facts(self._options).workers
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Shut down. Ctrl-C inside the block stops what runs, too."""
         if kind is not None and issubclass(kind, KeyboardInterrupt) and self._driver is not None:
@@ -244,9 +262,9 @@ class PoolExecutor(Executor):
     def facts(self, options: Options) -> Facts:
         """The pool, with as many workers as may be used. Raises ServerUnavailable."""
         facts = self._connections.facts(options.wait_s)
-        if self._max_workers is None or self._max_workers >= facts.workers:
+        if self._limit is None or self._limit >= facts.workers:
             return facts
-        return facts._replace(workers=self._max_workers)
+        return facts._replace(workers=self._limit)
 
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""

@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import operator
 import os
+import pickle
 import queue
 import signal
 import subprocess
@@ -881,10 +882,11 @@ def forks(count, work):
 def again_and_again(work):
     def run():
         while not is_over: work()
-    for _ in range(3): threading.Thread(target=run, daemon=True).start()
+    for _ in range(3): threads.append(threading.Thread(target=run))
+    for thread in threads: thread.start()
     time.sleep(0.2)
 
-is_over = []
+is_over, threads = [], []
 if sys.argv[1] == "sends":
     again_and_again(send)
     print(forks(100, send))
@@ -898,6 +900,7 @@ else:
         again_and_again(lambda: [x.result() for x in [pool.submit(pow, 2, 3) for _ in range(50)]])
         print(forks(100, lambda: None))
 is_over.append(1)
+for thread in threads: thread.join()
 """
 
 
@@ -907,3 +910,26 @@ def test_a_child_forked_while_other_threads_use_the_pool_does_not_hang(what: str
     command = [sys.executable, "-c", FORKS.format(limit=HANG_S), what]
     result = subprocess.run(command, capture_output=True, text=True, timeout=2 * HANG_S, env=environment)
     assert (result.stdout, result.stderr, result.returncode) == ("ended\n", "", 0)
+
+
+def test_what_runs_can_be_stopped_all_at_once(server: RunningServer):
+    for stop in (PoolExecutor.kill_workers, PoolExecutor.terminate_workers):
+        with PoolExecutor() as pool:
+            futures = [pool.submit(time.sleep, HANG_S) for _ in range(4)]
+            eventually(lambda: futures[0].running() and futures[1].running(), "they run")  # noqa: B023
+            stop(pool)
+            assert concurrent.futures.wait(futures, HANG_S).not_done == set()
+            assert all(future.cancelled() for future in futures)
+            with pytest.raises(RuntimeError, match="after shutdown"):
+                pool.submit(abs, 1)
+        server.await_busy([0, 0])
+
+
+def test_it_says_how_many_functions_run_at_once(server: RunningServer):
+    """Other libraries ask the standard executors that."""
+    assert [PoolExecutor(max_workers=limit)._max_workers for limit in (None, 1, 7)] == [2, 1, 2]
+
+
+def test_what_cannot_be_sent_is_also_what_pickle_says(server: RunningServer):
+    with PoolExecutor() as pool, pytest.raises(pickle.PicklingError):
+        pool.submit(len, [threading.Lock()]).result(HANG_S)

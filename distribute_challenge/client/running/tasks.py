@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
 
 from distribute_challenge.calls.ending import Ending
@@ -29,6 +29,7 @@ class TaskFuture(Future[T]):
     def __init__(self) -> None:
         super().__init__()
         self.task: Task | None = None  # until it has ended
+        self.was_killed = False
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Have `fn(future)` called when the function has ended, as in the standard library.
@@ -36,6 +37,10 @@ class TaskFuture(Future[T]):
         It may take any time, and wait for other tasks: no thread that runs tasks waits for it.
         """
         super().add_done_callback(functools.partial(call_soon, fn))
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it ran, or killed while it ran."""
+        return self.was_killed or super().cancelled()
 
     def kill(self) -> bool:
         """Stop the function: its worker is killed and replaced, and the result is a CancelledError.
@@ -117,6 +122,7 @@ class Task:
         self.future.task = None  # Nothing of the task shall live as long as its future.
         if self.has_begun or self.future.set_running_or_notify_cancel():
             self.has_begun = True
+            self.future.was_killed = isinstance(error, CancelledError)
             _tell(self.future.set_exception, error)
 
 

@@ -268,7 +268,8 @@ class PoolExecutor(Executor):
 
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""
-        self._check_open()
+        if self._is_shut:
+            self._check_open()
         self.add_more(task)
 
     def add_more(self, task: Task) -> None:

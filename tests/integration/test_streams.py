@@ -196,7 +196,7 @@ def test_ctrl_c_ends_one_worker_for_each_that_was_in_use(start_server: Callable[
         pool = PoolExecutor(server.address)
         for future in [pool.submit(takes, 0.002, number) for number in range(60)]:
             future.result(HANG_S)
-        futures = [pool.submit(takes, 0.002, number) for number in range(200)]
+        futures = [pool.submit(takes, 0.002, number) for number in range(2000)]
         futures[20].result(HANG_S)
         with pytest.raises(KeyboardInterrupt), pool:
             raise KeyboardInterrupt
@@ -347,6 +347,8 @@ def test_wake_ups_are_batched_while_workers_have_plenty_to_do(
     monkeypatch.setattr("distribute_challenge.client.running.lanes.PLENTY", 1)
     monkeypatch.setattr("distribute_challenge.client.running.driver.GATHER_S", 0.25)
     with PoolExecutor(max_workers=1) as pool:
-        for future in [pool.submit(time.sleep, 0.005) for _ in range(40)]:
+        futures = [pool.submit(time.sleep, 0.001) for _ in range(200)]
+        watches.clear()  # Each of these may have woken it.
+        for future in futures:
             future.result(HANG_S)
-    assert len(watches) < 30  # Each outcome on its own would have been one.
+    assert len(watches) < 80  # Each outcome on its own would have been one.

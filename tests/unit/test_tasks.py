@@ -1,0 +1,31 @@
+"""Tasks and their futures."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, wait
+
+from distribute_challenge.client.running.tasks import TaskFuture
+from tests.running import HANG_S
+
+
+def test_a_future_has_all_that_the_standard_one_has():
+    """It sets the fields itself, so a new version of Python may bring others."""
+    assert vars(Future()).keys() <= vars(TaskFuture()).keys()
+    plain, ours = vars(Future()), vars(TaskFuture())
+    assert all(ours[name] == plain[name] for name in plain if name != "_condition")
+
+
+def test_it_can_be_waited_for_by_several_threads():
+    future: TaskFuture[int] = TaskFuture()
+    found: list[int] = []
+    threads = [threading.Thread(target=lambda: found.append(future.result(HANG_S))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert wait([future], 0.05).not_done == {future}
+    assert future.set_running_or_notify_cancel()
+    future.set_result(5)
+    for thread in threads:
+        thread.join(HANG_S)
+    assert found == [5, 5, 5]
+    assert wait([future], HANG_S).done == {future}

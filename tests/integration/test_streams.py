@@ -196,8 +196,9 @@ def test_ctrl_c_ends_one_worker_for_each_that_was_in_use(start_server: Callable[
         pool = PoolExecutor(server.address)
         for future in [pool.submit(takes, 0.002, number) for number in range(60)]:
             future.result(HANG_S)
-        futures = [pool.submit(takes, 0.002, number) for number in range(2000)]
-        futures[20].result(HANG_S)
+        # One of them takes its time, and others were sent ahead behind it.
+        futures = [pool.submit(takes, HANG_S if number == 20 else 0.002, number) for number in range(200)]
+        futures[19].result(HANG_S)
         with pytest.raises(KeyboardInterrupt), pool:
             raise KeyboardInterrupt
         assert all(future.done() for future in futures)

@@ -30,6 +30,8 @@ from distribute_challenge.wire.access import Trust
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_SHUT = "cannot schedule new futures after shutdown"
+
 
 class PoolExecutor(Executor):
     """Runs functions on a pool of workers: a `concurrent.futures.Executor` in every respect.
@@ -186,9 +188,10 @@ class PoolExecutor(Executor):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Shut down. Ctrl-C inside the block stops what runs, too."""
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._driver is not None:
+        is_interrupt = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if is_interrupt and self._driver is not None:
             self._driver.kill_all()
-        self.shutdown()
+        self.shutdown(cancel_futures=is_interrupt)  # Nor does a map go on.
 
     def _close(self, driver: Driver | None) -> None:
         if driver is not None:
@@ -268,8 +271,8 @@ class PoolExecutor(Executor):
 
     def add(self, task: Task) -> None:
         """Have a task run. Raises RuntimeError after `shutdown`."""
-        if self._is_shut:
-            self._check_open()
+        if self._is_shut:  # All else was looked at before the call was made.
+            raise RuntimeError(_SHUT)
         self.add_more(task)
 
     def add_more(self, task: Task) -> None:
@@ -304,7 +307,7 @@ class PoolExecutor(Executor):
 
     def _check_open(self) -> None:
         if self._is_shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            raise RuntimeError(_SHUT)
         if not threading.main_thread().is_alive():  # Nobody would wait for them.
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 

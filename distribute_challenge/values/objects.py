@@ -97,7 +97,8 @@ class ObjectPickler(cloudpickle.Pickler):
             return make_cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"]), attributes
         if isinstance(obj, enum.Enum) and type(obj).__members__.get(obj._name_) is obj:
             return operator.getitem, (kind, obj._name_)  # Its value may be another one there.
-        if kind.__module__ == "multiprocessing.managers" and hasattr(obj, "_authkey"):
+        managers: Any = sys.modules.get("multiprocessing.managers")
+        if managers is not None and isinstance(obj, managers.BaseProxy):
             return _with_key(obj)
         if kind is types.MethodType and self._is_found(obj):
             return getattr, (obj.__self__, obj.__func__.__name__)

@@ -32,6 +32,7 @@ import scipy.optimize
 
 from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, TaskTimeout, compute_this
 from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.running.driver import Driver
 from tests.running import HANG_S, ROOT, RunningServer, eventually, free_port
 
 MakeExecutor = Callable[..., Executor]
@@ -630,6 +631,37 @@ def test_a_lazy_map_ends_with_what_there_is_or_an_error_after_shutdown(
     assert [*first, *found] == [number**2 for number in range(len(first) + len(found))]
 
 
+def test_ctrl_c_ends_a_map_whose_results_nobody_takes(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # As if what ran had just ended by itself, so that there is nothing to kill.
+    monkeypatch.setattr(Driver, "kill_all", lambda _: None)
+    paths = [str(tmp_path / f"item{number}") for number in range(5000)]
+
+    def interrupted() -> None:
+        with PoolExecutor() as pool:
+            pool.map(touch, paths, chunksize=1)
+            eventually(lambda: list(tmp_path.glob("item*")), "some have run")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(list(tmp_path.glob("item*"))) < 5000
+    server.await_busy([0, 0])
+
+
+def raises_cancelled(number: int) -> None:
+    raise concurrent.futures.CancelledError(number)
+
+
+def test_a_functions_own_cancelled_error_is_an_exception_like_others(server: RunningServer):
+    with PoolExecutor() as pool:
+        future = pool.submit(raises_cancelled, 3)
+        with pytest.raises(concurrent.futures.CancelledError, match="3"):
+            future.result(HANG_S)
+        assert not future.cancelled()
+
+
 def test_a_map_whose_results_nobody_takes_any_more_goes_no_further(server: RunningServer, tmp_path: Path):
     with PoolExecutor() as pool:
         results = pool.map(touch, [str(tmp_path / f"item{number}") for number in range(5000)], chunksize=1)
@@ -666,7 +698,7 @@ def test_a_callback_may_shut_the_executor_down(server: RunningServer):
 def test_a_server_that_ends_ends_a_map_that_nobody_looks_at(start_server: Callable[..., RunningServer]):
     server = start_server(1)
     pool = PoolExecutor(server.address)
-    results = pool.map(takes, itertools.repeat(0.1, 10_000), range(10_000), chunksize=1)
+    results = pool.map(takes, [0.1] * 10_000, range(10_000), chunksize=1)
     server.await_busy([1])
     server.close()
     pool.shutdown()  # It returns.

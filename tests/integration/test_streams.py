@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import rpyc
 
-from distribute_challenge import PoolError, PoolExecutor, TaskTimeout, compute_this
+from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, TaskTimeout, compute_this
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.running.lanes import Lanes
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
@@ -104,6 +104,40 @@ def test_whoever_leaves_the_line_costs_no_worker_however_far_away(start_server: 
             time.sleep(0.3)  # So long that the lanes have nothing to do, and leave.
     server.await_busy([0] * 4)
     assert server.rows("lost") == []
+
+
+def test_an_executor_has_one_place_in_line_at_most_however_often_it_needs_none(server: RunningServer):
+    with server.connect() as other, PoolExecutor(server.address) as pool:
+        held = [other.root.find_free_worker() for _ in range(2)]
+        for _ in range(4):
+            future = pool.submit(operator.index, 1)
+            server.await_waiting(1)
+            assert future.cancel()
+            time.sleep(0.35)  # So long that the lane in line is not needed any more.
+        assert server.status()["waiting"] == 1
+        # That place is used when there is work again.
+        future = pool.submit(operator.index, 1)
+        other.root.free_worker(held[0])
+        assert future.result(HANG_S) == 1
+        # And if there is none, the worker that comes is given back.
+        future = pool.submit(operator.index, 1)
+        assert future.result(HANG_S) == 1
+        other.root.free_worker(held[1])
+    server.await_busy([0, 0])
+    server.await_waiting(0)
+    assert server.rows("lost") == []
+
+
+def test_a_server_that_ends_ends_a_place_in_line(start_server: Callable[..., RunningServer]):
+    server = start_server(1)
+    with server.connect() as other, PoolExecutor(server.address) as pool:
+        other.root.find_free_worker()
+        future = pool.submit(operator.index, 1)
+        server.await_waiting(1)
+        assert future.cancel()
+        time.sleep(0.35)
+        server.close()
+        assert isinstance(pool.submit(operator.index, 1).exception(HANG_S), ServerUnavailable)
 
 
 def test_short_tasks_are_not_queued_behind_a_long_one(server: RunningServer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, cast
 
 import pytest
@@ -79,3 +80,53 @@ def test_a_function_that_becomes_slow_is_sent_in_small_chunks_from_then_on():
 def test_a_chunk_size_that_is_given_holds(size: int):
     cut = sizes(lambda _: 1.0, 100, chunksize=size)
     assert cut[:-1] == [size] * (len(cut) - 1)
+
+
+class InTheLastMoment(Executor):
+    """Its tasks end, all at once, between the look whether more are to be started and the end of starting."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.tasks: list[Task] = []
+        executor = self
+
+        class Workers(int):
+            def __rmul__(self, factor: int) -> int:  # As in the look at `2 * workers`.
+                if len(executor.tasks) == factor * int(self) + 2:  # As many as are to be under way.
+                    thread = threading.Thread(target=executor.end_all)
+                    thread.start()
+                    thread.join()
+                return factor * int(self)
+
+        self.workers = Workers(1)
+
+    def add_more(self, task: Task) -> None:
+        task.begin(0.0)
+        self.sizes.append(task.count)
+        self.tasks.append(task)
+
+    def end_all(self) -> None:
+        ending, self.tasks = self.tasks, []
+        for task in ending:
+            task.future.set_result(([None] * task.count, {}))
+
+
+def test_chunks_that_end_while_others_are_just_being_started_are_followed_by_more():
+    """Nobody takes results, so nothing else would start any."""
+    executor = InTheLastMoment()
+    made = Mapping(
+        cast(Any, executor),
+        Shipment(len),
+        (range(100),),
+        Options(),
+        timeout=None,
+        chunksize=1,
+        buffersize=None,
+        ordered=True,
+        return_exceptions=False,
+        progress=False,
+    )
+    executor.end_all()
+    assert sum(executor.sizes) == 100
+    made.wait_until_started()
+    assert list(made) == [None] * 100

@@ -15,6 +15,7 @@ from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.tls import CertificateAuthenticator, encrypt, stream_over
 from tests.certificates import Certificates
 from tests.running import HANG_S, eventually
+from tests.unit.test_frames import can_send
 
 LIMIT = 1 << 24
 
@@ -126,14 +127,6 @@ def test_an_answer_that_is_there_can_be_read_after_the_peer_has_gone(pair: Pair)
         with pytest.raises(EOFError):
             ours.recv()
     assert ours.closed
-
-
-def can_send(ours: FrameChannel) -> bool:
-    try:
-        ours.send(b"question")
-    except EOFError:
-        return False
-    return True
 
 
 def test_the_end_of_the_connection_is_something_to_read_and_then_the_end(pair: Pair):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 import logging
 import math
-import threading
 import time
 
 from distribute_challenge.calls.ending import Ending
@@ -194,28 +193,26 @@ class Lane:
         for task in tasks:
             task.fail(error)
 
-    def leave(self) -> None:
-        """Give up a place in the line: a worker that is handed over all the same is given back at once.
-
-        If the connection were closed, a worker handed over meanwhile would have to be replaced.
-        """
-        self.state = State.CLOSED
-        try:
-            threading.Thread(target=self._give_back, name="leaving the line", daemon=True).start()
-        except RuntimeError as error:  # A program that is ending starts no threads, in some versions.
-            log.debug("a place in the line is left by ending the connection: %s", error)
-            self.server.close()
-
-    def _give_back(self) -> None:
+    def await_turn(self) -> None:
+        """Wait for the server's answer, in a thread of its own: meanwhile nobody else may touch this lane."""
         assert self._acquiring is not None
         try:
-            self.server.link.wait_again()
-            self.server.free(self.server.port_in(self._acquiring), finished=0, failed=0)
-        except (EOFError, ServerUnavailable, ValueError) as error:
+            while not self._acquiring.is_here:
+                self.server.link.serve()
+        except EOFError as error:
             log.debug("the server has ended meanwhile: %s", error)
-            self.server.close()
-            return
-        self._connections.put_server(self.server)
+
+    def has_answer(self) -> bool:
+        """Once that has returned: whether there is an answer. If not, the lane is over."""
+        if self.server.link.closed:
+            self._lose_server(EOFError("connection closed by peer"))
+        return self.state is State.WAITING
+
+    def give_back(self) -> None:
+        """Give the worker back that came after all, unused."""
+        self._take_answers(time.monotonic())
+        if self.state is State.CONNECTING:
+            self.free()
 
     # Its steps
 
@@ -252,24 +249,14 @@ class Lane:
     def _tick(self, now: float) -> None:
         if self.state is not State.WORKING or self.pipeline is None:
             return
-        try:
-            self.pipeline.tick(now)
-        except Broken:
+        if self.pipeline.tick(now) is not None:
             # It may have ended in time, and this thread was held up.
             self._serve_worker(self.pipeline, now)
-            if self.state is not State.WORKING:
-                return
-            try:
-                self.pipeline.tick(now)
-            except Broken as broken:
+            broken = self.pipeline.tick(now)
+            if broken is not None and self.state is State.WORKING:
                 self._break(broken)
-                return
-        if (
-            self.load
-            and self._keeping is None
-            and self._finished + self._failed
-            and now - self._kept_at > TICK_S
-        ):
+        has_news = self.state is State.WORKING and self.load and self._finished + self._failed
+        if has_news and self._keeping is None and now - self._kept_at > TICK_S:
             self._ask_to_keep()
 
     def _ask_to_keep(self) -> None:

@@ -49,6 +49,7 @@ class Lanes:
         self._waiting: deque[Task] = deque()
         self._lanes: list[Lane] = []
         self._opening = 0  # server connections being made
+        self._in_line: Lane | None = None  # whose turn a thread waits for, while there is nothing to do
         self._failed_lanes = 0
         self._paused_until = 0.0
         self._broken: Exception | None = None
@@ -123,7 +124,7 @@ class Lanes:
         """Get in line for one more worker if there is work for it: one place at a time, as others do."""
         while self._waiting and self._waiting[0].future.cancelled():
             self._waiting.popleft().begin(time.monotonic())
-        if self._opening or not self._waiting or len(self._lanes) >= self.max_lanes:
+        if self._opening or self._in_line or not self._waiting or len(self._lanes) >= self.max_lanes:
             return
         if self._lanes and time.monotonic() < self._paused_until:
             return
@@ -252,13 +253,44 @@ class Lanes:
                 has_changed = True
             if lane.state is State.WORKING and not lane.load and (lane.has_to_yield or not self._waiting):
                 lane.free()
-            elif not self._waiting and lane.has_waited(now):
-                lane.leave()
+            elif not self._waiting and self._in_line is None and lane.has_waited(now):
+                self._let_wait(lane)
+                continue
             if lane.state is State.CLOSED:
                 self._lanes.remove(lane)
                 self._look_at_end(lane)
                 has_changed = True
         return has_changed
+
+    def _let_wait(self, lane: Lane) -> None:
+        """Let a lane that is not needed any more wait in line: a thread says when it has a worker.
+
+        If its connection were closed, a worker handed over in that moment would have to be replaced.
+        """
+        self._lanes.remove(lane)
+        self._in_line = lane
+
+        def wait() -> None:
+            lane.await_turn()
+            try:
+                self._post(self._got_turn)
+            except RuntimeError as error:  # The program is ending, and its connections with it.
+                log.debug("a worker comes too late: %s", error)
+
+        try:
+            threading.Thread(target=wait, name="in line", daemon=True).start()
+        except RuntimeError as error:
+            log.debug("nobody waits for a worker any more: %s", error)
+            lane.server.close()
+
+    def _got_turn(self) -> None:
+        """The lane in line has a worker: it is used, or given back."""
+        lane, self._in_line = self._in_line, None
+        assert lane is not None
+        if self._waiting or not lane.has_answer():
+            self._lanes.append(lane)
+        else:
+            lane.give_back()
 
     def _look_at_end(self, lane: Lane) -> None:
         """A lane is over: perhaps that says something for all that waits."""

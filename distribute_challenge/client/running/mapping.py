@@ -170,8 +170,7 @@ class Mapping:
     def _has_chunks(self) -> bool:
         """Whether there is another chunk: started already, or now, perhaps by another thread."""
         if not self._chunks:
-            with self._filling:
-                self._start_chunks()
+            self._fill(wait=True)
         return bool(self._chunks)
 
     def _next_results(self) -> tuple[int, ChunkResults]:
@@ -211,13 +210,20 @@ class Mapping:
         for future in list(self._chunks):
             future.cancel()
 
-    def _fill(self) -> None:
-        """Start chunks, as many as are good to have under way, unless another thread is doing it."""
-        if self._filling.acquire(blocking=False):
+    def _fill(self, *, wait: bool = False) -> None:
+        """Start chunks, as many as are good to have under way, unless another thread is at it (or `wait`)."""
+        while self._filling.acquire(blocking=wait):
             try:
                 self._start_chunks()
             finally:
                 self._filling.release()
+            if not self._runs_low():  # Chunks that ended in the last moment have found this thread at it.
+                return
+            wait = False
+
+    def _runs_low(self) -> bool:
+        """Whether more must be started although nobody takes results, or not as fast as they come."""
+        return self._runs_all and self._running <= self._workers and not self._all_started.is_set()
 
     def wait_until_started(self) -> None:
         """If all items are to run, wait until the last chunk has been started, or no more will be."""
@@ -286,8 +292,8 @@ class Mapping:
         self._ended.put(None if self._is_ordered else future)
         if not _may_go_on(future):
             self._all_started.set()  # Whoever takes results may still go on.
-        elif self._runs_all and self._running <= self._workers:
-            self._fill()  # Nobody takes results, or not as fast as they come.
+        if self._runs_low():
+            self._fill()
 
     def _next_size(self) -> int:
         """How many items the next chunk takes."""

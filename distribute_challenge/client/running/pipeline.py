@@ -109,19 +109,20 @@ class Pipeline:
         if broken is not None:
             raise broken
 
-    def tick(self, now: float) -> None:
-        """Do what is due at this time. Raises Broken if the function that runs is to be stopped."""
+    def tick(self, now: float) -> Broken | None:
+        """Do what is due at this time. If the function that runs is to be stopped, why."""
         if not self._sent:
-            return
+            return None
         task = self._sent[0].task
         timeout_s = task.options.timeout_s
         if task.is_unwanted:
-            raise Killed
+            return Killed()
         if timeout_s is not None and now - task.sent_at > timeout_s * task.count:
-            raise Overdue(timeout_s * task.count)
+            return Overdue(timeout_s * task.count)
         if task.parcel.prints and now - max(task.sent_at, self._answered_at) > OUTPUT_S:
             self._printer = self._printer or Printer()
             self.worker.show_output(task.parcel.id, self._printer)
+        return None
 
     @property
     def has_unsent(self) -> bool:

@@ -153,13 +153,13 @@ class Task:
 
     def complete(self, outcome: Outcome) -> None:
         """Give the future its result."""
+        give: Callable[[Any], None] = self.future.set_result
         try:
-            value = outcome.load_each() if self.parcel.is_chunk else outcome.load()
-        except BaseException as error:
-            self.fail(error)
-        else:
-            self.future.task = None
-            _tell(self.future.set_result, value)
+            what: Any = outcome.load_each() if self.parcel.is_chunk else outcome.load()
+        except BaseException as error:  # Its own, which may be of any type.
+            give, what = self.future.set_exception, error
+        self.future.task = None
+        _tell(give, what)
 
     def fail(self, error: BaseException) -> None:
         """Give the future an exception."""

@@ -44,9 +44,8 @@ class WorkerConnection:
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
         self._reader: OutputReader | None = None
         self._is_opening = False
-        self._sent: dict[
-            bytes, set[str]
-        ] = {}  # for each program, the digests of the modules that have gone there
+        # For each program, the digests of the modules that have gone there.
+        self._sent: dict[bytes, set[str]] = {}
         try:
             self.link = Link(address, trust, host)
         except AuthenticationError as error:

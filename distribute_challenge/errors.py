@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import BrokenExecutor
 from pickle import PicklingError
+from typing import TYPE_CHECKING, Any
 
 
 class PoolError(Exception):
@@ -27,9 +29,25 @@ class TaskTimeout(PoolError, TimeoutError):
     """The deadline passed: the function was killed and its worker replaced."""
 
 
-class WorkerLost(PoolError, BrokenExecutor):
-    """The worker died under the function."""
+if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool
+
+    class WorkerLost(PoolError, BrokenProcessPool):
+        """The worker died under the function."""
 
 
 class ProfileFormatError(PoolError, ValueError):
     """A profile cannot be read: file, line, and what is wrong there."""
+
+
+def __getattr__(name: str) -> Any:
+    """Make `WorkerLost` when it is first asked for: the module of its base takes 15 ms to import."""
+    if name != "WorkerLost":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    base: type[Exception] = BrokenExecutor
+    with contextlib.suppress(ImportError, RuntimeError):  # Nothing imports it while the program ends.
+        from concurrent.futures.process import BrokenProcessPool
+
+        base = BrokenProcessPool
+    members = {"__module__": __name__, "__doc__": "The worker died under the function."}
+    return globals().setdefault(name, type(name, (PoolError, base), members))

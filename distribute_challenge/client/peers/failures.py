@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import CancelledError
 
+from distribute_challenge import errors
 from distribute_challenge.address import ANY_USER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.errors import AccessDenied, PoolError, TaskTimeout, WorkerLost
+from distribute_challenge.errors import AccessDenied, PoolError, TaskTimeout
 
 
 class Unusable(Exception):
@@ -37,7 +38,7 @@ class Broken(Exception):
         return Unusable(f"{ending.worker} was replaced: {self}")
 
 
-def lost(name: str, ending: Ending) -> WorkerLost:
+def lost(name: str, ending: Ending) -> errors.WorkerLost:
     """The error of a function that its worker had begun when it ended."""
     message = f"{ending.worker} died while it ran {name}: {ending.how}"
     if ending.memory_bytes is not None:
@@ -45,7 +46,7 @@ def lost(name: str, ending: Ending) -> WorkerLost:
     for title, lines in (("The last it printed", ending.last_lines), ("The stack", ending.stack)):
         if lines:
             message += f". {title}:" + "".join(f"\n    {line}" for line in lines)
-    return WorkerLost(message)
+    return errors.WorkerLost(message)
 
 
 class Overdue(Broken):

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 
+from distribute_challenge import errors
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.parcel import Parcel
@@ -18,7 +19,7 @@ from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import WorkerConnection
-from distribute_challenge.errors import AccessDenied, PoolError, TaskNotSendable, WorkerLost
+from distribute_challenge.errors import AccessDenied, PoolError, TaskNotSendable
 from distribute_challenge.wire.link import Answer
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def run(
     function; TaskTimeout; PoolError if workers cannot be reached.
     """
     retries = options.retries
-    loss: WorkerLost | None = None
+    loss: errors.WorkerLost | None = None
     for _ in range(MAX_ATTEMPTS + retries):
         with lease or Lease(connections) as held:
             lease = None
@@ -117,7 +118,7 @@ def run(
                 return held.run(name, parcel, options.timeout_s)
             except Unusable as reason:
                 log.info("%s", reason)
-            except WorkerLost as error:
+            except errors.WorkerLost as error:
                 if error is loss or not retries:
                     raise
                 retries -= 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
 
+from distribute_challenge import errors
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import Options
@@ -16,7 +17,6 @@ from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Killed, lost
 from distribute_challenge.client.running.callbacks import call_soon
-from distribute_challenge.errors import WorkerLost
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def end_lost(tasks: list[Task], broken: Broken, ending: Ending) -> list[Task]:
             error = Killed().error(task.name, ending)
         else:
             error = broken.error(task.name, ending) if number == 0 else lost(task.name, ending)
-        if isinstance(error, WorkerLost) and task.retries:
+        if isinstance(error, errors.WorkerLost) and task.retries:
             log.info("%s; it is run again", error)
             task.retries -= 1
             again.append(task)

@@ -7,6 +7,7 @@ import reprlib
 import traceback
 import types
 from collections.abc import Iterable
+from pickle import PicklingError
 from typing import Any
 
 from distribute_challenge.calls import payload
@@ -49,7 +50,8 @@ def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = Tru
         payload.check_size(len(content))
     except BaseException as problem:
         text = f"{name} returned a {kind.__name__} that does not travel back ({payload.describe(problem)})"
-        content = payload.dump_failure(TypeError(text), f"TypeError: {text}\n", reply_pickler)
+        error = PicklingError if isinstance(problem, PicklingError) else TypeError
+        content = payload.dump_failure(error(text), f"{error.__name__}: {text}\n", reply_pickler)
         return Outcome(FAILURE, content, seconds)
     return Outcome(VALUE, content, seconds, buffers=() if large is None else large.buffers)
 

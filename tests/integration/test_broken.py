@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from pickle import PicklingError
 
 import pytest
 
@@ -29,6 +31,25 @@ def make(request: pytest.FixtureRequest, server: RunningServer) -> MakeExecutor:
     return lambda **options: concurrent.futures.ProcessPoolExecutor(
         **{"max_workers": 2, "mp_context": context, **options}
     )
+
+
+class RefusesToBePickled:
+    def __reduce__(self):
+        raise PicklingError("not me")
+
+
+def makes(kind):
+    return kind()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [(RefusesToBePickled, PicklingError), (threading.Lock, TypeError)]
+)
+def test_a_result_that_cannot_be_pickled_is_the_error_that_pickle_makes_of_it(
+    make: MakeExecutor, kind: type, error: type[Exception]
+):
+    with make() as executor, pytest.raises(error):
+        executor.submit(makes, kind).result(HANG_S)
 
 
 def test_a_lost_worker_is_what_users_of_process_pools_catch(make: MakeExecutor):

@@ -51,9 +51,14 @@ def open_standard_descriptors() -> None:
     os.close(descriptor)
 
 
+def _whole(text: str) -> int:
+    """The number in a text of digits; -1 if it is something else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
+
+
 def port_number(text: str) -> int:
     """An argument that is a TCP port, 0 meaning that the system picks one."""
-    port = int(text) if text.isascii() and text.isdigit() else -1
+    port = _whole(text)
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
     return port
@@ -63,8 +68,8 @@ def number_of(things: str) -> Callable[[str], int]:
     """The type of an argument that is a number of things, 1 or more."""
 
     def number(text: str) -> int:
-        count = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-        if count < 1:
+        count = _whole(text)
+        if not 1 <= count < 10**9:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number of {things}: give 1 or more")
         return count
 
@@ -94,11 +99,10 @@ def size(text: str) -> int:
     """An argument that is a size of memory, in bytes or with K, M or G: like `2G`."""
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     unit = units.get(text[-1:].upper(), 1)
-    number = text if unit == 1 else text[:-1]
-    count = int(number) * unit if number.isascii() and number.isdigit() and len(number) < 16 else 0
+    count = _whole(text if unit == 1 else text[:-1])
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: give it like 2G or 500M")
-    return count
+    return count * unit
 
 
 def add_tls(parser: Parser) -> None:
@@ -156,12 +160,8 @@ def listen(host: str, port: int, other: str = "another --port", *, with_tls: boo
 def number_range(text: str) -> range:
     """An argument like `1-4`, or `2`: whole numbers from 1."""
     first, dash, last = text.partition("-")
-    count = number_of("anything")
-    try:
-        numbers = range(count(first), count(last if dash else first) + 1)
-    except argparse.ArgumentTypeError:
-        numbers = range(0)
-    if not numbers:
+    numbers = range(_whole(first), _whole(last if dash else first) + 1)
+    if not numbers or numbers[0] < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a range: give it like 1-4")
     return numbers
 
@@ -178,9 +178,8 @@ def example_argument(description: str, default: int) -> int | float:
     """The command line of an example: a duration, and `--server` and `--tls-...` for where the pool is."""
     parser = Parser(description=description)
     parser.add_argument("x", nargs="?", type=duration, default=default, help=f"seconds ({default})")
-    parser.add_argument(
-        "--server", metavar="HOST:PORT", help="where the pool is ($COMPUTE_SERVER, or localhost:18811)"
-    )
+    where = "where the pool is ($COMPUTE_SERVER, or localhost:18811)"
+    parser.add_argument("--server", metavar="HOST:PORT", help=where)
     add_tls(parser)
     arguments = parser.parse_args()
     try:
@@ -190,5 +189,4 @@ def example_argument(description: str, default: int) -> int | float:
         parser.error(str(error))
     except PoolError as error:
         fail(str(error))
-    seconds: int | float = arguments.x
-    return seconds
+    return arguments.x  # type: ignore[no-any-return]

@@ -1,8 +1,4 @@
-"""The certificates of mutual TLS: three files, and where a program learns of them.
-
-It owns the names of the files' environment variables and what is said when a file is of no use. What travels
-under TLS is the business of `wire`.
-"""
+"""The certificates of mutual TLS: three files, and where a program learns of them. Streams are in `wire`."""
 
 from __future__ import annotations
 

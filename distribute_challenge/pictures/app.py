@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distribute_challenge import cli
+from distribute_challenge.address import DEFAULT_PORT
 from distribute_challenge.errors import ProfileFormatError
 from distribute_challenge.pictures.words import significant
 from distribute_challenge.record.cells import FOLDER, SWEEP, read_settings
@@ -19,15 +20,12 @@ DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw a profile; the exit code."""
     parser = cli.Parser(prog="grapher.py", description="Draw what the workers did.")
-    parser.add_argument("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
-    parser.add_argument("--out", metavar="FOLDER", default="plots", help="where the figures go (plots)")
-    parser.add_argument("--format", choices=("pdf", "png", "svg"), default="pdf", help="of the figures (pdf)")
-    parser.add_argument(
-        "--port",
-        type=cli.port_number,
-        default=18811,
-        help="the server's, by which workers are named (18811); 0: none",
-    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
+    add("--out", metavar="FOLDER", default="plots", help="where the figures go (plots)")
+    add("--format", choices=("pdf", "png", "svg"), default="pdf", help="of the figures (pdf)")
+    port = f"the server's, by which workers are named ({DEFAULT_PORT}); 0: none"
+    add("--port", type=cli.port_number, default=DEFAULT_PORT, help=port)
     options = parser.parse_args(arguments)
     path = find(options.file)
 
@@ -36,10 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         profile = reading.read_profile(path)
-    except ProfileFormatError as error:
-        cli.fail(str(error))
-    except OSError as error:
-        cli.fail(f"cannot read the profile {path} ({error.strerror})")
+    except (ProfileFormatError, OSError) as error:
+        cli.fail(what_is_wrong(error))
     if profile.is_cut_short:
         print(f"the last row of {path} was cut short, and is left out")
     if profile.finished[-1] and not profile.throughput:
@@ -65,15 +61,16 @@ def benchmark() -> Any:
     from distribute_challenge.pictures import efficiency, reading
 
     try:
-        if not SWEEP.exists():
-            return None
-        return efficiency.benchmark(reading.read_sweep(SWEEP), *read_settings())
-    except ProfileFormatError as error:
-        problem = str(error)
-    except OSError as error:
-        problem = f"cannot read {error.filename} ({error.strerror})"
-    sys.stderr.write(f"grapher.py: the sweep is not drawn: {problem}\n")
+        if SWEEP.exists():
+            return efficiency.benchmark(reading.read_sweep(SWEEP), *read_settings())
+    except (ProfileFormatError, OSError) as error:
+        sys.stderr.write(f"grapher.py: the sweep is not drawn: {what_is_wrong(error)}\n")
     return None
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Why a file cannot be read."""
+    return f"cannot read {error.filename} ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
 def find(name: str) -> Path:

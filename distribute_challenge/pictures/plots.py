@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, and the maps `Blues` and `cividis`: all safe
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from distribute_challenge.pictures import losses
 from distribute_challenge.pictures.reading import Profile
 from distribute_challenge.pictures.words import plural, short_time, significant
 
+Values = NDArray[np.float64]
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 LINES = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#000000", "#B8A800")
 WIDTH_IN = 9.0
@@ -63,9 +65,8 @@ def busy(profile: Profile, server_port: int | None) -> Figure:
 
 def throughput(profile: Profile) -> Figure:
     """Tasks finished per second over a sliding window, the overall figure, and clients waiting below."""
-    has_waiting = profile.waiting is not None
-    figure = Figure(figsize=(WIDTH_IN, 5.2 if has_waiting else 3.6), layout="constrained")
-    ratios = [3, 1] if has_waiting else [1]
+    ratios = [1] if profile.waiting is None else [3, 1]
+    figure = Figure(figsize=(WIDTH_IN, 2 + 1.6 * len(ratios)), layout="constrained")
     panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     axes: Axes = panels[0]
     end = _end(profile)
@@ -87,8 +88,8 @@ def throughput(profile: Profile) -> Figure:
     axes.set_title(f"Throughput: {significant(overall)} tasks per second", loc="left", fontsize=11)
     if float(profile.finished[-1]) == 0:
         axes.text(0.5, 0.5, "no task finished", transform=axes.transAxes, ha="center", color=GREY)
-    if has_waiting:
-        _show_waiting(profile, panels[1], grid)
+    if profile.waiting is not None:
+        _show_waiting(panels[1], profile.seconds, profile.waiting, grid)
     panels[-1].set_xlabel("time (s)")
     panels[-1].set_xlim(0, end)
     tidy(*panels)
@@ -166,10 +167,8 @@ def _show_losses(axes: Axes, marks: list[losses.Mark], above: float) -> None:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=8)
 
 
-def _show_waiting(profile: Profile, axes: Axes, grid: NDArray[np.floating[Any]]) -> None:
+def _show_waiting(axes: Axes, times: Values, waiting: Values, grid: NDArray[np.floating[Any]]) -> None:
     """The clients in line: of many rows, the most in each step of the grid."""
-    assert profile.waiting is not None
-    times, waiting = profile.seconds, profile.waiting
     if len(times) > GRID:
         starts = np.unique(np.clip(np.searchsorted(times, grid, side="right") - 1, 0, None))
         times, waiting = times[starts], np.maximum.reduceat(waiting, starts)
@@ -179,7 +178,7 @@ def _show_waiting(profile: Profile, axes: Axes, grid: NDArray[np.floating[Any]])
     axes.set_ylabel("clients\nwaiting")
 
 
-def _show_lines(axes: Axes, times: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+def _show_lines(axes: Axes, times: Values, values: Values) -> None:
     """A line for each worker. Where they lie on each other all are seen: later ones are thinner, on top."""
     workers = values.shape[1]
     dots = ".-" if len(times) < 40 else "-"
@@ -204,17 +203,14 @@ def window_s(end: float, throughput: float) -> float:
     return window
 
 
-def _share(profile: Profile) -> NDArray[np.float64]:
+def _share(profile: Profile) -> Values:
     """The share of time that each worker was busy."""
-    lengths = np.diff(profile.seconds)
-    total = lengths.sum()
-    if not total:
+    if not profile.seconds[-1]:
         return np.array(profile.busy[-1], np.float64)
-    shares: NDArray[np.float64] = lengths @ profile.busy[:-1] / total
-    return shares
+    return _busy_share_per_bin(profile, 1)[:, 0]
 
 
-def _busy_share_per_bin(profile: Profile, bins: int) -> NDArray[np.float64]:
+def _busy_share_per_bin(profile: Profile, bins: int) -> Values:
     """How much of each bin of time each worker was busy: an array (workers, bins)."""
     edges = np.linspace(0, float(profile.seconds[-1]), bins + 1)
     lengths = np.diff(profile.seconds, append=profile.seconds[-1])
@@ -225,16 +221,13 @@ def _busy_share_per_bin(profile: Profile, bins: int) -> NDArray[np.float64]:
     return shares
 
 
-def _thin(
-    times: NDArray[np.float64], series: tuple[NDArray[np.float64], ...]
-) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+def _thin(times: Values, series: Iterable[Values]) -> tuple[Values, list[Values]]:
     """At most `GRID` samples, each the mean of some that follow each other, at the time of the last."""
     step = math.ceil(len(times) / GRID)
     starts = np.arange(0, len(times), step)
     sizes = np.diff(np.append(starts, len(times)))[:, None]
-    return times[starts + sizes[:, 0] - 1], [
-        np.add.reduceat(values, starts, axis=0) / sizes for values in series
-    ]
+    means = [np.add.reduceat(values, starts, axis=0) / sizes for values in series]
+    return times[starts + sizes[:, 0] - 1], means
 
 
 def _nice(seconds: float) -> float:

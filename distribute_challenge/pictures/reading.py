@@ -106,8 +106,7 @@ def read_sweep(path: Path) -> pd.DataFrame:
     Raises ProfileFormatError, and OSError if there is no such file.
     """
     rows = [(*cell, throughput) for cell, throughput in cells.read_cells(path).items()]
-    table: pd.DataFrame = pd.DataFrame(rows, columns=list(cells.COLUMNS))
-    return table
+    return pd.DataFrame(rows, columns=list(cells.COLUMNS))  # type: ignore[no-any-return]
 
 
 def _columns(path: Path) -> list[str]:
@@ -121,9 +120,8 @@ def _columns(path: Path) -> list[str]:
     except (UnicodeDecodeError, csv.Error):
         columns = []
     if any(name not in columns for name in REQUIRED):
-        raise ProfileFormatError(
-            f"{path}, line 1: not a profile: it should begin with ,Timestamp,Busy,Finished"
-        )
+        wanted = ",".join(("", *REQUIRED))
+        raise ProfileFormatError(f"{path}, line 1: not a profile: it should begin with {wanted}")
     twice = [name for name in TYPES if columns.count(name) > 1]
     if twice:
         raise ProfileFormatError(f"{path}, line 1: not a profile: it has the column {twice[0]} twice")
@@ -195,8 +193,7 @@ def _busy(column: pd.Series[Any]) -> NDArray[np.uint8]:
     states = faults.matrix(list(column.cat.categories))
     if states is None or not faults.are_bits(states) or column.isna().any():
         raise ValueError
-    busy: NDArray[np.uint8] = states.astype(np.uint8)[column.cat.codes]
-    return busy
+    return states.astype(np.uint8)[column.cat.codes]
 
 
 def _usage(column: pd.Series[Any], workers: int) -> NDArray[np.float64]:

@@ -1,4 +1,1 @@
-"""Files that are written while functions run, profile and results of a sweep: formats and writer.
-
-Knows neither the pool nor the pictures.
-"""
+"""Files that are written while functions run, and their formats. Knows neither the pool nor the pictures."""

@@ -1,8 +1,4 @@
-"""Checks of the rows of a profile: which line is the first that is wrong, and why.
-
-Profiles are read by column, which says only whether all is well. `first_fault` goes through a file that
-turned out to be broken once more, row by row, with the same rules.
-"""
+"""Checks of the rows of a profile: which line is the first that is wrong, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,24 +73,18 @@ def _block(texts: Sequence[str]) -> NDArray[np.float64] | None:
     For that to mean the same, each text has to be one list without brackets inside: no `[1],[2]`, no `[1`.
     """
     joined = ",".join(texts)
-    are_single = joined.count("[") == joined.count("]") == len(texts)
+    are_single = joined.count("[") == joined.count("]") == len(texts) and "NaN" not in joined
     if not are_single or any(text[:1] != "[" or text[-1:] != "]" for text in texts):
         return None
     try:
-        lists = json.loads(f"[{joined}]", parse_constant=_refuse)
+        lists = json.loads(f"[{joined}]")
         if not set(map(type, itertools.chain.from_iterable(lists))) <= {int, float, type(None)}:
             return None
         values = np.array(lists, np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
-    is_good = (
-        values.ndim == 2 and len(values) == len(texts) and values.shape[1] and not np.isinf(values).any()
-    )
-    return values if is_good else None
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    is_table = values.ndim == 2 and len(values) == len(texts) and values.size
+    return values if is_table and not np.isinf(values).any() else None
 
 
 def _check(row: dict[str, Any], before: Before) -> Before:
@@ -122,10 +112,9 @@ def _check(row: dict[str, Any], before: Before) -> Before:
 
 def _count(name: str, text: str | None) -> float:
     value = number(text)
-    if math.isnan(value):
-        raise ValueError(f"{quoted(text)} is not a number ({name})")
     if not 0 <= value < math.inf:
-        raise ValueError(f"{quoted(text)} is not a count ({name})")
+        kind = "number" if math.isnan(value) else "count"
+        raise ValueError(f"{quoted(text)} is not a {kind} ({name})")
     return value
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -50,17 +51,6 @@ class Usage(NamedTuple):
 
     cpu_percent: float | None
     memory_bytes: int | None
-
-
-class Clock:
-    """Unix time that never goes back, whatever happens to the system's clock."""
-
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
-
-    def now(self) -> float:
-        """Seconds since 1970."""
-        return self._offset + time.monotonic()
 
 
 class Rows:
@@ -128,9 +118,6 @@ def open_profile(path: Path) -> FileIO:
 def name_for_older(path: Path) -> Path:
     """`NAME.<time>.csv`, the time being that of the last change."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-    older = path.with_name(f"{path.stem}.{stamp}{path.suffix}")
-    number = 1
-    while older.exists():
-        number += 1
-        older = path.with_name(f"{path.stem}.{stamp}-{number}{path.suffix}")
-    return older
+    marks = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
+    names = (path.with_name(f"{path.stem}.{mark}{path.suffix}") for mark in marks)
+    return next(name for name in names if not name.exists())

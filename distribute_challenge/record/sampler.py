@@ -1,8 +1,4 @@
-"""Records what the workers do, off the path of those who do it.
-
-Whoever changes the busy list only appends to a queue. One thread writes what is in it, a moment later, and
-at each interval a sample of what the workers' processes take, their child processes included.
-"""
+"""Records what the workers do, in a thread of its own: changes, and at each interval a sample."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from distribute_challenge.record.profile import Change, Clock, Rows, Usage, open_profile
+from distribute_challenge.record.profile import Change, Rows, Usage, open_profile
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +99,7 @@ class Sampler:
         self.on_sample: Callable[[Sequence[int | None], Sequence[Usage]], None] = lambda _pids, _usages: None
         self._interval_s = interval_s
         self._pids = pids
-        self._clock = Clock()
+        self._epoch = time.time() - time.monotonic()  # Once: the system's clock may be set back.
         self._rows = Rows(workers)
         self._changes: deque[Change] = deque()
         self._wake = threading.Event()
@@ -121,7 +117,7 @@ class Sampler:
         self, event: str, worker: int | None, busy: int, finished: int, failed: int, waiting: int
     ) -> None:
         """Note a change, now. Whoever calls this holds the lock that keeps changes in order."""
-        self._changes.append(Change(self._clock.now(), event, worker, busy, finished, failed, waiting))
+        self._changes.append(Change(self._now(), event, worker, busy, finished, failed, waiting))
         if not self._wake.is_set():
             self._wake.set()
 
@@ -133,10 +129,12 @@ class Sampler:
             self._thread.start()  # It was never started: then it writes, and ends.
         self._thread.join()
 
+    def _now(self) -> float:
+        return self._epoch + time.monotonic()
+
     def _run(self) -> None:
-        self._measure(
-            self._pids(), may_have_children=False
-        )  # What starting the workers took belongs to no sample.
+        # What starting the workers took belongs to no sample.
+        self._measure(self._pids(), may_have_children=False)
         due = time.monotonic() + self._interval_s
         has_changed = False
         while not self._is_closing.is_set():
@@ -154,13 +152,10 @@ class Sampler:
         self._end_record()
 
     def _write_changes(self) -> None:
-        text = []
-        while self._changes:
-            text.append(self._rows.change(self._changes.popleft()))
-        self._write("".join(text))
+        self._write("".join(self._rows.change(self._changes.popleft()) for _ in range(len(self._changes))))
 
     def _sample(self, *, may_have_children: bool) -> None:
-        timestamp = self._clock.now()
+        timestamp = self._now()
         pids = self._pids()
         self.latest = self._measure(pids, may_have_children=may_have_children)
         self.on_sample(pids, self.latest)

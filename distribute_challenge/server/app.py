@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_failure=lambda reason: mailbox.post(Stop(reason, 1)),
         worker_options=[
             *("--max-frame", str(options.max_frame)),
-            *(["--allow-any-local-user"] if options.allow_any_local_user else []),
+            *(["--allow-any-local-user"] * options.allow_any_local_user),
         ],
     )
     sampler = open_sampler(options, supervisor)
@@ -133,55 +133,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> Any:
     """The command line."""
     parser = cli.Parser(prog="server.py", description="Start a pool of N workers and serve it.")
-    parser.add_argument("workers", metavar="N", type=cli.number_of("workers"), help="how many workers")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
-    parser.add_argument(
-        "--port",
-        type=cli.port_number,
-        default=DEFAULT_PORT,
-        help=f"its port ({DEFAULT_PORT}); the workers' follow it. 0: the system picks all",
-    )
-    parser.add_argument(
-        "--profile", metavar="FILE", help="where the record goes (profiling/results_N.csv), or `none`"
-    )
-    parser.add_argument(
-        "--interval",
-        metavar="S",
-        type=cli.interval,
-        default=0.5,
-        help="seconds between samples of what the workers take (0.5)",
-    )
-    parser.add_argument(
-        "--grace",
-        metavar="S",
-        type=cli.duration,
-        default=10,
-        help="how many seconds running functions have when the server stops (10)",
-    )
-    parser.add_argument(
-        "--memory-limit",
-        metavar="SIZE",
-        type=memory_limit,
-        help="kill a worker that takes more, its child processes included (like 2G or 500M)",
-    )
-    parser.add_argument(
-        "--max-tasks",
-        metavar="N",
-        type=cli.number_of("functions"),
-        help="replace a worker that has run so many functions",
-    )
-    parser.add_argument(
-        "--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest call workers take (1G)"
-    )
-    parser.add_argument(
-        "--allow-any-local-user",
-        action="store_true",
-        help="let in every user of this machine: each can then run any code as you",
-    )
+    add = parser.add_argument
+    add("workers", metavar="N", type=cli.number_of("workers"), help="how many workers")
+    add("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    port = f"its port ({DEFAULT_PORT}); the workers' follow it. 0: the system picks all"
+    add("--port", type=cli.port_number, default=DEFAULT_PORT, help=port)
+    add("--profile", metavar="FILE", help="where the record goes (profiling/results_N.csv), or `none`")
+    interval = "seconds between samples of what the workers take (0.5)"
+    add("--interval", metavar="S", type=cli.interval, default=0.5, help=interval)
+    grace = "how many seconds running functions have when the server stops (10)"
+    add("--grace", metavar="S", type=cli.duration, default=10, help=grace)
+    limit = "kill a worker that takes more, its child processes included (like 2G or 500M)"
+    add("--memory-limit", metavar="SIZE", type=memory_limit, help=limit)
+    tasks = "replace a worker that has run so many functions"
+    add("--max-tasks", metavar="N", type=cli.number_of("functions"), help=tasks)
+    add("--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest call workers take (1G)")
+    anybody = "let in every user of this machine: each can then run any code as you"
+    add("--allow-any-local-user", action="store_true", help=anybody)
     cli.add_tls(parser)
     # A pipe that whoever started the server holds open: when it closes, the server ends.
-    parser.add_argument("--owner", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
+    add("--owner", type=int, help=argparse.SUPPRESS)
+    add("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
     options = parser.parse_args(arguments)
     if options.port and options.port + options.workers > 65535:
         parser.error(f"{options.workers} workers do not fit above port {options.port}: choose a lower --port")
@@ -192,31 +164,24 @@ def memory_limit(text: str) -> int:
     """An argument that is a size of memory, enough for a worker that does nothing."""
     size = cli.size(text)
     if size < MIN_MEMORY_BYTES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is too little: a worker alone takes 30M, give 64M or more"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is too little: a worker takes 30M, give 64M or more")
     return size
 
 
 def open_sampler(options: Any, supervisor: Supervisor) -> Sampler:
     """The record. Where the user named a place, failing to write there is wrong input; else it is said."""
-
-    def sampler(path: Path | None) -> Sampler:
-        return Sampler(path, options.workers, options.interval, supervisor.pids)
-
-    if options.profile == "none":
-        return sampler(None)
+    sampler = functools.partial(Sampler, workers=options.workers, interval_s=options.interval)
     path = Path(options.profile or f"profiling/results_{options.workers}.csv")
     try:
         if options.profile is None:
             path.parent.mkdir(exist_ok=True)
-        return sampler(path)
+        return sampler(None if options.profile == "none" else path, pids=supervisor.pids)
     except OSError as error:
         problem = f"cannot write the profile {path} ({error.strerror})"
         if options.profile is not None:
             cli.fail(f"{problem}: choose another --profile, or `none`")
         log.error("%s; the pool works without it", problem)
-        return sampler(None)
+        return sampler(None, pids=supervisor.pids)
 
 
 def raise_descriptor_limit() -> None:
@@ -250,8 +215,7 @@ def kill_the_greedy(
 ) -> None:
     """Kill the workers that take more memory than they may."""
     for worker, (pid, usage) in enumerate(zip(pids, usages, strict=True)):
-        process = supervisor.process(worker)
-        is_greedy = usage.memory_bytes is not None and usage.memory_bytes > limit_bytes
-        if is_greedy and process is not None and process.pid == pid:
-            taken, limit = (usage.memory_bytes or 0) / 2**20, limit_bytes / 2**20
-            process.kill(f"it took {taken:.0f} MiB, and --memory-limit is {limit:.0f} MiB")
+        process, taken = supervisor.process(worker), usage.memory_bytes or 0
+        if taken > limit_bytes and process is not None and process.pid == pid:
+            limit = f"--memory-limit is {limit_bytes / 2**20:.0f} MiB"
+            process.kill(f"it took {taken / 2**20:.0f} MiB, and {limit}")

@@ -1,8 +1,4 @@
-"""One client connection, as a holder of leases, and how its thread waits.
-
-A caller that waits watches two things: its bell, which rings when it gets a worker (or will never get
-one), and its own connection, so that a client that goes away leaves the line at once.
-"""
+"""One client connection, as a holder of leases, and how its thread waits: for its bell, or a hang-up."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ class Caller:
     def __init__(self, name: str, connection: int) -> None:
         self.name = name
         self._connection = connection
-        self._bell: tuple[int, int] | None = None
+        self._bell: list[int] = []  # the reading and the writing end of a pipe, once it is put up
 
     def __str__(self) -> str:
         return self.name
@@ -31,31 +27,24 @@ class Caller:
 
     def await_bell(self, timeout_s: float | None) -> None:
         """Return when the bell has rung, the client has hung up, or `timeout_s` seconds have passed."""
-        await_any({self._connection: _HANG_UP, self._listen(): select.POLLIN}, timeout_s)
+        await_any({self._connection: _HANG_UP, self._bell[0]: select.POLLIN}, timeout_s)
 
     def ring(self) -> None:
         """Wake `await_bell`. Only for a caller that has just left the line, once."""
-        assert self._bell is not None
         os.write(self._bell[1], b"!")
 
     def answer_bell(self) -> None:
         """Take note of a `ring`."""
-        os.read(self._listen(), 1)
+        os.read(self._bell[0], 1)
 
     def prepare_to_wait(self) -> None:
         """Put up a bell. Raises RuntimeError if there are no descriptors left."""
-        if self._bell is None:
-            try:
-                self._bell = os.pipe()
-            except OSError as error:
-                raise RuntimeError(f"the server cannot let one more client wait ({error.strerror})") from None
+        try:
+            self._bell = self._bell or [*os.pipe()]
+        except OSError as error:
+            raise RuntimeError(f"the server cannot let one more client wait ({error.strerror})") from None
 
     def close(self) -> None:
         """Take the bell down. Harmless to repeat."""
-        bell, self._bell = self._bell, None
-        for end in bell or ():
-            os.close(end)
-
-    def _listen(self) -> int:
-        assert self._bell is not None
-        return self._bell[0]
+        while self._bell:
+            os.close(self._bell.pop())

@@ -47,24 +47,15 @@ class Dispatcher:
     # Leases
 
     def find(self, caller: Caller) -> int | None:
-        """Lease the lowest-numbered free worker; None if there is none.
-
-        Raises RuntimeError once closed.
-        """
+        """Lease the lowest-numbered free worker; None if there is none. Raises RuntimeError once closed."""
         with self._lock:
-            self._check_open()
-            worker = self._scheduler.lease(caller)
-            if worker is not None:
-                self._note("acquire", worker)
-            return worker
+            return self._lease(caller)
 
     def acquire(self, caller: Caller, timeout_s: float | None) -> int | None:
         """As `find`, but wait in line; None after `timeout_s` seconds, or if the client has hung up."""
         with self._lock:
-            self._check_open()
-            worker = self._scheduler.lease(caller)
+            worker = self._lease(caller)
             if worker is not None:
-                self._note("acquire", worker)
                 return worker
             caller.prepare_to_wait()
             ticket = self._scheduler.wait(caller)
@@ -82,15 +73,14 @@ class Dispatcher:
     def free(self, caller: Caller, worker: int, finished: int, failed: int) -> None:
         """End a lease. Raises ValueError, and changes nothing, unless `caller` holds it."""
         with self._lock:
-            is_worn = self._is_worn(worker, finished + failed)
-            if is_worn and self._scheduler.is_up(worker):
+            is_worn = self._is_worn(worker, finished + failed) and self._scheduler.is_up(worker)
+            if is_worn:
                 self._scheduler.retire(caller, worker, finished, failed)
                 self._note("free", worker)
             else:
                 self._drop_who_hung_up()
                 self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
-                is_worn = False
-            self._count(worker, finished + failed)
+            self._tasks[worker] += finished + failed
             self._lost_under_lease.pop(worker, None)
             self._check_idle()
             process = self._process(worker)
@@ -102,7 +92,7 @@ class Dispatcher:
         """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does."""
         with self._lock:
             self._scheduler.keep(caller, worker, finished, failed)
-            self._count(worker, finished + failed)
+            self._tasks[worker] += finished + failed
             self._note(COUNTS_ONLY, None)
             # Who is to give a worker back, since it has run enough or we stop, is told that somebody waits.
             return max(self._scheduler.waiting, int(self._is_worn(worker, 0) or self._is_closed))
@@ -114,7 +104,7 @@ class Dispatcher:
         """
         with self._lock:
             is_up = self._scheduler.is_up(worker)
-            self._scheduler.recycle(caller, worker)
+            self._scheduler.retire(caller, worker, finished=0, failed=1)
             lost = self._end_badly(worker, is_up)
             self._check_idle()
             process = self._process(worker)
@@ -191,8 +181,12 @@ class Dispatcher:
             return "starting"
         return "free" if self._scheduler.holder(worker) is None else "leased"
 
-    def _count(self, worker: int, tasks: int) -> None:
-        self._tasks[worker] += tasks
+    def _lease(self, caller: Caller) -> int | None:
+        self._check_open()
+        worker = self._scheduler.lease(caller)
+        if worker is not None:
+            self._note("acquire", worker)
+        return worker
 
     def _is_worn(self, worker: int, more: int) -> bool:
         """Whether a worker's process has run as many functions as it shall."""

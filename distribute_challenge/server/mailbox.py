@@ -1,8 +1,4 @@
-"""Messages to the main thread, from other threads and from signal handlers, none of which can be missed.
-
-A thread that waits in a lock or a queue may sleep on after a signal that came a moment too early for it.
-Here signals write to a pipe, the moment they arrive, and waiting is a poll of that pipe.
-"""
+"""Messages to the main thread, from other threads and from signal handlers, none of which can be missed."""
 
 from __future__ import annotations
 
@@ -26,8 +22,8 @@ class Mailbox(Generic[Mail]):
     def __init__(self) -> None:
         self._mail: deque[Mail] = deque()
         self._readable, self._writable = os.pipe()
-        for end in (self._readable, self._writable):
-            os.set_blocking(end, False)
+        os.set_blocking(self._readable, False)
+        os.set_blocking(self._writable, False)
 
     def post(self, mail: Mail) -> None:
         """Add a message. From any thread, also from a signal handler."""

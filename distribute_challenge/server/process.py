@@ -1,7 +1,6 @@
 """One worker's process: how it starts, when it is ready, how it is killed, and how it ended.
 
-Standard output and error of the process come through one pipe, of which the last lines are kept. The
-process leads a session and a process group of its own, so that what its functions started dies with it.
+It leads a session and a process group of its own, so that what its functions started dies with it.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ _KEPT_LINES = 200  # A fault handler's stack is among them.
 _FAULT = "Fatal Python error: "
 _READ_BYTES = 1 << 16
 _LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
+_SIGNALS = {number.value: number.name for number in signal.Signals}
 _MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
 
 
@@ -55,58 +55,42 @@ class WorkerProcess:
         self._ended = threading.Event()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
-        owned, self._owner = os.pipe()  # Our end closes when we end, however that happens.
-        begun = -1
-        try:
-            # What a process writes there is there after its death, however sudden.
-            begun = _shared_file(bytes(ID_BYTES))
-            self._popen = subprocess.Popen(
-                [
-                    *(sys.executable, _MAIN, str(self.port), "--host", host),
-                    *("--listener", str(listener.fileno()), "--owner", str(owned)),
-                    *("--begun", str(begun), *options),
-                ],
-                pass_fds=(listener.fileno(), owned, begun),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **own},
-            )
-        except BaseException:
-            os.close(self._owner)
-            if begun >= 0:
-                os.close(begun)
-            raise
-        finally:
-            os.close(owned)
-        self._begun = begun
         self._last_call = ""
-        assert self._popen.stdout is not None
-        self._output = self._popen.stdout.fileno()
-        os.set_blocking(self._output, False)
-        try:
+        with contextlib.ExitStack() as opened:
+            owned, owner = os.pipe()
+            opened.callback(os.close, owner)  # Our end closes when we end, however that happens.
+            try:
+                # What a process writes there is there after its death, however sudden.
+                self._begun = _shared_file(bytes(ID_BYTES))
+                opened.callback(os.close, self._begun)
+                self._popen = subprocess.Popen(
+                    [
+                        *(sys.executable, _MAIN, str(self.port), "--host", host),
+                        *("--listener", str(listener.fileno()), "--owner", str(owned)),
+                        *("--begun", str(self._begun), *options),
+                    ],
+                    pass_fds=(listener.fileno(), owned, self._begun),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, **own},
+                )
+            finally:
+                os.close(owned)
+            assert self._popen.stdout is not None
+            opened.callback(self._popen.stdout.close)
+            opened.callback(self._reap)
+            self._output = self._popen.stdout.fileno()
+            os.set_blocking(self._output, False)
             self._sentinel = _sentinel(self._popen)
-        except BaseException:
-            self.kill()
-            self._popen.wait()
-            self._popen.stdout.close()
-            os.close(self._owner)
-            os.close(begun)
-            raise
+            opened.callback(os.close, self._sentinel)
+            self._opened = opened.pop_all()
 
     @property
     def pid(self) -> int:
         """Its process number, which is also that of its process group."""
         return self._popen.pid
-
-    def await_ready(self) -> bool:
-        """Wait until it answers; False if it ended before."""
-        return self._watch(until_ready=True)
-
-    def await_end(self) -> None:
-        """Wait until the process has ended."""
-        self._watch(until_ready=False)
 
     def kill(self, reason: str | None = None) -> None:
         """Kill the process and everything in its group. `reason` is for who was using it."""
@@ -118,35 +102,32 @@ class WorkerProcess:
 
     def bury(self) -> Ending:
         """Clear up after a process that has ended: the rest of its group, its number, its descriptors."""
-        self.kill()
-        with self._lock:
-            self._popen.wait()
-            self._is_reaped = True
+        self._reap()
         for _ in range(_LAST_READS):
             if not self._read_output():
                 break
         if self._partial:
             self._take_lines(b"\n")
-        self._popen.stdout.close()  # type: ignore[union-attr]
-        os.close(self._sentinel)
-        os.close(self._owner)
-        self._last_call = self.last_call()
+        last_call = self.last_call()
         with self._lock:
-            begun, self._begun = self._begun, -1
-        os.close(begun)
+            self._last_call = last_call
+        self._opened.close()
         self._ended.set()
         return self.ending()
+
+    def _reap(self) -> None:
+        self.kill()
+        with self._lock:
+            self._popen.wait()
+            self._is_reaped = True
 
     def ending(self, wait_s: float | None = None) -> Ending:
         """How the process ended; waits for that, but not longer than `wait_s` seconds."""
         code = self._popen.returncode if self._ended.wait(wait_s) else None
         name = None
         if code is not None and code < 0:
-            try:
-                name = signal.Signals(-code).name
-            except ValueError:  # A real-time signal has no name.
-                name = f"signal {-code}"
-            code = None
+            # A real-time signal has no name.
+            name, code = _SIGNALS.get(-code, f"signal {-code}"), None
         lines, stack = _split_off_stack(list(self._lines))
         return Ending(
             *(self.port, self.pid, code, name, lines[-LAST_LINES:], stack),
@@ -157,13 +138,14 @@ class WorkerProcess:
     def last_call(self) -> str:
         """The id, in hexadecimal, of the last call that it has begun so far."""
         with self._lock:
-            return self._last_call if self._begun < 0 else os.pread(self._begun, ID_BYTES, 0).hex()
+            return self._last_call or os.pread(self._begun, ID_BYTES, 0).hex()
 
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""
         self._lines.clear()
 
-    def _watch(self, *, until_ready: bool) -> bool:
+    def watch(self, *, until_ready: bool = False) -> bool:
+        """Take in what it prints until it has ended; or until it answers, and then True."""
         poller = select.poll()
         poller.register(self._sentinel, select.POLLIN)
         poller.register(self._output, select.POLLIN)

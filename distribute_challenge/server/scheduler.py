@@ -118,26 +118,26 @@ class Scheduler(Generic[Holder]):
 
     def keep(self, holder: Holder, worker: int, finished: int = 0, failed: int = 0) -> None:
         """Count tasks of a lease that goes on."""
-        self._check(holder, worker, finished, failed)
-        self._count(finished, failed)
+        if finished < 0 or failed < 0:
+            raise ValueError(f"counts cannot be negative: finished={finished}, failed={failed}")
+        if not 0 <= worker < self.size or self._holder[worker] is not holder:
+            raise ValueError(
+                "this connection does not hold that worker: free a lease once, on the connection that took it"
+            )
+        self.finished += finished
+        self.failed += failed
 
     def free(self, holder: Holder, worker: int, finished: int = 1, failed: int = 0) -> Ticket[Holder] | None:
         """End a lease. Returns the ticket that got the worker, if somebody waited."""
-        self._check(holder, worker, finished, failed)
-        self._count(finished, failed)
+        self.keep(holder, worker, finished, failed)
         self._take_back(worker)
         return self._offer(worker)
 
     def retire(self, holder: Holder, worker: int, finished: int = 1, failed: int = 0) -> None:
         """End a lease whose worker shall not be used again: it is down now."""
-        self._check(holder, worker, finished, failed)
-        self._count(finished, failed)
+        self.keep(holder, worker, finished, failed)
         self._take_back(worker)
         self.down(worker)
-
-    def recycle(self, holder: Holder, worker: int) -> None:
-        """End a lease whose function failed and whose worker must not be used again: it is down now."""
-        self.retire(holder, worker, 0, 1)
 
     def abandon(self, holder: Holder) -> list[int]:
         """End every lease of a holder that has gone. Those workers are down now; returns them."""
@@ -155,24 +155,11 @@ class Scheduler(Generic[Holder]):
         self.busy[worker] = 1
 
     def up(self, worker: int) -> Ticket[Holder] | None:
-        """The worker's (new) process answers. Returns the ticket that got it, if nobody held it and somebody
-        waited."""
+        """The worker's (new) process answers. Returns the ticket that got it, if one did."""
         self._is_up[worker] = True
         return self._offer(worker)
 
     # What the moves are made of
-
-    def _check(self, holder: Holder, worker: int, finished: int, failed: int) -> None:
-        if finished < 0 or failed < 0:
-            raise ValueError(f"counts cannot be negative: finished={finished}, failed={failed}")
-        if not 0 <= worker < self.size or self._holder[worker] is not holder:
-            raise ValueError(
-                "this connection does not hold that worker: free a lease once, on the connection that took it"
-            )
-
-    def _count(self, finished: int, failed: int) -> None:
-        self.finished += finished
-        self.failed += failed
 
     def _give(self, worker: int, holder: Holder) -> None:
         self._holder[worker] = holder

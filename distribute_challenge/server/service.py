@@ -7,7 +7,7 @@ import logging
 import platform
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import rpyc
@@ -24,59 +24,44 @@ MAX_SECONDS = 1e9
 ENDING_TIMEOUT_S = 5
 
 
+@dataclass(frozen=True)
 class PoolState:
     """The state that all calls work on: the dispatcher, the workers' ports, and the status."""
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        supervisor: Supervisor,
-        sampler: Sampler,
-        ports: list[int],
-        max_tasks: int | None,
-        max_frame: int,
-    ) -> None:
-        self.dispatcher = dispatcher
-        self._supervisor = supervisor
-        self._sampler = sampler
-        self._ports = ports
-        self._fixed = {"python": platform.python_version(), "max_tasks": max_tasks, "max_frame": max_frame}
-        self._started = time.monotonic()
-        self._workers = {port: worker for worker, port in enumerate(ports)}
+    dispatcher: Dispatcher
+    supervisor: Supervisor
+    sampler: Sampler
+    ports: list[int]
+    max_tasks: int | None
+    max_frame: int
+    started: float = field(default_factory=time.monotonic)
 
     def status(self) -> dict[str, Any]:
         """The workers, the counts, and what is fixed."""
         states, counts = self.dispatcher.snapshot()
-        told = zip(self._ports, self._supervisor.pids(), states, self._sampler.latest, strict=True)
+        fixed = {"max_tasks": self.max_tasks, "max_frame": self.max_frame}
+        told = zip(self.ports, self.supervisor.pids(), states, self.sampler.latest, strict=True)
         workers = [
             {"port": port, "pid": pid, "state": state, "cpu": usage.cpu_percent, "memory": usage.memory_bytes}
             for port, pid, state, usage in told
         ]
-        for worker, problem in zip(workers, self._supervisor.problems, strict=True):
+        for worker, problem in zip(workers, self.supervisor.problems, strict=True):
             if problem is not None:
                 worker["problem"] = problem
-        return {
-            **self._fixed,
-            "workers": workers,
-            **counts,
-            "uptime": round(time.monotonic() - self._started, 3),
-        }
-
-    def memory_bytes(self, worker: int) -> int | None:
-        """How much memory a worker took when it was last measured."""
-        return self._sampler.latest[worker].memory_bytes
+        uptime = round(time.monotonic() - self.started, 3)
+        return {"python": platform.python_version(), **fixed, "workers": workers, **counts, "uptime": uptime}
 
     def port(self, worker: int | None) -> int:
         """A worker's port; -1 for none."""
-        return -1 if worker is None else self._ports[worker]
+        return -1 if worker is None else self.ports[worker]
 
     def worker(self, port: object) -> int:
         """The number of the worker on a port. Raises ValueError if there is none."""
         if type(port) is not int:
             raise ValueError(f"a worker's port is an int, not a {type(port).__name__}")
-        if port not in self._workers:
+        if port not in self.ports:
             raise ValueError(f"no worker of this pool has the port {port}")
-        return self._workers[port]
+        return self.ports.index(port)
 
 
 class SchedulerService(rpyc.Service):
@@ -117,19 +102,14 @@ class SchedulerService(rpyc.Service):
         if type(reason) is not str:
             raise ValueError("the reason must be a str")
         worker = self._pool.worker(port)
-        memory_bytes = self._pool.memory_bytes(worker)
+        memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
         process, successor = self._dispatcher.recycle(self._caller, worker)
         ending = process.ending(ENDING_TIMEOUT_S)
         # Its client may have run something on either.
         last_calls = [*ending.last_calls, successor.last_call()]
         ending = replace(ending, memory_bytes=memory_bytes, last_calls=last_calls)
-        log.warning(
-            "%s has had %s replaced (%s); its reason: %.500s",
-            self._caller,
-            ending.worker,
-            ending.how,
-            reason,
-        )
+        told = (self._caller, ending.worker, ending.how, reason)
+        log.warning("%s has had %s replaced (%s); its reason: %.500s", *told)
         return ending.to_json()
 
     def exposed_status(self) -> str:
@@ -148,6 +128,6 @@ def seconds(timeout: object) -> float | None:
     """A time limit, or None for none. Raises ValueError if it is neither."""
     if timeout is None:
         return None
-    if isinstance(timeout, int | float) and type(timeout) in (int, float) and timeout >= 0:
+    if (type(timeout) is int or type(timeout) is float) and timeout >= 0:
         return float(min(timeout, MAX_SECONDS))
     raise ValueError("timeout is a number of seconds, 0 or more, or None")

@@ -1,7 +1,6 @@
 """Keeps the workers alive: each has a keeper, a thread that starts its process and replaces it when it ends.
 
-The listening sockets belong to the server, bound once, so that no port can be lost while its worker is
-being replaced. The supervisor decides nothing about leases; it tells an observer what became of workers.
+It decides nothing about leases; it tells the dispatcher what became of workers.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from distribute_challenge.address import Address
 from distribute_challenge.calls.ending import Ending
+from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.tls import Tls
 
@@ -21,16 +20,6 @@ log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 5  # in a row
 MAX_PAUSE_S = 30.0
-
-
-class Observer(Protocol):
-    """Is told when a worker's process comes and goes."""
-
-    def worker_up(self, worker: int) -> None:
-        """The worker's process answers."""
-
-    def worker_down(self, worker: int, process: WorkerProcess) -> None:
-        """The process has ended."""
 
 
 class Supervisor:
@@ -49,14 +38,13 @@ class Supervisor:
         self._tls = tls
         self._on_failure = on_failure
         self._worker_options = worker_options
-        self._lock = threading.Lock()  # guards the two below: no process starts once stopping is decided
+        self._lock = threading.Lock()  # guards the one below: no process starts once stopping is decided
         self._processes: list[WorkerProcess | None] = [None] * len(listeners)
-        self._are_up = [False] * len(listeners)
         self.problems: list[str | None] = [None] * len(listeners)  # why each cannot be started, if it cannot
         self._is_stopping = threading.Event()
         self._keepers: list[threading.Thread] = []
 
-    def start(self, observer: Observer) -> None:
+    def start(self, observer: Dispatcher) -> None:
         """Start every worker. `observer` hears when each is up; `on_failure`, why one cannot start at all."""
         for worker, listener in enumerate(self._listeners):
             name = f"keeper of worker {listener.getsockname()[1]}"
@@ -77,65 +65,59 @@ class Supervisor:
         with self._lock:
             self._is_stopping.set()
             processes = list(self._processes)
-        for process in processes:
-            if process is not None:
-                process.kill()
+        for process in filter(None, processes):
+            process.kill()
         for keeper in self._keepers:
             keeper.join()
 
-    def _keep(self, worker: int, observer: Observer) -> None:
+    def _keep(self, worker: int, observer: Dispatcher) -> None:
         try:
             self._keep_alive(worker, observer)
         except Exception as error:  # Without its keeper a worker would stay away, and nobody would know why.
             log.exception("the keeper of worker %d failed", worker)
             self._on_failure(f"the keeper of a worker failed: {error!r}")
 
-    def _keep_alive(self, worker: int, observer: Observer) -> None:
-        failed_starts = 0
-        was_up = False
+    def _keep_alive(self, worker: int, observer: Dispatcher) -> None:
+        failed_starts, was_up = 0, False
         while not self._is_stopping.wait(_pause_s(failed_starts)):
+            problem, is_hopeless = None, not was_up
             try:
                 process = self._start(worker)
-            except OSError as error:
-                if not was_up:
-                    self._on_failure(f"cannot start a worker: {error}")
-                    return
-                # Out of descriptors or processes: that may pass, and others still run functions.
-                log.error("cannot replace a worker yet: %s", error)
-                failed_starts = min(failed_starts + 1, MAX_FAILED_STARTS)
-                continue
-            if process is None:
-                return
-            if process.await_ready():
-                failed_starts, was_up = 0, True
-                self._are_up[worker], self.problems[worker] = True, None
-                observer.worker_up(worker)
-                process.await_end()
-                self._are_up[worker] = False
-                ending = process.bury()
+            except OSError as error:  # Out of descriptors or processes, say: that may pass.
+                failed_starts, problem = failed_starts + 1, f"cannot start a worker: {error}"
             else:
+                if process is None:
+                    return
+                is_up = process.watch(until_ready=True)
+                if is_up:
+                    was_up, self.problems[worker] = True, None
+                    observer.worker_up(worker)
+                    process.watch()
                 ending = process.bury()
                 # Once it has been up, who kills it while it starts does not prove that it cannot start.
-                failed_starts = 1 if was_up and ending.signal else failed_starts + 1
-            observer.worker_down(worker, process)
-            log.info("%s", ending)
-            if failed_starts >= MAX_FAILED_STARTS:
-                if not (was_up and any(self._are_up)):
-                    self._on_failure(_explain(ending))
+                failed_starts = 0 if is_up else 1 if was_up and ending.signal else failed_starts + 1
+                observer.worker_down(worker, process)
+                log.info("%s", ending)
+                if failed_starts >= MAX_FAILED_STARTS:
+                    problem = _explain(ending)
+                    # As while an upgrade is under way: others still run functions.
+                    others = self.problems[:worker] + self.problems[worker + 1 :]
+                    is_hopeless = not was_up or None not in others
+                turn_away_callers(self._listeners[worker])
+            if problem is not None:
+                self.problems[worker] = problem
+                if is_hopeless:
+                    self._on_failure(problem)
                     return
-                # As while an upgrade is under way: others still run functions.
-                self.problems[worker] = _explain(ending)
-                log.error("cannot replace a worker yet, and try again: %s", self.problems[worker])
-            turn_away_callers(self._listeners[worker])
+                log.error("cannot replace a worker yet, and try again: %s", problem)
 
     def _start(self, worker: int) -> WorkerProcess | None:
         """A new process; None if the pool is stopping. Raises OSError."""
         with self._lock:
             if self._is_stopping.is_set():
                 return None
-            process = self._processes[worker] = WorkerProcess(
-                self._listeners[worker], self._server, self._tls, self._worker_options
-            )
+            how = (self._server, self._tls, self._worker_options)
+            process = self._processes[worker] = WorkerProcess(self._listeners[worker], *how)
             return process
 
 
@@ -157,7 +139,5 @@ def turn_away_callers(listener: socket.socket) -> None:
 
 
 def _explain(ending: Ending) -> str:
-    last = (
-        "; ".join(line.strip() for line in [*ending.last_lines, *ending.stack][-3:]) or "it printed nothing"
-    )
-    return f"a worker ended {MAX_FAILED_STARTS} times before it was ready ({ending}): {last}"
+    last = [line.strip() for line in [*ending.last_lines, *ending.stack][-3:]] or ["it printed nothing"]
+    return f"a worker ended {MAX_FAILED_STARTS} times before it was ready ({ending}): {'; '.join(last)}"

@@ -1,8 +1,7 @@
 """The benchmark: a server for each number of workers and clients, and what it gets done.
 
 Each client is a process that runs its functions one after another. Throughput counts from the first
-client's first call to the last result; starting interpreters and servers does not count. What has been
-measured is kept: the sweep resumes where it was stopped.
+client's first call to the last result. What has been measured is kept: the sweep resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -58,16 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = prepare(settings)
         known = sum(cell in done for cell in wanted)
         if known:
-            was = "was" if known == 1 else "were"
-            print(
-                f"{known} of {plural(len(wanted), 'cell')} {was} measured before ({SWEEP}): "
-                "remove that file to measure anew"
+            was = (
+                f"{known} of {plural(len(wanted), 'cell')} {'was' if known == 1 else 'were'} measured before"
             )
+            print(f"{was} ({SWEEP}): remove that file to measure anew")
         with tqdm(wanted, unit="cell", disable=None) as progress:
             for cell in progress:
-                progress.set_description(
-                    f"{plural(cell.workers, 'worker')}, {plural(cell.clients, 'client')}"
-                )
+                size = f"{plural(cell.workers, 'worker')}, {plural(cell.clients, 'client')}"
+                progress.set_description(size)
                 if cell not in done:
                     done[cell] = measure(cell, settings)
                     with writing():
@@ -76,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli.fail(str(error))
     except KeyboardInterrupt:
         sys.stderr.write(
-            "benchmark.py: stopped; what was measured is kept, and the next run goes on from there\n"
+            "benchmark.py: stopped; what was measured is kept: the next run goes on from there\n"
         )
         return 128 + signal.SIGINT
     return show({cell: done[cell] for cell in wanted}, settings)
@@ -84,17 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> Any:
     """The command line."""
-    parser = cli.Parser(
-        prog="benchmark.py", description="Measure the pool with more and more workers and clients."
-    )
-    parser.add_argument("--workers", type=cli.number_range, default=range(1, 5), metavar="A-B", help="(1-4)")
-    parser.add_argument("--clients", type=cli.number_range, default=range(1, 5), metavar="A-B", help="(1-4)")
-    parser.add_argument(
-        "--tasks", type=cli.number_of("functions"), default=5, help="functions of each client (5)"
-    )
-    parser.add_argument(
-        "--seconds", type=cli.positive_duration, default=3, help="that each function takes (3)"
-    )
+    about = "Measure the pool with more and more workers and clients."
+    parser = cli.Parser(prog="benchmark.py", description=about)
+    add = parser.add_argument
+    for things in ("--workers", "--clients"):
+        add(things, type=cli.number_range, default=range(1, 5), metavar="A-B", help="(1-4)")
+    add("--tasks", type=cli.number_of("functions"), default=5, help="functions of each client (5)")
+    add("--seconds", type=cli.positive_duration, default=3, help="that each function takes (3)")
     return parser.parse_args(arguments)
 
 
@@ -135,8 +128,6 @@ def measure(cell: Cell, settings: Settings) -> float:
     """The throughput of one cell, in tasks per second. Its profile is kept if it was measured to the end."""
     profile = FOLDER / f"results_{cell.workers}_{cell.clients}.csv"
     partial = profile.with_suffix(".partial")
-    with writing():
-        partial.unlink(missing_ok=True)
     try:
         with running_server(cell.workers, partial) as address, contextlib.ExitStack() as stack:
             command = [sys.executable, "-c", CLIENT, str(ROOT), *map(str, settings)]
@@ -183,9 +174,7 @@ def table(sweep: dict[Cell, float], settings: Settings) -> str:
     from distribute_challenge.pictures.efficiency import ideal
 
     lines = ["workers  clients  tasks/s    ideal  efficiency"]
-    for cell, throughput in sweep.items():
-        best = ideal(*cell, *settings)
-        lines.append(
-            f"{cell.workers:7}  {cell.clients:7}  {throughput:7.4f}  {best:7.4f}  {throughput / best:10.1%}"
-        )
+    for (workers, clients), throughput in sweep.items():
+        best = ideal(workers, clients, *settings)
+        lines.append(f"{workers:7}  {clients:7}  {throughput:7.4f}  {best:7.4f}  {throughput / best:10.1%}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from distribute_challenge.address import SERVER_VARIABLE
 
@@ -20,25 +21,16 @@ class ChildEnded(Exception):
 @contextlib.contextmanager
 def running(command: list[str], server: str, pass_fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
     """A child process, ended with the block. It has a session of its own: Ctrl-C is for us to pass on."""
-    process = None
-    try:
+    pipe, environment = subprocess.PIPE, {**os.environ, SERVER_VARIABLE: server}
+    how: Any = {"start_new_session": True, "pass_fds": pass_fds, "env": environment}
+    with contextlib.ExitStack() as started:
         with uninterrupted():
             try:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,
-                    pass_fds=pass_fds,
-                    env={**os.environ, SERVER_VARIABLE: server},
-                )
+                process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, **how)
             except OSError as error:
                 raise ChildEnded(f"cannot start a process of the benchmark ({error.strerror})") from None
+            started.callback(end, process)
         yield process
-    finally:
-        if process is not None:
-            end(process)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ def test_who_does_not_hold_a_worker_cannot_end_or_extend_its_lease(worker: int):
     pool.lease("ann")
     pool.free("ann", 1)
     before = state(pool)
-    for move in (pool.free, pool.keep, pool.recycle):
+    for move in (pool.free, pool.keep, pool.retire):
         with pytest.raises(ValueError, match="does not hold"):
             move("bob", worker)
         assert state(pool) == before
@@ -114,7 +114,7 @@ def test_a_freed_worker_that_is_down_is_handed_out_when_it_is_up_again():
 def test_a_recycled_worker_counts_as_failed_and_is_down():
     pool = pool_of(1)
     pool.lease("ann")
-    pool.recycle("ann", 0)
+    pool.retire("ann", 0, 0, 1)
     assert (pool.failed, pool.finished, pool.busy, pool.holder(0)) == (1, 0, [1], None)
     assert pool.lease("bob") is None
 
@@ -218,9 +218,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def recycle(self, holder: str, worker: int) -> None:
         if self.refuses(holder, worker, 0, 0):
             with pytest.raises(ValueError, match="hold"):
-                self.pool.recycle(holder, worker)
+                self.pool.retire(holder, worker, 0, 1)
             return
-        self.pool.recycle(holder, worker)
+        self.pool.retire(holder, worker, 0, 1)
         self.naive.holder[worker] = None
         self.naive.up[worker] = False
         self.naive.failed += 1

@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from pickle import PicklingError
+from typing import Any
 
 import pytest
 
@@ -33,23 +34,48 @@ def make(request: pytest.FixtureRequest, server: RunningServer) -> MakeExecutor:
     )
 
 
-class RefusesToBePickled:
+class Raises:
+    """Raises an exception of some kind when it is pickled."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
     def __reduce__(self):
-        raise PicklingError("not me")
+        raise self.kind("not me")
 
 
-def makes(kind):
-    return kind()
+class Odd(BaseException):
+    """No Exception."""
+
+
+def name_of(thing):
+    return type(thing).__name__
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, GeneratorExit, Odd])
+def test_an_argument_that_refuses_to_be_pickled_costs_no_other_task(
+    server: RunningServer, kind: type[BaseException]
+):
+    items = [*range(40), Raises(kind), *range(40)]
+    with PoolExecutor() as pool:
+        assert isinstance(pool.submit(name_of, Raises(kind)).exception(HANG_S), PicklingError)
+        results: list[Any] = list(pool.map(name_of, items, chunksize=3, return_exceptions=True))
+    assert isinstance(results.pop(40), PicklingError)
+    assert results == ["int"] * 80
+
+
+def makes(kind, *arguments):
+    return kind(*arguments)
 
 
 @pytest.mark.parametrize(
-    ("kind", "error"), [(RefusesToBePickled, PicklingError), (threading.Lock, TypeError)]
+    ("what", "error"), [((Raises, PicklingError), PicklingError), ((threading.Lock,), TypeError)]
 )
 def test_a_result_that_cannot_be_pickled_is_the_error_that_pickle_makes_of_it(
-    make: MakeExecutor, kind: type, error: type[Exception]
+    make: MakeExecutor, what: tuple[Any, ...], error: type[Exception]
 ):
     with make() as executor, pytest.raises(error):
-        executor.submit(makes, kind).result(HANG_S)
+        executor.submit(makes, *what).result(HANG_S)
 
 
 def test_a_lost_worker_is_what_users_of_process_pools_catch(make: MakeExecutor):

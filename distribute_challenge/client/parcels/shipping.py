@@ -126,7 +126,9 @@ class Shipment:
 
         try:
             data = payload.dump(value, kinds, pickler, large)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # A `__reduce__` may raise anything, as by `sys.exit()`.
             raise TaskNotSendable(self._explain(parts(), error, python)) from error
         return Written(data, frozenset(modules), large.buffers)
 
@@ -148,13 +150,15 @@ class Shipment:
                 yield f"the annotation of {name!r}", value
         yield "the function itself", self.function
 
-    def _explain(self, parts: Iterable[tuple[str, Any]], error: Exception, python: str | None) -> str:
+    def _explain(self, parts: Iterable[tuple[str, Any]], error: BaseException, python: str | None) -> str:
         for what, value in parts:
             try:
                 Sender(io.BytesIO(), None, python).dump(value)
             except NotAcrossVersions as reason:
                 return f"{self.name} cannot be sent to a worker, because of {what}: {reason}"
-            except Exception as reason:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as reason:
                 return (
                     f"{self.name} cannot be sent to a worker, because of {what}, a {type(value).__name__} "
                     f"({reason}): make it inside the function instead"

@@ -98,8 +98,8 @@ class PoolExecutor(Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have `fn(*args, **kwargs)` run on a worker; its future.
 
-        Raises RuntimeError after `shutdown`. All else that goes wrong is the future's exception: what the
-        function raised, or a `PoolError`.
+        Raises RuntimeError after `shutdown`, BrokenExecutor once the initializer has failed. All else that
+        goes wrong is the future's exception: what the function raised, or a `PoolError`.
 
         >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP
         1024
@@ -308,6 +308,8 @@ class PoolExecutor(Executor):
     def _check_open(self) -> None:
         if self._is_shut:
             raise RuntimeError(_SHUT)
+        if self._driver is not None and self._driver.broken is not None:
+            raise self._driver.broken.with_traceback(None)
         if not threading.main_thread().is_alive():  # Nobody would wait for them.
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 

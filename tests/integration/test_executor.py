@@ -239,7 +239,9 @@ def test_an_initializer_that_fails_breaks_the_executor(make: MakeExecutor):
         with pytest.raises(BrokenExecutor):
             executor.submit(square, 1).result(HANG_S)
         with pytest.raises(BrokenExecutor):
-            executor.submit(square, 1).result(HANG_S)
+            executor.submit(square, 1)
+        with pytest.raises(BrokenExecutor):
+            executor.map(square, [1])
 
 
 def test_it_can_be_awaited(make: MakeExecutor):

@@ -56,6 +56,11 @@ class Driver:
         self._lanes.max_lanes, self._lanes.max_tasks = max_lanes, max_tasks
         self._post(task)
 
+    @property
+    def broken(self) -> Exception | None:
+        """Why no task can be run any more; None if they can."""
+        return self._lanes.broken
+
     def kill_all(self) -> None:
         """Stop all tasks: those that wait never run."""
         self._post(self._lanes.kill_all)

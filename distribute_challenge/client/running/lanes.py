@@ -76,6 +76,11 @@ class Lanes:
         return self._settle()
 
     @property
+    def broken(self) -> Exception | None:
+        """Why nothing can be run any more; None if it can. Any thread may ask."""
+        return self._broken
+
+    @property
     def is_idle(self) -> bool:
         """Whether no task waits or runs, and nothing else is under way."""
         return not (self._waiting or self._lanes or self._opening)

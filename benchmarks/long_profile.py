@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from distribute_challenge.record.profile import Change, Rows, Usage, open_profile  # noqa: E402  It is found only now.
+from distribute_challenge.record.files import RecordFile  # noqa: E402  It is found only now.
+from distribute_challenge.record.profile import HEADER, Change, Rows, Usage  # noqa: E402
 
 WORKERS = 4
 BLOCK = 1000
@@ -36,7 +37,7 @@ class Writer:
     """One profile."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open_profile(path)
+        self._file = RecordFile(path, HEADER)
         self._rows = Rows(WORKERS)
         self._written = 0
         self._chance = random.Random(1)
@@ -49,9 +50,11 @@ class Writer:
         for number, usages in enumerate(samples, start=self._written // 2):
             event, busy = ("free", 0) if number % 2 else ("acquire", 1)
             worker = number // 2 % WORKERS
-            rows.append(self._rows.change(Change(number / 500, event, worker, busy, (number + 1) // 2, 0, 0)))
+            rows.append(
+                self._rows.change(Change(number / 500, event, worker, busy, (number + 1) // 2, 0, 0, 0))
+            )
             rows.append(self._rows.sample(number / 500, usages))
-        self._file.write("".join(rows).encode())
+        self._file.write("".join(rows))
         self._written += BLOCK
         return time.perf_counter() - began
 

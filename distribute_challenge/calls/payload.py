@@ -1,6 +1,8 @@
 """Calls and outcomes as bytes.
 
-    call     flags (1 byte), id (8), program (16), lengths of modules, function and arguments (4 each), then
+    call     flags (1 byte), id (8), program (16), Unix seconds when the client had it (8), how many functions
+             it runs (4), lengths of label (2), modules, function and arguments (4 each), then
+             label      name of the function, and the client, for the record: `record/flight.py`
              modules    pickled folders of the program's modules, and list of `Module`
              function   pickled; if it has a text, that is the `source` beside the call
              arguments  pickled (args, kwargs); for a chunk a list for each parameter, of its values
@@ -34,9 +36,8 @@ from distribute_challenge.values import PROTOCOL
 _MAX_TEXT = 1 << 20
 VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
 CHUNK, PRINTS, INITIALIZER, SHARES = 1, 2, 4, 8  # flags of a call
-ID_BYTES = 8
 NO_PROGRAM = bytes(16)
-_CALL = struct.Struct("!B8s16sIII")
+_CALL = struct.Struct("!B8s16sdIHIII")
 _OUTCOME = struct.Struct("!cdII")
 # What one frame may hold, less what RPyC adds around it.
 MAX_BYTES = (1 << 30) - (1 << 10)
@@ -53,15 +54,18 @@ class Call(NamedTuple):
     flags: int
     id: bytes  # by which its output can be asked for
     program: bytes  # whose modules it uses: its program's, or those of an executor with an initializer
+    queued: float  # Unix seconds when the client had it
+    functions: int  # how many it runs
+    label: bytes  # the function's name and the client, for the record
     modules: bytes
     function: bytes
     arguments: bytes
 
     def pack(self, buffers: Sequence[Buffer] = ()) -> bytes:
         """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
-        flags, id_, program, modules, function, arguments = self
-        head = _CALL.pack(flags, id_, program, len(modules), len(function), len(arguments))
-        packed = b"".join((head, modules, function, arguments, *buffers))
+        *head, label, modules, function, arguments = self
+        lengths = map(len, (label, modules, function, arguments))
+        packed = b"".join((_CALL.pack(*head, *lengths), label, modules, function, arguments, *buffers))
         check_size(len(packed))
         return packed
 
@@ -70,14 +74,17 @@ class Call(NamedTuple):
         """Read the output of `pack`: the call, and its buffers' bytes. Raises ValueError."""
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
-        flags, id_, program, modules, function, arguments = _CALL.unpack_from(data)
-        function_at = _CALL.size + modules
+        flags, id_, program, queued, functions, label, modules, function, arguments = _CALL.unpack_from(data)
+        modules_at = _CALL.size + label
+        function_at = modules_at + modules
         arguments_at = function_at + function
         end = arguments_at + arguments
         if end > len(data) or flags > CHUNK | PRINTS | INITIALIZER | SHARES:
             raise ValueError("not a call")
-        parts = data[_CALL.size : function_at], data[function_at:arguments_at], data[arguments_at:end]
-        return cls(flags, id_, program, *parts), memoryview(data)[end:]
+        parts = data[modules_at:function_at], data[function_at:arguments_at], data[arguments_at:end]
+        return cls(flags, id_, program, queued, functions, data[_CALL.size : modules_at], *parts), memoryview(
+            data
+        )[end:]
 
     @staticmethod
     def id_in(data: bytes) -> bytes:
@@ -162,6 +169,18 @@ class Outcome(NamedTuple):
             kinds = [kind for kind, _ in pickle.loads(self.content)]
             return kinds.count(VALUE), kinds.count(FAILURE)
         return (0, chunk) if self.kind == FAILURE else (chunk, 0)
+
+    @property
+    def error(self) -> str:
+        """Type and first line of what was raised first; empty if nothing was."""
+        content = self.content
+        if self.kind == MIXED:
+            content = next(content for kind, content in pickle.loads(content) if kind == FAILURE)
+        elif self.kind != FAILURE:
+            return ""
+        _, name, text, *_ = pickle.loads(content)
+        first = text.lstrip().partition("\n")[0]
+        return f"{name}: {first}" if first else name
 
     def load(self) -> Any:
         """Return the value, or raise the exception, with its remote traceback as the cause."""

@@ -1,4 +1,4 @@
-"""The profile's format, and its writer.
+"""The profile's format.
 
 One row for each change of the busy list, and samples in between. The columns, the first without a name:
 
@@ -11,6 +11,8 @@ One row for each change of the busy list, and samples in between. The columns, t
     CPU         JSON list, percent of one core for each worker, null if unknown; empty but on samples
     Memory      JSON list, resident bytes of each worker, null if unknown; empty but on samples
     Event       what the row records: start, sample, acquire, free, lost, replaced or stop
+    Tasks       how many tasks the clients in line, and those that go on, have waiting
+    Worker      number, from 0, of the worker that the row is about; empty on start, sample and stop
 
 Rows are appended and flushed, never rewritten, so that a row costs the same whatever came before and a
 killed server leaves a readable file.
@@ -18,17 +20,24 @@ killed server leaves a readable file.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import itertools
 import json
 import time
 from collections.abc import Sequence
-from io import FileIO
-from pathlib import Path
 from typing import NamedTuple
 
-COLUMNS = ("", "Timestamp", "Busy", "Finished", "Failed", "Waiting", "CPU", "Memory", "Event")
+COLUMNS = (
+    "",
+    "Timestamp",
+    "Busy",
+    "Finished",
+    "Failed",
+    "Waiting",
+    "CPU",
+    "Memory",
+    "Event",
+    "Tasks",
+    "Worker",
+)
 HEADER = ",".join(COLUMNS) + "\n"
 # A change of the counts alone: it shows in the next row, and has none of its own.
 COUNTS_ONLY = ""
@@ -44,6 +53,7 @@ class Change(NamedTuple):
     finished: int
     failed: int
     waiting: int
+    tasks: int
 
 
 class Usage(NamedTuple):
@@ -53,14 +63,29 @@ class Usage(NamedTuple):
     memory_bytes: int | None
 
 
+class Clock:
+    """Unix time that never goes back, whatever happens to the system's clock."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self.at(time.monotonic())
+
+    def at(self, monotonic: float) -> float:
+        """Seconds since 1970 of a moment that `time.monotonic` told, in any process of this machine."""
+        return self._offset + monotonic
+
+
 class Rows:
     """Turns changes and samples into rows. It carries the busy list from one row to the next.
 
     >>> rows = Rows(workers=2)
-    >>> rows.change(Change(12.5, "acquire", 0, 1, 0, 0, 0))
-    '0,12.500000,"[1, 0]",0,0,0,,,acquire\\n'
+    >>> rows.change(Change(12.5, "acquire", 0, 1, 0, 0, 0, 0))
+    '0,12.500000,"[1, 0]",0,0,0,,,acquire,0,0\\n'
     >>> rows.sample(13, [Usage(99.96, 4096), Usage(None, None)])
-    '1,13.000000,"[1, 0]",0,0,0,"[100.0, null]","[4096, null]",sample\\n'
+    '1,13.000000,"[1, 0]",0,0,0,"[100.0, null]","[4096, null]",sample,0,\\n'
     """
 
     def __init__(self, workers: int) -> None:
@@ -68,6 +93,7 @@ class Rows:
         self._timestamp = 0.0
         self._busy = [0] * workers
         self._counts = "0,0,0"
+        self._tasks = 0
 
     @property
     def is_anyone_busy(self) -> bool:
@@ -79,7 +105,10 @@ class Rows:
         if change.worker is not None:
             self._busy[change.worker] = change.busy
         self._counts = f"{change.finished},{change.failed},{change.waiting}"
-        return "" if change.event == COUNTS_ONLY else self._row(change.timestamp, ",", change.event)
+        self._tasks = change.tasks
+        if change.event == COUNTS_ONLY:
+            return ""
+        return self._row(change.timestamp, ",", change.event, "" if change.worker is None else change.worker)
 
     def sample(self, timestamp: float, usages: Sequence[Usage]) -> str:
         """The row of a sample."""
@@ -87,37 +116,9 @@ class Rows:
         memory = json.dumps([use.memory_bytes for use in usages])
         return self._row(timestamp, f'"{cpu}","{memory}"', "sample")
 
-    def _row(self, timestamp: float, usage: str, event: str) -> str:
+    def _row(self, timestamp: float, usage: str, event: str, worker: int | str = "") -> str:
         number, self._number = self._number, self._number + 1
         # Taken by different threads, two times may come in the wrong order: by microseconds.
         self._timestamp = max(timestamp, self._timestamp)
-        return f'{number},{self._timestamp:.6f},"{self._busy}",{self._counts},{usage},{event}\n'
-
-
-def open_profile(path: Path) -> FileIO:
-    """A new profile, locked for as long as it is open. One that is there already is renamed first.
-
-    Raises OSError; also if what is there is no plain file, or another server writes it. The file has no
-    buffer: after a full disk, nothing is left in it that could fail again.
-    """
-    if path.exists():
-        if not path.is_file():
-            raise OSError(errno.EEXIST, "what is there is not a plain file")
-        with path.open() as older:
-            try:
-                fcntl.flock(older, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OSError(errno.EBUSY, "another server writes it") from None
-            path.rename(name_for_older(path))
-    file = path.open("xb", buffering=0)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    file.write(HEADER.encode())
-    return file
-
-
-def name_for_older(path: Path) -> Path:
-    """`NAME.<time>.csv`, the time being that of the last change."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-    marks = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
-    names = (path.with_name(f"{path.stem}.{mark}{path.suffix}") for mark in marks)
-    return next(name for name in names if not name.exists())
+        head = f'{number},{self._timestamp:.6f},"{self._busy}",{self._counts}'
+        return f"{head},{usage},{event},{self._tasks},{worker}\n"

@@ -1,24 +1,27 @@
-"""Records what the workers do, in a thread of its own: changes, and at each interval a sample."""
+"""Records what the workers do, in a thread of its own: changes, tasks, and at each interval a sample."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from io import FileIO
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
-from distribute_challenge.record.profile import Change, Rows, Usage, open_profile
+from distribute_challenge.record.files import RecordFile, open_record
+from distribute_challenge.record.flight import FlightReader
+from distribute_challenge.record.profile import Change, Clock, Rows, Usage
+from distribute_challenge.record.tasks import CutOff, TaskRows
 
 log = logging.getLogger(__name__)
 
-GATHER_S = 0.02  # Changes of this time are written together: one wake-up and one flush for all.
+# What happens in this time is written together: one wake-up and one flush for all. While a worker is busy,
+# the flight recorders are read as often.
+GATHER_S = 0.02
 UNKNOWN = Usage(None, None)
 
 
@@ -82,29 +85,52 @@ class Meter:
         return Usage(100 * used_s / elapsed_s, memory_bytes)
 
 
-class Sampler:
-    """Writes a profile, and measures, in a thread of its own.
+class Watched(Protocol):
+    """A worker's process."""
 
-    `path` is None where nothing is to be written. `pids` gives the workers' processes. Opening the file
-    raises OSError; a failure later, a full disk say, is logged once, and the record ends there. What cannot
-    be measured is logged once too, and unknown in the samples.
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    @property
+    def flight(self) -> FlightReader:
+        """Its flight recorder."""
+
+
+class Sampler:
+    """Writes a profile and its tasks, and measures, in a thread of its own.
+
+    `path` is None where nothing is to be written. `watched` gives the processes of the workers on `ports`.
+    Opening the files raises OSError; a failure later, a full disk say, is logged once, and the record ends
+    there. What cannot be measured is logged once too, and unknown in the samples.
     """
 
     def __init__(
-        self, path: Path | None, workers: int, interval_s: float, pids: Callable[[], Sequence[int | None]]
+        self,
+        path: Path | None,
+        ports: Sequence[int],
+        interval_s: float,
+        watched: Callable[[], Sequence[Watched | None]],
     ) -> None:
         self.path = path
-        self.latest = [UNKNOWN] * workers
+        self.latest = [UNKNOWN] * len(ports)
         # Called in the sampler's thread with the processes and what each takes.
         self.on_sample: Callable[[Sequence[int | None], Sequence[Usage]], None] = lambda _pids, _usages: None
+        # Called there with how many functions have returned and raised that ran in place, within others.
+        self.on_inside: Callable[[int, int], None] = lambda _finished, _failed: None
+        # Called there when the workers have ended, and all that they ran is written.
+        self.on_close: Callable[[], None] = lambda: None
         self._interval_s = interval_s
-        self._pids = pids
-        self._epoch = time.time() - time.monotonic()  # Once: the system's clock may be set back.
-        self._rows = Rows(workers)
+        self._watched = watched
+        self._clock = Clock()
+        self._rows = Rows(len(ports))
+        self._task_rows = TaskRows(ports, self._clock)
         self._changes: deque[Change] = deque()
+        self._gone: deque[tuple[int, FlightReader, float, CutOff]] = deque()
+        self._peaks: dict[bytes, int] = {}  # of calls that run: what their workers took at most, in bytes
         self._wake = threading.Event()
         self._is_closing = threading.Event()
-        self._file: FileIO | None = None if path is None else open_profile(path)
+        self._files: Sequence[RecordFile] = () if path is None else open_record(path)
         self._meter = Meter()
         self._has_failed_to_measure = False
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -114,23 +140,31 @@ class Sampler:
         self._thread.start()
 
     def record(
-        self, event: str, worker: int | None, busy: int, finished: int, failed: int, waiting: int
+        self,
+        event: str,
+        worker: int | None,
+        *counts: int,
     ) -> None:
-        """Note a change, now. Whoever calls this holds the lock that keeps changes in order."""
-        self._changes.append(Change(self._now(), event, worker, busy, finished, failed, waiting))
+        """Note a change, now: `counts` are the rest of a `Change`.
+
+        Whoever calls this holds the lock that keeps changes in order.
+        """
+        self._changes.append(Change(self._clock.now(), event, worker, *counts))
         if not self._wake.is_set():
             self._wake.set()
 
+    def worker_gone(self, worker: int, flight: FlightReader, end: CutOff) -> None:
+        """A worker's process has ended, now, and what it ran with it."""
+        self._gone.append((worker, flight, time.monotonic(), end))
+        self._wake.set()
+
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write what is left and close the files."""
         self._is_closing.set()
         self._wake.set()
         if self._thread.ident is None:
             self._thread.start()  # It was never started: then it writes, and ends.
         self._thread.join()
-
-    def _now(self) -> float:
-        return self._epoch + time.monotonic()
 
     def _run(self) -> None:
         # What starting the workers took belongs to no sample.
@@ -138,28 +172,70 @@ class Sampler:
         due = time.monotonic() + self._interval_s
         has_changed = False
         while not self._is_closing.is_set():
-            if self._wake.wait(max(due - time.monotonic(), 0)):
+            pause_s = GATHER_S if self._rows.is_anyone_busy else self._interval_s
+            if self._wake.wait(max(min(due - time.monotonic(), pause_s), 0)):
                 self._is_closing.wait(GATHER_S)
                 self._wake.clear()  # First: what comes while we write wakes us again.
                 has_changed = True
+            self._write_tasks()
             self._write_changes()
             if time.monotonic() >= due:
                 # Only a function starts processes: an idle pool is spared the look at all of them.
                 self._sample(may_have_children=has_changed or self._rows.is_anyone_busy)
                 has_changed = False
                 due = max(due + self._interval_s, time.monotonic())
+        self._write_tasks()
+        self.on_close()
         self._write_changes()
-        self._end_record()
+        for file in self._files:
+            file.close()
+
+    def _write_tasks(self) -> None:
+        """Write what the flight recorders hold."""
+        text = []
+        while self._gone:
+            worker, flight, ended, end = self._gone.popleft()
+            text += self._ended(worker, flight)
+            for number, call in enumerate(flight.running()):
+                if number:  # It ran within the first.
+                    self.on_inside(0, 1)
+                text.append(self._task_rows.cut_off(worker, call, ended, end, self._peaks.pop(call.id, None)))
+        for worker, watched in enumerate(self._watched()):
+            if watched is not None:
+                text += self._ended(worker, watched.flight)
+        if text and self._files:
+            self._files[1].write("".join(text))
+
+    def _ended(self, worker: int, flight: FlightReader) -> list[str]:
+        rows = []
+        for call in flight.ended():
+            if call.is_inside:
+                self.on_inside(call.finished, call.failed)
+            rows.append(self._task_rows.ended(worker, call, self._peaks.pop(call.begun.id, None)))
+        return rows
 
     def _write_changes(self) -> None:
         self._write("".join(self._rows.change(self._changes.popleft()) for _ in range(len(self._changes))))
 
+    def _write(self, text: str) -> None:
+        if self._files:
+            self._files[0].write(text)
+
+    def _pids(self) -> list[int | None]:
+        return [None if watched is None else watched.pid for watched in self._watched()]
+
     def _sample(self, *, may_have_children: bool) -> None:
-        timestamp = self._now()
+        timestamp = self._clock.now()
         pids = self._pids()
         self.latest = self._measure(pids, may_have_children=may_have_children)
         self.on_sample(pids, self.latest)
         self._write(self._rows.sample(timestamp, self.latest))
+        peaks: dict[bytes, int] = {}
+        for watched, usage in zip(self._watched(), self.latest, strict=True):
+            if watched is not None and usage.memory_bytes is not None:
+                for call in watched.flight.running():
+                    peaks[call.id] = max(usage.memory_bytes, self._peaks.get(call.id, 0))
+        self._peaks = peaks
 
     def _measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:
         """The usage of each worker: unknown where the system does not tell, being out of descriptors say."""
@@ -170,20 +246,3 @@ class Sampler:
                 self._has_failed_to_measure = True
                 log.error("cannot measure the workers (%s): samples without values are recorded", error)
             return [UNKNOWN] * len(pids)
-
-    def _write(self, text: str) -> None:
-        if self._file is None or not text:
-            return
-        try:
-            data = text.encode()
-            if self._file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, "no space left for the rest of a row")
-        except OSError as error:
-            log.error("the profile %s ends here (%s); the pool works on", self.path, error.strerror)
-            self._end_record()
-
-    def _end_record(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            with contextlib.suppress(OSError):  # A remote file system tells only now; it was said before.
-                file.close()

@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from distribute_challenge.record.profile import Usage
 from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.mailbox import Mailbox
+from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.service import PoolState, SchedulerService
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.acceptor import Acceptor
@@ -83,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *(["--allow-any-local-user"] * options.allow_any_local_user),
         ],
     )
-    sampler = open_sampler(options, supervisor)
+    sampler = open_sampler(options, ports, supervisor.processes)
+    supervisor.on_gone = lambda worker, process: sampler.worker_gone(worker, process.flight, process.end)
     dispatcher = Dispatcher(
         options.workers,
         max_tasks=options.max_tasks,
@@ -92,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_all_up=lambda: mailbox.post(Progress.ALL_UP),
         on_idle=lambda: mailbox.post(Progress.IDLE),
     )
+    sampler.on_inside, sampler.on_close = dispatcher.count_inside, dispatcher.record_stop
     pool = PoolState(dispatcher, supervisor, sampler, ports, options.max_tasks, options.max_frame)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
@@ -168,20 +171,22 @@ def memory_limit(text: str) -> int:
     return size
 
 
-def open_sampler(options: Any, supervisor: Supervisor) -> Sampler:
+def open_sampler(
+    options: Any, ports: list[int], watched: Callable[[], Sequence[WorkerProcess | None]]
+) -> Sampler:
     """The record. Where the user named a place, failing to write there is wrong input; else it is said."""
-    sampler = functools.partial(Sampler, workers=options.workers, interval_s=options.interval)
+    sampler = functools.partial(Sampler, ports=ports, interval_s=options.interval, watched=watched)
     path = Path(options.profile or f"profiling/results_{options.workers}.csv")
     try:
         if options.profile is None:
             path.parent.mkdir(exist_ok=True)
-        return sampler(None if options.profile == "none" else path, pids=supervisor.pids)
+        return sampler(None if options.profile == "none" else path)
     except OSError as error:
         problem = f"cannot write the profile {path} ({error.strerror})"
         if options.profile is not None:
             cli.fail(f"{problem}: choose another --profile, or `none`")
         log.error("%s; the pool works without it", problem)
-        return sampler(None, pids=supervisor.pids)
+        return sampler(None)
 
 
 def raise_descriptor_limit() -> None:

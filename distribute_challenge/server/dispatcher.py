@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from distribute_challenge.record.profile import COUNTS_ONLY
+from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.scheduler import Scheduler, Ticket
@@ -26,7 +27,7 @@ class Dispatcher:
         self,
         size: int,
         process: Callable[[int], WorkerProcess | None],
-        record: Callable[[str, int | None, int, int, int, int], None],
+        record: Callable[[str, int | None, int, int, int, int, int], None],
         on_all_up: Callable[[], None],
         on_idle: Callable[[], None],
         max_tasks: int | None = None,
@@ -51,9 +52,13 @@ class Dispatcher:
         with self._lock:
             return self._lease(caller)
 
-    def acquire(self, caller: Caller, timeout_s: float | None) -> int | None:
-        """As `find`, but wait in line; None after `timeout_s` seconds, or if the client has hung up."""
+    def acquire(self, caller: Caller, timeout_s: float | None, tasks: int = 1) -> int | None:
+        """As `find`, but wait in line; None after `timeout_s` seconds, or if the client has hung up.
+
+        The client has so many tasks that wait for a worker.
+        """
         with self._lock:
+            self._scheduler.tell(caller, tasks)
             worker = self._lease(caller)
             if worker is not None:
                 return worker
@@ -88,17 +93,29 @@ class Dispatcher:
             log.info("worker %d has run its functions, and is replaced", process.port)
             process.kill()
 
-    def keep(self, caller: Caller, worker: int, finished: int, failed: int) -> int:
-        """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does."""
+    def keep(self, caller: Caller, worker: int, finished: int, failed: int, tasks: int) -> int:
+        """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does.
+
+        The client has so many more tasks that wait.
+        """
         with self._lock:
             self._scheduler.keep(caller, worker, finished, failed)
+            self._scheduler.tell(caller, tasks)
             self._tasks[worker] += finished + failed
             self._note(COUNTS_ONLY, None)
             # Who is to give a worker back, since it has run enough or we stop, is told that somebody waits.
             return max(self._scheduler.waiting, int(self._is_worn(worker, 0) or self._is_closed))
 
-    def recycle(self, caller: Caller, worker: int) -> tuple[WorkerProcess, WorkerProcess]:
-        """End a lease and kill its worker. Raises as `free` does.
+    def count_inside(self, finished: int, failed: int) -> None:
+        """Count functions that ran in place, within others: of those no client tells."""
+        with self._lock:
+            self._scheduler.count(finished, failed)
+            self._note(COUNTS_ONLY, None)
+
+    def recycle(
+        self, caller: Caller, worker: int, end: CutOff | None = None
+    ) -> tuple[WorkerProcess, WorkerProcess]:
+        """End a lease and kill its worker. Raises as `free` does. `end` is what that means for its function.
 
         Returns the process that was lost, and the one there is now: it is another one if one had died before.
         """
@@ -110,7 +127,7 @@ class Dispatcher:
             process = self._process(worker)
         assert process is not None
         if is_up:
-            process.kill()
+            process.kill(end=end)
         return lost or process, process
 
     def abandon(self, caller: Caller) -> None:
@@ -123,7 +140,7 @@ class Dispatcher:
             doomed = [self._process(worker) for worker in up]
         for process in doomed:
             assert process is not None
-            process.kill()
+            process.kill(end=CutOff(LOST, "WorkerLost: its client has gone"))
 
     # Workers
 
@@ -163,8 +180,14 @@ class Dispatcher:
             self._check_idle()
 
     def end(self) -> None:
-        """Record the end of the pool. What becomes of its workers after this is no loss."""
+        """What becomes of the workers after this is no loss."""
         with self._lock:
+            self._is_ended = True
+
+    def record_stop(self) -> None:
+        """Record the end of the pool, with all that was counted."""
+        with self._lock:
+            self._is_ended = False
             self._note("stop", None)
             self._is_ended = True
 
@@ -173,6 +196,7 @@ class Dispatcher:
         with self._lock:
             pool = self._scheduler
             counts = {"finished": pool.finished, "failed": pool.failed, "waiting": pool.waiting}
+            counts["tasks"] = pool.tasks
             states = [self._state(worker) for worker in range(pool.size)]
             return states, {"busy": list(pool.busy), **counts}
 
@@ -229,4 +253,4 @@ class Dispatcher:
             log.debug("%s leases worker %d", pool.holder(worker), process.port)
             process.forget_output()  # What one client's function printed is not for the next client.
         if not self._is_ended:
-            self._record(event, worker, busy, pool.finished, pool.failed, pool.waiting)
+            self._record(event, worker, busy, pool.finished, pool.failed, pool.waiting, pool.tasks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import mmap
 import os
 import select
 import signal
@@ -22,7 +23,8 @@ from pathlib import Path
 
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.calls.payload import ID_BYTES
+from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader
+from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.tls import Tls, environment
 
 log = logging.getLogger(__name__)
@@ -52,24 +54,24 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._is_reaped = False
         self._reason: str | None = None
+        self._end: CutOff | None = None
         self._ended = threading.Event()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
-        self._last_call = ""
         with contextlib.ExitStack() as opened:
             owned, owner = os.pipe()
             opened.callback(os.close, owner)  # Our end closes when we end, however that happens.
+            flight = -1
             try:
-                # What a process writes there is there after its death, however sudden.
-                self._begun = _shared_file(bytes(ID_BYTES))
-                opened.callback(os.close, self._begun)
+                flight = _shared_file(MEMORY_BYTES)
+                self.flight = FlightReader(mmap.mmap(flight, MEMORY_BYTES))
                 self._popen = subprocess.Popen(
                     [
                         *(sys.executable, _MAIN, str(self.port), "--host", host),
                         *("--listener", str(listener.fileno()), "--owner", str(owned)),
-                        *("--begun", str(self._begun), *options),
+                        *("--flight", str(flight), *options),
                     ],
-                    pass_fds=(listener.fileno(), owned, self._begun),
+                    pass_fds=(listener.fileno(), owned, flight),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -78,6 +80,8 @@ class WorkerProcess:
                 )
             finally:
                 os.close(owned)
+                if flight >= 0:
+                    os.close(flight)
             assert self._popen.stdout is not None
             opened.callback(self._popen.stdout.close)
             opened.callback(self._reap)
@@ -92,10 +96,21 @@ class WorkerProcess:
         """Its process number, which is also that of its process group."""
         return self._popen.pid
 
-    def kill(self, reason: str | None = None) -> None:
-        """Kill the process and everything in its group. `reason` is for who was using it."""
+    @property
+    def end(self) -> CutOff:
+        """What its end means for what it ran: as who had it killed has said, unless it died by itself."""
+        ending = self.ending()
+        is_killed = ending.signal == signal.SIGKILL.name and self._end is not None
+        return self._end if is_killed and self._end else CutOff(LOST, f"WorkerLost: {ending.how}")
+
+    def kill(self, reason: str | None = None, end: CutOff | None = None) -> None:
+        """Kill the process and everything in its group.
+
+        `reason` is for who was using it, `end` says for the record what it means for what runs there.
+        """
         with self._lock:
             self._reason = self._reason or reason
+            self._end = self._end or end
             if not self._is_reaped:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
@@ -108,9 +123,6 @@ class WorkerProcess:
                 break
         if self._partial:
             self._take_lines(b"\n")
-        last_call = self.last_call()
-        with self._lock:
-            self._last_call = last_call
         self._opened.close()
         self._ended.set()
         return self.ending()
@@ -138,7 +150,7 @@ class WorkerProcess:
     def last_call(self) -> str:
         """The id, in hexadecimal, of the last call that it has begun so far."""
         with self._lock:
-            return self._last_call or os.pread(self._begun, ID_BYTES, 0).hex()
+            return self.flight.last_begun.hex()
 
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""
@@ -179,14 +191,14 @@ class WorkerProcess:
             log.info("worker %d: %s", self.port, text)
 
 
-def _shared_file(content: bytes) -> int:
-    """A file without a name, with room for its content: in memory, where there is such a thing."""
+def _shared_file(size: int) -> int:
+    """A file of zeros, without a name: in memory, where there is such a thing."""
     if hasattr(os, "memfd_create"):
-        file = os.memfd_create("begun", os.MFD_CLOEXEC)
+        file = os.memfd_create("flight recorder", os.MFD_CLOEXEC)
     else:
         with tempfile.TemporaryFile() as made:
             file = os.dup(made.fileno())
-    os.pwrite(file, content, 0)
+    os.truncate(file, size)
     return file
 
 

@@ -54,6 +54,8 @@ class Scheduler(Generic[Holder]):
         self._is_up = [False] * size
         self._held: dict[int, set[int]] = {}  # id(holder) -> the workers it holds
         self._line: OrderedDict[Ticket[Holder], None] = OrderedDict()
+        self.tasks = 0  # that wait, of all holders
+        self._tasks: dict[int, int] = {}  # id(holder) -> how many of them are its
         # Lowest number first. A worker that stops being free stays in the heap until it surfaces, so
         # that no move has to search; `_in_heap` keeps it from being there twice.
         self._heap: list[int] = []
@@ -89,6 +91,18 @@ class Scheduler(Generic[Holder]):
         """The tickets in line, longest wait first."""
         return list(self._line)
 
+    def tell(self, holder: Holder, tasks: int) -> None:
+        """`holder` has so many tasks that wait. One of them goes to each worker that it gets."""
+        before = self._tasks.pop(id(holder), 0)
+        if tasks:
+            self._tasks[id(holder)] = tasks
+        self.tasks += tasks - before
+
+    def count(self, finished: int, failed: int) -> None:
+        """Count functions."""
+        self.finished += finished
+        self.failed += failed
+
     # Taking a worker
 
     def lease(self, holder: Holder) -> int | None:
@@ -112,6 +126,7 @@ class Scheduler(Generic[Holder]):
         if ticket not in self._line:
             return False
         del self._line[ticket]
+        self.tell(ticket.holder, 0)
         return True
 
     # Using and returning it
@@ -124,8 +139,7 @@ class Scheduler(Generic[Holder]):
             raise ValueError(
                 "this connection does not hold that worker: free a lease once, on the connection that took it"
             )
-        self.finished += finished
-        self.failed += failed
+        self.count(finished, failed)
 
     def free(self, holder: Holder, worker: int, finished: int = 1, failed: int = 0) -> Ticket[Holder] | None:
         """End a lease. Returns the ticket that got the worker, if somebody waited."""
@@ -166,15 +180,19 @@ class Scheduler(Generic[Holder]):
         self._held.setdefault(id(holder), set()).add(worker)
         self.leases += 1
         self.busy[worker] = 1
+        if tasks := self._tasks.get(id(holder)):
+            self.tell(holder, tasks - 1)
 
     def _take_back(self, worker: int) -> None:
         holder = self._holder[worker]
+        assert holder is not None
         self._holder[worker] = None
         held = self._held[id(holder)]
         held.discard(worker)
         self.leases -= 1
         if not held:
             del self._held[id(holder)]
+            self.tell(holder, 0)
 
     def _offer(self, worker: int) -> Ticket[Holder] | None:
         """Pass a worker to the first in line if it can be handed out, or else mark it free."""

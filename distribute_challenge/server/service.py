@@ -12,9 +12,12 @@ from typing import Any
 
 import rpyc
 
+from distribute_challenge.record.profile import Clock
 from distribute_challenge.record.sampler import Sampler
+from distribute_challenge.record.tasks import KILLED, LOST, TIMEOUT, CutOff
 from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dispatcher import Dispatcher
+from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 MAX_COUNT = 1 << 53
 MAX_SECONDS = 1e9
 ENDING_TIMEOUT_S = 5
+_ERRORS = {TIMEOUT: "TaskTimeout", KILLED: "CancelledError", LOST: "WorkerLost"}
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,36 @@ class PoolState:
     max_tasks: int | None
     max_frame: int
     started: float = field(default_factory=time.monotonic)
+    clock: Clock = field(default_factory=Clock)
 
     def status(self) -> dict[str, Any]:
         """The workers, the counts, and what is fixed."""
         states, counts = self.dispatcher.snapshot()
         fixed = {"max_tasks": self.max_tasks, "max_frame": self.max_frame}
-        told = zip(self.ports, self.supervisor.pids(), states, self.sampler.latest, strict=True)
-        workers = [
-            {"port": port, "pid": pid, "state": state, "cpu": usage.cpu_percent, "memory": usage.memory_bytes}
-            for port, pid, state, usage in told
+        told = zip(self.ports, self.supervisor.processes(), states, self.sampler.latest, strict=True)
+        workers: list[dict[str, Any]] = [
+            {
+                "port": port,
+                "pid": None if process is None else process.pid,
+                "state": state,
+                "cpu": usage.cpu_percent,
+                "memory": usage.memory_bytes,
+                "running": [] if process is None or state == "starting" else self._running(process),
+            }
+            for port, process, state, usage in told
         ]
         for worker, problem in zip(workers, self.supervisor.problems, strict=True):
             if problem is not None:
                 worker["problem"] = problem
         uptime = round(time.monotonic() - self.started, 3)
         return {"python": platform.python_version(), **fixed, "workers": workers, **counts, "uptime": uptime}
+
+    def _running(self, process: WorkerProcess) -> list[dict[str, Any]]:
+        """The functions that run on a worker: each but the first within another one."""
+        return [
+            {"function": call.function, "client": call.client, "since": round(self.clock.at(call.started), 3)}
+            for call in process.flight.running()
+        ]
 
     def port(self, worker: int | None) -> int:
         """A worker's port; -1 for none."""
@@ -85,25 +104,35 @@ class SchedulerService(rpyc.Service):
         """Lease the first free worker, at once: its port, or -1."""
         return self._pool.port(self._dispatcher.find(self._caller))
 
-    def exposed_acquire_worker(self, timeout: float | None = None) -> int:
-        """Lease a worker, waiting in line for it: its port, or -1 after `timeout` seconds."""
-        return self._pool.port(self._dispatcher.acquire(self._caller, seconds(timeout)))
+    def exposed_acquire_worker(self, timeout: float | None = None, tasks: int = 1) -> int:
+        """Lease a worker, waiting in line for it: its port, or -1 after `timeout` seconds.
+
+        The client has so many tasks that wait for one.
+        """
+        return self._pool.port(self._dispatcher.acquire(self._caller, seconds(timeout), count(tasks)))
 
     def exposed_free_worker(self, port: int, finished: int = 1, failed: int = 0) -> None:
         """End the lease."""
         self._dispatcher.free(self._caller, self._pool.worker(port), count(finished), count(failed))
 
-    def exposed_keep_worker(self, port: int, finished: int = 0, failed: int = 0) -> int:
-        """Count tasks of a lease that goes on; how many clients wait."""
-        return self._dispatcher.keep(self._caller, self._pool.worker(port), count(finished), count(failed))
+    def exposed_keep_worker(self, port: int, finished: int = 0, failed: int = 0, tasks: int = 0) -> int:
+        """Count tasks of a lease that goes on; how many clients wait. The client has so many more tasks."""
+        worker = self._pool.worker(port)
+        return self._dispatcher.keep(self._caller, worker, count(finished), count(failed), count(tasks))
 
-    def exposed_recycle_worker(self, port: int, reason: str) -> str:
-        """End the lease, and replace the worker; JSON on how its process ended."""
+    def exposed_recycle_worker(self, port: int, reason: str, status: str = LOST) -> str:
+        """End the lease, and replace the worker; JSON on how its process ended.
+
+        `status` is what that means for the function, in the record: timeout, killed or lost.
+        """
         if type(reason) is not str:
             raise ValueError("the reason must be a str")
+        if type(status) is not str or status not in _ERRORS:
+            raise ValueError(f"the status must be one of {', '.join(_ERRORS)}")
         worker = self._pool.worker(port)
         memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
-        process, successor = self._dispatcher.recycle(self._caller, worker)
+        end = CutOff(status, f"{_ERRORS[status]}: {reason}")
+        process, successor = self._dispatcher.recycle(self._caller, worker, end)
         ending = process.ending(ENDING_TIMEOUT_S)
         # Its client may have run something on either.
         last_calls = [*ending.last_calls, successor.last_call()]
@@ -120,7 +149,7 @@ class SchedulerService(rpyc.Service):
 def count(number: object) -> int:
     """A number of tasks. Raises ValueError if it is none."""
     if type(number) is not int or not 0 <= number <= MAX_COUNT:
-        raise ValueError("finished and failed are counts: int, 0 or more")
+        raise ValueError("finished, failed and tasks are counts: int, 0 or more")
     return number
 
 

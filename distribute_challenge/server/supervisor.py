@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from distribute_challenge.address import Address
 from distribute_challenge.calls.ending import Ending
+from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.tls import Tls
@@ -38,6 +39,8 @@ class Supervisor:
         self._tls = tls
         self._on_failure = on_failure
         self._worker_options = worker_options
+        # Called with the number of a worker whose process has ended, and that process, by its keeper.
+        self.on_gone: Callable[[int, WorkerProcess], None] = lambda _worker, _process: None
         self._lock = threading.Lock()  # guards the one below: no process starts once stopping is decided
         self._processes: list[WorkerProcess | None] = [None] * len(listeners)
         self.problems: list[str | None] = [None] * len(listeners)  # why each cannot be started, if it cannot
@@ -56,9 +59,9 @@ class Supervisor:
         """The worker's latest process."""
         return self._processes[worker]
 
-    def pids(self) -> list[int | None]:
-        """The number of each worker's latest process; None where there has been none yet."""
-        return [None if process is None else process.pid for process in self._processes]
+    def processes(self) -> list[WorkerProcess | None]:
+        """Each worker's latest process; None where there has been none yet."""
+        return list(self._processes)
 
     def stop(self) -> None:
         """Kill every worker, and wait until all are gone."""
@@ -66,7 +69,7 @@ class Supervisor:
             self._is_stopping.set()
             processes = list(self._processes)
         for process in filter(None, processes):
-            process.kill()
+            process.kill(end=CutOff(LOST, "WorkerLost: the server stopped"))
         for keeper in self._keepers:
             keeper.join()
 
@@ -96,6 +99,7 @@ class Supervisor:
                 ending = process.bury()
                 # Once it has been up, who kills it while it starts does not prove that it cannot start.
                 failed_starts = 0 if is_up else 1 if was_up and ending.signal else failed_starts + 1
+                self.on_gone(worker, process)
                 observer.worker_down(worker, process)
                 log.info("%s", ending)
                 if failed_starts >= MAX_FAILED_STARTS:

@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Sequence
 
 from distribute_challenge import cli
-from distribute_challenge.calls.payload import ID_BYTES
+from distribute_challenge.calls.flights import recorder
+from distribute_challenge.record.flight import MEMORY_BYTES
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import GIBI
 from distribute_challenge.wire.tls import authenticator
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     cli.add_tls(parser)
     parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
-    parser.add_argument("--begun", type=int, help="used by the server: a file for which call was begun")
+    parser.add_argument("--flight", type=int, help="used by the server: the memory of the flight recorder")
     options = parser.parse_args(arguments)
 
     if options.owner is not None:
@@ -63,11 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     streams = Streams()
     execution = Execution(streams.make)
-    begun = None
-    if options.begun is not None:
-        begun = mmap.mmap(options.begun, ID_BYTES)
-        os.close(options.begun)
-    worker = Worker(execution, streams, begun)
+    if options.flight is not None:
+        recorder.write_to(mmap.mmap(options.flight, MEMORY_BYTES))
+        os.close(options.flight)
+    worker = Worker(execution, streams)
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
     admit = authenticator(tls, any_local_user=options.allow_any_local_user)
     config = {**SERVER_CONFIG, "include_local_traceback": True}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import functools
 import gc
-import mmap
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import rpyc
 from rpyc.core import brine
 
-from distribute_challenge.calls import payload, regions
+from distribute_challenge.calls import flights, payload, regions
 from distribute_challenge.calls.buffers import Parts, Probe, tell_secret
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
 from distribute_challenge.calls.payload import FAILURE, NO_PROGRAM, PRINTS, SHARES, Call, Outcome, Piece
@@ -33,10 +32,9 @@ LARGE_BYTES = 1 << 20
 class Worker:
     """Shared by all connections: the one place where functions run, and the output of the running one."""
 
-    def __init__(self, execution: Execution, streams: Streams, begun: mmap.mmap | None = None) -> None:
+    def __init__(self, execution: Execution, streams: Streams) -> None:
         self.execution = execution
         self.streams = streams
-        self._begun = begun  # where the server looks after our death
         self._runner = Runner()
         self.modules = ProgramModules(self._runner.forget)
         self._has_to_collect = False
@@ -52,13 +50,16 @@ class Worker:
     def run(self, source: str, data: bytes) -> tuple[bytes, Region | None]:
         """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any."""
         call, section = Call.unpack(data)
-        if self._begun is not None:
-            self._begun[:] = call.id
+        problem = b""
+        buffers: list[Buffer] = []
         try:
             buffers = unpack_buffers(section)
         except ValueError as error:  # There are no descriptors left, say.
-            return Outcome(FAILURE, failure(error)).pack(()), None
-        if call.flags & PRINTS:
+            problem = failure(error)
+        flight = flights.begin(call, len(source) + len(data) - len(section) + sum(map(len, buffers)))
+        if problem:
+            outcome = Outcome(FAILURE, problem)
+        elif call.flags & PRINTS:
             self.streams.begin(call.id)
             try:
                 outcome = self._run(source, call, buffers)
@@ -71,11 +72,18 @@ class Worker:
         is_large = len(data) > LARGE_BYTES or bool(buffers)
         # A function and its global names hold on to each other: if they are large, they shall go at once.
         self._has_to_collect = is_large and not self._runner.keeps(source, call)
-        if not outcome.buffers:
-            return self._pack(outcome, ()), None
-        can_share = bool(call.flags & SHARES)
-        large = Parts(outcome.buffers, may_share=can_share)
-        return self._pack(outcome, large.pack(can_share=can_share)), large.region
+        region = None
+        size = 0
+        if outcome.buffers:
+            can_share = bool(call.flags & SHARES)
+            large = Parts(outcome.buffers, may_share=can_share)
+            packed = self._pack(outcome, large.pack(can_share=can_share))
+            region = large.region
+            size = 0 if region is None else large.size
+        else:
+            packed = self._pack(outcome, ())
+        flights.end(flight, call, outcome, len(packed) + size)
+        return packed, region
 
     def _pack(self, outcome: Outcome, buffers: Iterable[Buffer]) -> bytes:
         try:
@@ -83,10 +91,10 @@ class Worker:
         except OverflowError as error:  # All together are more than travel at once.
             return outcome._replace(kind=FAILURE, content=failure(error)).pack(())
 
-    def run_text(self, source: str) -> Any:
+    def run_text(self, source: str, client: str) -> Any:
         """Run what a plain client sent, which has no modules of its own."""
         self.modules.use(b"", NO_PROGRAM)
-        return run_text(source)
+        return flights.record_text(source, client, run_text)
 
     def tidy(self) -> None:
         """Called when the outcome is on its way."""
@@ -109,6 +117,11 @@ class WorkerService(rpyc.Service):
         self._worker = worker
         self._held: dict[bytes, Region] = {}  # by call: what the caller has not opened yet
         self._programs: set[bytes] = set()  # the programs (mostly one) whose calls have come from here
+        self._peer = ""
+
+    def on_connect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
+        """Called by RPyC before the first request, in the connection's thread, which has the peer's name."""
+        self._peer = threading.current_thread().name.removeprefix("peer ")
 
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""
@@ -122,7 +135,7 @@ class WorkerService(rpyc.Service):
         if type(source) is not str or (call is not None and type(call) is not bytes):
             raise TypeError("run_code takes the source as str and, if given, the call as bytes")
         if call is None:
-            return self._worker.execution.run(lambda: self._worker.run_text(source))
+            return self._worker.execution.run(lambda: self._worker.run_text(source, self._peer))
         worker = self._worker
         program = Call.program_in(call)
         if program not in self._programs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import itertools
-import json
 import logging
 import os
 import signal
@@ -13,14 +12,35 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import Mock
 
 import psutil
 import pytest
 
-from distribute_challenge.record.profile import COUNTS_ONLY, Usage, name_for_older, open_profile
+from distribute_challenge.record.files import open_record
+from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader, FlightRecorder, label
+from distribute_challenge.record.profile import COUNTS_ONLY, Usage
 from distribute_challenge.record.sampler import Meter, Sampler
+from distribute_challenge.record.tasks import KILLED, CutOff
 from tests.running import eventually
+
+
+class Process(NamedTuple):
+    """A worker's process, as a sampler sees it."""
+
+    pid: int
+    flight: FlightReader
+
+
+def process(pid: int) -> Process:
+    return Process(pid, FlightReader(bytearray(MEMORY_BYTES)))
+
+
+def descriptor_of(path: Path) -> int:
+    """That of this process which is open on a file."""
+    found = {os.path.realpath(entry): int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+    return found[str(path.resolve())]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -30,12 +50,12 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_changes_are_rows_in_their_order_and_samples_come_between(tmp_path: Path):
     path = tmp_path / "results_2.csv"
-    sampler = Sampler(path, 2, 0.02, lambda: [None, None])
+    sampler = Sampler(path, [1, 2], 0.02, lambda: [None, None])
     sampler.start()
     for number in range(100):
-        sampler.record("acquire", 0, 1, number, 0, 3)
-        sampler.record(COUNTS_ONLY, None, 0, number + 1, 0, 3)
-        sampler.record("free", 0, 0, number + 1, 0, 3)
+        sampler.record("acquire", 0, 1, number, 0, 3, 0)
+        sampler.record(COUNTS_ONLY, None, 0, number + 1, 0, 3, 0)
+        sampler.record("free", 0, 0, number + 1, 0, 3, 0)
     eventually(lambda: rows(path) and rows(path)[-1]["Event"] == "sample", "there is a sample")
     sampler.close()
     written = rows(path)
@@ -51,26 +71,24 @@ def test_changes_are_rows_in_their_order_and_samples_come_between(tmp_path: Path
 
 
 def test_a_record_that_was_never_started_is_written_when_it_is_closed(tmp_path: Path):
-    sampler = Sampler(tmp_path / "p.csv", 1, 60, lambda: [None])
-    sampler.record("stop", None, 0, 0, 0, 0)
+    sampler = Sampler(tmp_path / "p.csv", [1], 60, lambda: [None])
+    sampler.record("stop", None, 0, 0, 0, 0, 0)
     sampler.close()
     assert [row["Event"] for row in rows(tmp_path / "p.csv")] == ["stop"]
 
 
-def test_a_full_disk_ends_the_record_and_is_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-):
-    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  The sampler closes it.
-    monkeypatch.setattr("distribute_challenge.record.sampler.open_profile", Mock(return_value=full))
-    sampler = Sampler(tmp_path / "p.csv", 1, 0.01, lambda: [None])
+def test_a_full_disk_ends_the_record_and_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    sampler = Sampler(tmp_path / "p.csv", [1], 0.01, lambda: [None])
+    with Path("/dev/full").open("wb") as full:
+        os.dup2(full.fileno(), descriptor_of(tmp_path / "p.csv"))
     with caplog.at_level(logging.ERROR):
         sampler.start()
         for _ in range(3):
-            sampler.record("acquire", 0, 1, 0, 0, 0)
+            sampler.record("acquire", 0, 1, 0, 0, 0, 0)
             eventually(lambda: not sampler._changes, "the change is taken")
         sampler.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"the profile {tmp_path}/p.csv ends here (No space left on device); the pool works on"
+        f"the record {tmp_path}/p.csv ends here (No space left on device); the pool works on"
     ]
 
 
@@ -81,12 +99,12 @@ def test_what_cannot_be_measured_is_unknown_and_said_once(
     measure = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
     monkeypatch.setattr(Meter, "measure", measure)
     path = tmp_path / "p.csv"
-    sampler = Sampler(path, 2, 0.01, lambda: [1, 2])
+    sampler = Sampler(path, [1, 2], 0.01, lambda: [process(1), process(2)])
     with caplog.at_level(logging.ERROR):
         sampler.start()
         eventually(lambda: len(rows(path)) > 2, "there are samples")
         measure.side_effect = psutil.AccessDenied(1)
-        sampler.record("acquire", 0, 1, 0, 0, 0)
+        sampler.record("acquire", 0, 1, 0, 0, 0, 0)
         eventually(lambda: rows(path)[-1]["Busy"] == "[1, 0]", "the change is recorded")
         assert {row["CPU"] for row in rows(path)} <= {"", "[null, null]"}
         measure.side_effect = None
@@ -114,7 +132,7 @@ def test_what_a_worker_took_before_the_record_began_is_in_no_sample(
     usages = itertools.chain([[Usage(900, 1024)]], itertools.repeat([Usage(1, 1024)]))
     monkeypatch.setattr(Meter, "measure", Mock(side_effect=usages))
     path = tmp_path / "p.csv"
-    sampler = Sampler(path, 1, 0.01, lambda: [1])
+    sampler = Sampler(path, [1], 0.01, lambda: [process(1)])
     sampler.start()
     eventually(lambda: rows(path), "there is a sample")
     sampler.close()
@@ -153,11 +171,57 @@ def test_an_idle_pool_is_measured_without_a_look_at_every_process(monkeypatch: p
     assert usage[0].memory_bytes
 
 
-def test_names_for_older_profiles_do_not_collide(tmp_path: Path):
+def test_names_for_older_records_do_not_collide(tmp_path: Path):
     path = tmp_path / "results_1.csv"
-    for _ in range(3):
-        open_profile(path).close()
-    open_profile(path).close()
-    assert len(list(tmp_path.iterdir())) == 4
-    assert name_for_older(path).parent == tmp_path
-    assert json.dumps(sorted(name.stem.count("results_1") for name in tmp_path.iterdir())) == "[1, 1, 1, 1]"
+    for _ in range(4):
+        for file in open_record(path):
+            file.close()
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert len(names) == 8
+    profiles = [name.removeprefix("results_") for name in names if name.startswith("results_")]
+    assert profiles == [name.removeprefix("tasks_") for name in names if name.startswith("tasks_")]
+
+
+def test_tasks_without_a_profile_are_renamed_as_well(tmp_path: Path):
+    (tmp_path / "tasks_1.csv").write_text("mine")
+    for file in open_record(tmp_path / "results_1.csv"):
+        file.close()
+    (older,) = tmp_path.glob("tasks_1.*-*.csv")
+    assert older.read_text() == "mine"
+
+
+def test_a_record_that_somebody_has_cut_stays_readable(tmp_path: Path):
+    path = tmp_path / "p.csv"
+    sampler = Sampler(path, [1], 0.01, lambda: [None])
+    sampler.start()
+    eventually(lambda: len(rows(path)) > 2, "there are samples")
+    os.truncate(path, 0)
+    eventually(lambda: path.stat().st_size > 0, "there is another row")
+    sampler.close()
+    assert b"\0" not in path.read_bytes()
+
+
+def test_what_ended_and_what_was_cut_off_are_rows(tmp_path: Path):
+    memory = bytearray(MEMORY_BYTES)
+    recorder, reader = FlightRecorder(memory), FlightReader(memory)
+    sampler = Sampler(tmp_path / "p.csv", [18812], 60, lambda: [Process(1, reader)])
+    inside = Mock()
+    sampler.on_inside = inside
+    long = recorder.begin(b"1" * 8, label("long", "a.py:1"), 10, 1.0)
+    within = recorder.begin(b"2" * 8, label("within", "worker:2"), 20, is_inside=True)
+    recorder.end(within, finished=1, failed=0, seconds=0.5, returned=3)
+    sampler.worker_gone(0, reader, CutOff(KILLED, "CancelledError: so it was wished"))
+    sampler.close()
+    inside.assert_called_once_with(1, 0)
+    ended, killed = rows(tmp_path / "p.tasks.csv")
+    assert [ended[name] for name in ("Function", "Client", "Worker", "Count", "Status", "Queued")] == [
+        *("within", "worker:2", "18812", "1", "done", "")
+    ]
+    assert [killed[name] for name in ("Function", "Count", "Status", "Error", "Returned")] == [
+        *("long", "1", "killed", "CancelledError: so it was wished", "0")
+    ]
+    assert float(killed["Queued"]) == 1
+    assert float(killed["Ended"]) - float(killed["Started"]) == pytest.approx(
+        float(killed["Seconds"]), abs=1e-5
+    )
+    assert long.started <= within.started

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import pickle
+import socket
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from distribute_challenge.calls.buffers import Parts
@@ -13,6 +18,7 @@ from distribute_challenge.calls.payload import CHUNK, INITIALIZER, NO_PROGRAM, P
 from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
 from distribute_challenge.client.parcels.modules import NeededModules
+from distribute_challenge.record.flight import label
 
 _LAST_ID = (1 << 64) - 1
 
@@ -20,12 +26,21 @@ _LAST_ID = (1 << 64) - 1
 _ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
 
 
-def _renew_ids() -> None:
+def _renew() -> None:
     global _ids
     _ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+    label_of.cache_clear()
 
 
-os.register_at_fork(after_in_child=_renew_ids)
+@functools.lru_cache
+def label_of(function: str) -> bytes:
+    """What the record says of a function's calls: its name, and this program, process and machine."""
+    path = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
+    program = path.parent.name if path.name == "__main__.py" else path.name
+    return label(function, f"{program}:{os.getpid()}@{socket.gethostname()}")
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def _new_id() -> bytes:
@@ -59,11 +74,16 @@ class Parcel:
     garbage need not look at.
     """
 
-    __slots__ = ("arguments", "flags", "function", "id", "large", "modules", "program", "size", "source")
+    __slots__ = (
+        *("arguments", "count", "flags", "function", "id", "label", "large", "modules", "program", "queued"),
+        *("size", "source"),
+    )
 
     def __init__(
         self,
         source: str,
+        name: str,
+        count: int,
         flags: int,
         program: bytes,
         function: Written,
@@ -72,6 +92,9 @@ class Parcel:
         large: Parts | None = None,
     ) -> None:
         self.source = source
+        self.label = label_of(name)
+        self.count = count  # of functions
+        self.queued = time.time()
         self.flags = flags
         self.id = _new_id()  # by which its output can be asked for
         # Whose modules it uses: those of its executor, if that has an initializer, or of its program.
@@ -101,7 +124,7 @@ class Parcel:
 
     def call(self) -> Call:
         """The call itself, for a process that has its modules."""
-        return Call(self.flags, self.id, self.program, b"", self.function, self.arguments)
+        return self._call(self.flags, b"")
 
     def pack(self, sent: dict[bytes, set[str]], *, can_share: bool, limit: int) -> bytes:
         """As bytes, for a connection on which the modules in `sent` have gone: digests, for each program.
@@ -111,7 +134,7 @@ class Parcel:
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
         modules = self.modules.pack(sent.setdefault(self.program, set()))
         flags = self.flags | SHARES * can_share
-        call = Call(flags, self.id, self.program, modules, self.function, self.arguments).pack(buffers)
+        call = self._call(flags, modules).pack(buffers)
         if (size := len(call) + 4 * len(self.source)) > limit:
             del sent[self.program]  # These modules have not gone there after all.
             raise OverflowError(
@@ -119,3 +142,7 @@ class Parcel:
                 "or start the server with a larger --max-frame"
             )
         return call
+
+    def _call(self, flags: int, modules: bytes) -> Call:
+        head = (flags, self.id, self.program, self.queued, self.count, self.label)
+        return Call(*head, modules, self.function, self.arguments)

@@ -40,6 +40,7 @@ class Shipment:
         self._functions = tuple(functions_in(function))
         plain = self._functions[0] if self._functions else type(function)
         self.name: str = getattr(function, "__name__", plain.__name__)
+        self._qualified_name: str = getattr(function, "__qualname__", plain.__qualname__)
         self._code = self._functions[-1].__code__ if self._functions else None
         self.source = self._find_source()
         self.pace = pace_of(function)
@@ -67,13 +68,14 @@ class Shipment:
         Raises TaskNotSendable, which names what cannot be pickled.
         """
         function = self.dump_function(to.python)
-        return self._pack(function, self.dump_arguments((args, kwargs), to.python), to, flags)
+        return self._pack(function, self.dump_arguments((args, kwargs), to.python), 1, to, flags)
 
     def chunk(self, function: Written, columns: list[list[Any]], to: Destination, flags: int) -> Parcel:
         """Several calls, given what `dump_function` returned, and for each parameter a list of its values."""
-        return self._pack(function, self.dump_arguments(columns, to.python), to, flags | CHUNK)
+        arguments = self.dump_arguments(columns, to.python)
+        return self._pack(function, arguments, len(columns[0]), to, flags | CHUNK)
 
-    def _pack(self, function: Written, arguments: Written, to: Destination, flags: int) -> Parcel:
+    def _pack(self, function: Written, arguments: Written, count: int, to: Destination, flags: int) -> Parcel:
         """The parts of a call together."""
         needed = function.modules | arguments.modules if arguments.modules else function.modules
         try:
@@ -85,7 +87,8 @@ class Shipment:
         large = None
         if function.buffers or arguments.buffers:
             large = Parts([*function.buffers, *arguments.buffers], may_share=to.may_share)
-        parcel = Parcel(self.source, flags, to.program, function, arguments, modules, large)
+        name = self._qualified_name
+        parcel = Parcel(self.source, name, count, flags, to.program, function, arguments, modules, large)
         if modules.size or parcel.size > _LARGE_BYTES:
             self._check_size(parcel)
         return parcel

@@ -8,6 +8,7 @@ from distribute_challenge import errors
 from distribute_challenge.address import ANY_USER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.errors import AccessDenied, PoolError, TaskTimeout
+from distribute_challenge.record.tasks import KILLED, LOST, TIMEOUT
 
 
 class Unusable(Exception):
@@ -24,6 +25,8 @@ class Broken(Exception):
     With `ends_task` the function that it runs, as far as we know, ends with that; else it is lost only if the
     worker had begun it.
     """
+
+    status = LOST  # of the function, in the record
 
     def __init__(self, reason: str, *, ends_task: bool = False) -> None:
         super().__init__(reason)
@@ -51,6 +54,8 @@ def lost(name: str, ending: Ending) -> errors.WorkerLost:
 
 class Overdue(Broken):
     """The function has not ended in its time: the worker is replaced for that."""
+
+    status = TIMEOUT
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(f"its function did not end within {timeout_s:g} s", ends_task=True)
@@ -84,6 +89,8 @@ class Misunderstood(Broken):
 
 class Killed(Broken):
     """The caller does not want the function to go on."""
+
+    status = KILLED
 
     def __init__(self) -> None:
         super().__init__("its caller has had its function killed", ends_task=True)

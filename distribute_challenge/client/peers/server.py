@@ -11,7 +11,7 @@ from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.address import Address
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.client.peers.failures import distrusted
+from distribute_challenge.client.peers.failures import Broken, distrusted
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
 from distribute_challenge.tls import VARIABLES
 from distribute_challenge.wire.access import Trust
@@ -62,9 +62,9 @@ class ServerConnection:
             return self.port_in(self.link.ask(self._acquire_worker, wait_s))
         return self.port_in(self.link.ask(self.link.method("find_free_worker")))
 
-    def ask_for_worker(self) -> Answer:
-        """Stand in line for a worker. `port_in` takes the answer."""
-        return self.link.ask(self._acquire_worker)
+    def ask_for_worker(self, tasks: int) -> Answer:
+        """Stand in line for a worker, for so many tasks. `port_in` takes the answer."""
+        return self.link.ask(self._acquire_worker, None, tasks)
 
     def port_in(self, answer: Answer) -> int:
         """The port of the worker that was asked for. Raises as `acquire` does."""
@@ -80,20 +80,20 @@ class ServerConnection:
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
-    def ask_to_keep(self, port: int, *, finished: int, failed: int) -> Answer:
-        """Have tasks of the lease counted; how many clients wait."""
-        return self.link.ask(self._keep_worker, port, finished, failed)
+    def ask_to_keep(self, port: int, *, finished: int, failed: int, tasks: int) -> Answer:
+        """Have tasks of the lease counted, and tell that so many more wait here; how many clients wait."""
+        return self.link.ask(self._keep_worker, port, finished, failed, tasks)
 
-    def recycle(self, port: int, reason: str) -> Ending:
+    def recycle(self, port: int, broken: Broken) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
         try:
-            return Ending.from_json(self.ask_to_recycle(port, reason).value)
+            return Ending.from_json(self.ask_to_recycle(port, broken).value)
         except (EOFError, OSError) as error:
             raise self.ended(error) from None
 
-    def ask_to_recycle(self, port: int, reason: str) -> Answer:
+    def ask_to_recycle(self, port: int, broken: Broken) -> Answer:
         """End the lease and have the worker replaced; as JSON, how its process ended."""
-        return self.link.ask(self._recycle_worker, port, reason)
+        return self.link.ask(self._recycle_worker, port, str(broken), broken.status)
 
     def status(self) -> dict[str, Any]:
         """The pool's state."""

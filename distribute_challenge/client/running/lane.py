@@ -12,6 +12,7 @@ import enum
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.client.peers.connections import Connections
@@ -42,7 +43,13 @@ class Lane:
     """One lease. `pipeline` holds the tasks on the worker, once there is a connection to it."""
 
     def __init__(
-        self, connections: Connections, server: ServerConnection, *, is_new: bool, max_tasks: int | None
+        self,
+        connections: Connections,
+        server: ServerConnection,
+        waiting_to_tell: Callable[[Lane], int],
+        *,
+        is_new: bool,
+        max_tasks: int | None,
     ) -> None:
         self.state = State.WAITING
         self.server = server
@@ -55,6 +62,7 @@ class Lane:
         self.returned: list[Task] = []  # to be run elsewhere
         self.error: Exception | None = None  # why this lane could do nothing, if that concerns all tasks
         self._connections = connections
+        self._waiting_to_tell = waiting_to_tell
         self._is_new = is_new
         self._max_functions = max_tasks or math.inf
         self._acquiring: Answer | None = None
@@ -65,7 +73,7 @@ class Lane:
         self._began_at = self._kept_at = time.monotonic()
         server.link.never_wait()
         try:
-            self._acquiring = server.ask_for_worker()
+            self._acquiring = server.ask_for_worker(self._waiting_to_tell(self))
             server.link.flush()
         except EOFError as error:
             self._lose_server(error)
@@ -262,12 +270,17 @@ class Lane:
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, and learn who waits."""
         try:
-            self._keeping = self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
+            self._keeping = self._keep()
             self.server.link.flush()
         except EOFError as error:
             self._lose_server(error)
             return
         self._finished = self._failed = 0
+
+    def _keep(self) -> Answer:
+        """Tell how many tasks have ended here, and how many wait."""
+        tasks = self._waiting_to_tell(self)
+        return self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed, tasks=tasks)
 
     def _break(self, broken: Broken) -> None:
         """Have the worker replaced. Its end will tell what it had begun, which is lost, and what not."""
@@ -276,8 +289,8 @@ class Lane:
             self.pipeline.give_up(ends_task=broken.ends_task)
         try:
             if self._finished + self._failed:
-                self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed)
-            self._recycling = self.server.ask_to_recycle(self.port, str(broken))
+                self._keep()
+            self._recycling = self.server.ask_to_recycle(self.port, broken)
             self.server.link.flush()
             self.state = State.ENDING
         except EOFError as error:

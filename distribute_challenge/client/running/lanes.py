@@ -143,7 +143,14 @@ class Lanes:
         _start(self._connect_to_server)
 
     def _append(self, server: ServerConnection, *, is_new: bool) -> None:
-        self._lanes.append(Lane(self._connections, server, is_new=is_new, max_tasks=self.max_tasks))
+        lane = Lane(
+            *(self._connections, server, self._waiting_to_tell), is_new=is_new, max_tasks=self.max_tasks
+        )
+        self._lanes.append(lane)
+
+    def _waiting_to_tell(self, lane: Lane) -> int:
+        """How many tasks wait, for the lane that tells the server; 0 for the others."""
+        return len(self._waiting) if not self._lanes or self._lanes[0] is lane else 0
 
     def _connect_to_server(self) -> None:
         try:

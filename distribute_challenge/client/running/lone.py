@@ -78,7 +78,7 @@ class Lease:
             self._is_settled = True
             raise
         except Broken as broken:
-            ending = self._server.recycle(self.port, str(broken))
+            ending = self._server.recycle(self.port, broken)
             self._is_settled = True
             if broken.ends_task or ending.has_begun(parcel.id):
                 raise broken.error(name, ending) from None

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from distribute_challenge.calls import flights
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.calls.runner import Runner
@@ -86,8 +87,10 @@ def _free_lease(connections: Connections) -> lone.Lease | None:
 
 
 def _run_here(parcel: Parcel) -> Outcome:
+    call = parcel.call()
+    flight = flights.begin(call, parcel.size, is_inside=True)
     with apart():
-        outcome = _in_place.run(
-            parcel.source, parcel.call(), () if parcel.large is None else parcel.large.load()
-        )
-    return outcome._replace(buffers=Parts(outcome.buffers, may_share=False).load())
+        outcome = _in_place.run(parcel.source, call, () if parcel.large is None else parcel.large.load())
+    large = Parts(outcome.buffers, may_share=False)
+    flights.end(flight, call, outcome, len(outcome.content) + large.size)
+    return outcome._replace(buffers=large.load())

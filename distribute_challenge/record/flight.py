@@ -1,0 +1,280 @@
+"""The flight recorder: memory in which a worker writes what it runs, and which its server reads.
+
+It owns the layout of that memory, and knows neither calls nor processes. What was written is there after the
+worker's death, however sudden. One process writes, one reads; neither waits for the other:
+
+    0     id of the call that a client had it begin last (8 bytes)
+    8     how many bytes of records were written in all (8), and how many were read (8)
+    256   `SLOTS` slots of `SLOT_BYTES` for calls that run: 1 if it is in use (1), begun, label
+    ...   a ring of records, one for each call that has ended: ended, begun, label, error
+
+    ended   size of the record (4), how many functions returned (4) and raised (4), 1 if it ran within another
+            call (1), length of error (2), monotonic seconds of its end (8), seconds that the functions took
+            (8), bytes returned (8)
+    begun   monotonic seconds of its begin (8), Unix seconds when the client had it or nan (8), bytes sent
+            (8), id (8), length of label (2)
+    label   name of the function, a zero byte, client
+
+A record that does not fit before the ring's end begins at its start. A size of 0 says so, where 4 bytes are
+left for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+import os
+import struct
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ID_BYTES = 8
+SLOTS = 8
+SLOT_BYTES = 512
+RING_BYTES = 1 << 17
+_SLOTS_AT = 256
+_RING_AT = _SLOTS_AT + SLOTS * SLOT_BYTES
+MEMORY_BYTES = _RING_AT + RING_BYTES
+MAX_ERROR = 200  # letters
+SHORT_S = (
+    0.02  # Successive calls of one function that take no longer are merged, if they are no further apart.
+)
+
+_COUNTER = struct.Struct("<Q")
+_WRITTEN_AT, _READ_AT = 8, 16
+_SIZE = struct.Struct("<I")
+_BEGUN = struct.Struct("<ddQ8sH")
+_RECORD = struct.Struct("<IIIBHddQ" + "ddQ8sH")
+_MAX_LABEL = SLOT_BYTES - 1 - _BEGUN.size
+
+Memory = bytearray | mmap.mmap
+
+
+class Begun(NamedTuple):
+    """A call that a worker has begun. Times are those of `time.monotonic`, but `queued` is Unix seconds."""
+
+    started: float
+    queued: float  # nan: its client did not say
+    sent: int  # bytes
+    id: bytes
+    function: str
+    client: str
+
+
+@dataclass
+class Ended:
+    """A call that has ended, or several short ones: how many functions returned and raised, and why."""
+
+    begun: Begun  # the first one
+    sent: int  # bytes
+    ended: float
+    seconds: float  # that the functions took
+    returned: int  # bytes
+    finished: int
+    failed: int
+    is_inside: bool  # it ran within another call, in place
+    error: str  # of the first that raised
+
+
+class Flight(NamedTuple):
+    """A call that runs, as its recorder remembers it."""
+
+    slot: int  # where it is written; 0 if nowhere, since too many run within each other
+    started: float
+    queued: float
+    sent: int
+    id: bytes
+    label: bytes
+    is_inside: bool
+
+
+class FlightRecorder:
+    """The writing end. Safe to use from any thread; what a forked child runs is not recorded.
+
+    >>> memory = bytearray(MEMORY_BYTES)
+    >>> recorder, reader = FlightRecorder(memory), FlightReader(memory)
+    >>> flight = recorder.begin(b"12345678", label("func", "challenge.py:7"), sent=100)
+    >>> [(call.function, call.client) for call in reader.running()]
+    [('func', 'challenge.py:7')]
+    >>> recorder.end(flight, finished=1, failed=0, seconds=3.0, returned=14)
+    >>> [(call.begun.function, call.finished) for call in reader.ended()], reader.running()
+    ([('func', 1)], [])
+    """
+
+    def __init__(self, memory: Memory | None = None) -> None:
+        self._memory = memory  # None: nobody reads it, and nothing is written
+        self._lock = threading.Lock()  # guards the ring's counters: threads of functions may move them
+        self._written = self._read = 0
+        self._unwritten: deque[bytes] = deque()  # records for which the ring has had no room
+        self._slots = [_SLOTS_AT + number * SLOT_BYTES for number in reversed(range(SLOTS))]
+        _recorders.add(self)
+
+    def write_to(self, memory: Memory) -> None:
+        """Write to this memory from now on, which is all zeros."""
+        self._memory = memory
+
+    def begin(
+        self, id_: bytes, label: bytes, sent: int, queued: float = math.nan, *, is_inside: bool = False
+    ) -> Flight:
+        """Note that a call begins, of `sent` bytes.
+
+        `queued` is Unix seconds when its client had it; `is_inside` says that it runs within another call.
+        """
+        label = label[:_MAX_LABEL]
+        started = time.monotonic()
+        slot = 0
+        memory = self._memory
+        if memory is not None:
+            with contextlib.suppress(IndexError):
+                slot = self._slots.pop()
+                begun = _BEGUN.pack(started, queued, sent, id_, len(label)) + label
+                memory[slot + 1 : slot + 1 + len(begun)] = begun
+                memory[slot] = 1
+            if not is_inside:
+                memory[:ID_BYTES] = id_
+        return Flight(slot, started, queued, sent, id_, label, is_inside)
+
+    def end(
+        self, flight: Flight, *, finished: int, failed: int, seconds: float, returned: int, error: str = ""
+    ) -> None:
+        """Note that it has ended: how many functions returned and raised, and how many bytes go back."""
+        memory = self._memory
+        if memory is None:
+            return
+        slot, started, queued, sent, id_, label, is_inside = flight
+        text = error[:MAX_ERROR].encode(errors="replace")
+        size = _RECORD.size + len(label) + len(text)
+        record = b"".join(
+            (
+                _RECORD.pack(
+                    *(size, finished, failed, is_inside, len(text), time.monotonic(), seconds, returned),
+                    *(started, queued, sent, id_, len(label)),
+                ),
+                label,
+                text,
+            )
+        )
+        with self._lock:
+            self._unwritten.append(record)
+            while self._unwritten and self._append(memory, self._unwritten[0]):
+                self._unwritten.popleft()
+        if slot:
+            memory[slot] = 0
+            self._slots.append(slot)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: write to nobody's memory."""
+        self._lock = threading.Lock()
+        self._memory = None
+
+    def _append(self, memory: Memory, record: bytes) -> bool:
+        """Write a record to the ring; False if there is no room, since others have not been read."""
+        at = self._written % RING_BYTES
+        skipped = RING_BYTES - at if at + len(record) > RING_BYTES else 0
+        end = self._written + skipped + len(record)
+        if end - self._read > RING_BYTES:
+            self._read = _COUNTER.unpack_from(memory, _READ_AT)[0]
+            if end - self._read > RING_BYTES:
+                return False
+        if skipped >= _SIZE.size:
+            _SIZE.pack_into(memory, _RING_AT + at, 0)
+        at = _RING_AT + (0 if skipped else at)
+        memory[at : at + len(record)] = record
+        self._written = end
+        _COUNTER.pack_into(memory, _WRITTEN_AT, end)
+        return True
+
+
+class FlightReader:
+    """The reading end. `ended` is for one thread, the rest for any."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._read = 0
+        self._ended_ids: deque[bytes] = deque(maxlen=2 * SLOTS)  # the latest
+
+    @property
+    def last_begun(self) -> bytes:
+        """The id of the call that a client had it begin last; zeros if there was none."""
+        return bytes(self._memory[:ID_BYTES])
+
+    def ended(self) -> list[Ended]:
+        """The calls that have ended since the last time. Successive short ones of a function are one."""
+        memory = self._memory
+        written = _COUNTER.unpack_from(memory, _WRITTEN_AT)[0]
+        calls: list[Ended] = []
+        label, before = b"", None  # of a call into which the next may be merged
+        while self._read < written:
+            at = self._read % RING_BYTES
+            left = RING_BYTES - at
+            if left < _SIZE.size or _SIZE.unpack_from(memory, _RING_AT + at) == (0,):
+                self._read += left
+                continue
+            at += _RING_AT
+            fields = _RECORD.unpack_from(memory, at)
+            size, finished, failed, is_inside, error_size, ended, seconds, returned = fields[:8]
+            started, queued, sent, id_, label_size = fields[8:]
+            self._read += size
+            self._ended_ids.append(id_)
+            at += _RECORD.size
+            its_label = bytes(memory[at : at + label_size])
+            is_short = not failed and ended - started <= SHORT_S
+            is_next = before and its_label == label and started - before.ended <= SHORT_S
+            if is_short and is_next and before.is_inside == is_inside:
+                before.sent += sent
+                before.ended = ended
+                before.seconds += seconds
+                before.returned += returned
+                before.finished += finished
+                continue
+            begun = Begun(started, queued, sent, id_, *_texts(its_label))
+            error = memory[at + label_size : at + label_size + error_size].decode(errors="replace")
+            call = Ended(begun, sent, ended, seconds, returned, finished, failed, bool(is_inside), error)
+            calls.append(call)
+            label, before = its_label, call if is_short else None
+        if self._read > _COUNTER.unpack_from(memory, _READ_AT)[0]:
+            _COUNTER.pack_into(memory, _READ_AT, self._read)
+        return calls
+
+    def running(self) -> list[Begun]:
+        """The calls that run now, or ran when the worker died, the outermost first."""
+        calls = []
+        for at in range(_SLOTS_AT, _RING_AT, SLOT_BYTES):
+            content = self._memory[at : at + SLOT_BYTES]
+            if not content[0] or content != self._memory[at : at + SLOT_BYTES]:  # It is being written.
+                continue
+            started, queued, sent, id_, size = _BEGUN.unpack_from(content, 1)
+            label = bytes(content[1 + _BEGUN.size : 1 + _BEGUN.size + size])
+            if id_ not in self._ended_ids:  # It died just after the end was written.
+                calls.append(Begun(started, queued, sent, id_, *_texts(label)))
+        return sorted(calls)
+
+
+def label(function: str, client: str) -> bytes:
+    """A function's name and its client, as recorders take them.
+
+    >>> label("func", "challenge.py:7")
+    b'func\\x00challenge.py:7'
+    """
+    return f"{function}\0{client}".encode(errors="replace")
+
+
+def _texts(label: bytes) -> tuple[str, str]:
+    function, _, client = label.decode(errors="replace").partition("\0")
+    return function, client
+
+
+_recorders: weakref.WeakSet[FlightRecorder] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for recorder in list(_recorders):
+        recorder.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,208 @@
+"""The record of tasks: every function that began is in it, once, whatever became of it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rpyc
+
+from distribute_challenge import PoolExecutor, TaskTimeout, WorkerLost, compute_this
+from tests.running import RunningServer, connect, eventually
+
+REAL = time.sleep  # A function of a library: no worker has to import this module for it.
+
+
+def tasks(server: RunningServer) -> list[dict[str, str]]:
+    with (server.folder / "profiling" / f"tasks_{server.workers}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def counts(rows: list[dict[str, str]]) -> dict[tuple[str, str], int]:
+    """How many functions of each name and status."""
+    found: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        found[row["Function"], row["Status"]] += int(row["Count"])
+    return dict(found)
+
+
+def totals_agree(server: RunningServer) -> bool:
+    """Whether the rows add up to what the profile has counted."""
+    (stop,) = server.rows("stop")
+    return sum(int(row["Count"]) for row in tasks(server)) == int(stop["Finished"]) + int(stop["Failed"])
+
+
+@compute_this
+def square(x: int) -> int:
+    return x * x
+
+
+@compute_this
+def fail_if_odd(x: int) -> int:
+    if x % 2:
+        raise ValueError(f"{x} is odd\nand the second line is not recorded")
+    return x
+
+
+@compute_this
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@compute_this
+def sum_of_squares(count: int) -> int:
+    return sum(square(number).run() for number in range(count))
+
+
+@compute_this
+def die() -> None:
+    os._exit(3)
+
+
+def test_every_kind_of_call_is_recorded_once(server: RunningServer):
+    with PoolExecutor() as pool:
+        square(3).run()
+        assert list(pool.map(square, range(1000))) == [x * x for x in range(1000)]
+        assert [future.result() for future in [pool.submit(square, x) for x in range(50)]][-1] == 49 * 49
+        with pytest.raises(ValueError, match="is odd"):
+            list(pool.map(fail_if_odd, range(10), chunksize=10))
+        with pytest.raises(TaskTimeout):
+            sleep(60).run(timeout=0.2)
+        with pytest.raises(WorkerLost):
+            die().run()
+        running = sleep(60).submit()
+        eventually(lambda: any(worker["running"] for worker in server.status()["workers"]), "it runs")
+        assert running.kill()
+        with pytest.raises(CancelledError):
+            running.result()
+    with server.connect() as scheduler:
+        port = scheduler.root.acquire_worker()
+        with connect(port) as worker:
+            worker.root.run_code("def hello():\n    return 5\nresult = hello()")
+        scheduler.root.free_worker(port)
+    server.stop()
+    assert counts(tasks(server)) == {
+        ("square", "done"): 1051,
+        ("fail_if_odd", "done"): 5,
+        ("fail_if_odd", "failed"): 5,
+        ("sleep", "timeout"): 1,
+        ("sleep", "killed"): 1,
+        ("die", "lost"): 1,
+        ("hello", "done"): 1,
+    }
+    assert totals_agree(server)
+    errors = {row["Status"]: row["Error"] for row in tasks(server) if row["Error"]}
+    assert errors == {
+        "failed": "ValueError: 1 is odd",
+        "timeout": "TaskTimeout: its function did not end within 0.2 s",
+        "killed": "CancelledError: its caller has had its function killed",
+        "lost": "WorkerLost: exit code 3",
+    }
+
+
+def test_tasks_of_tasks_are_recorded_where_they_run_and_counted(start_server: Callable[..., Any]):
+    """With one worker all run in place: nobody but the worker itself knows of them."""
+    server = start_server(1)
+    assert sum_of_squares.__wrapped__  # It is sent by its name, and its calls are to the pool that runs it.
+    with PoolExecutor(server.address) as pool:
+        assert pool.submit(sum_of_squares, 4).result() == 14
+    eventually(lambda: server.status()["finished"] == 5, "those that ran in place are counted")
+    server.stop()
+    rows = tasks(server)
+    assert counts(rows) == {("square", "done"): 4, ("sum_of_squares", "done"): 1}
+    assert totals_agree(server)
+    (outer,) = (row for row in rows if row["Function"] == "sum_of_squares")
+    for row in rows:
+        assert (
+            float(outer["Started"]) <= float(row["Started"]) <= float(row["Ended"]) <= float(outer["Ended"])
+        )
+
+
+def test_rows_say_for_whom_and_when(server: RunningServer):
+    before = time.time()
+    sleep(0.1).run()
+    server.stop()
+    (row,) = tasks(server)
+    assert row["Client"].endswith(f":{os.getpid()}")
+    assert int(row["Worker"]) in server.ports
+    queued, started, ended = (float(row[name]) for name in ("Queued", "Started", "Ended"))
+    assert before - 1 <= queued <= started
+    assert 0.1 <= float(row["Seconds"]) <= ended - started
+    assert int(row["Sent"]) > 0
+    assert int(row["Returned"]) > 0
+
+
+def test_the_status_says_what_runs_and_for_whom(server: RunningServer):
+    running = sleep(60).submit()
+    eventually(lambda: any(worker["running"] for worker in server.status()["workers"]), "it runs")
+    ((found,),) = [worker["running"] for worker in server.status()["workers"] if worker["running"]]
+    assert found["function"] == "sleep"
+    assert found["client"].endswith(f":{os.getpid()}")
+    assert abs(time.time() - found["since"]) < 60
+    running.kill()
+
+
+def test_a_worker_that_is_killed_leaves_what_it_ran(server: RunningServer):
+    with PoolExecutor() as pool:
+        done = [pool.submit(square, x) for x in range(20)]
+        assert [future.result() for future in done]
+        running = pool.submit(sleep, 60)
+        busy = eventually(
+            lambda: [worker for worker in server.status()["workers"] if worker["running"]], "it runs"
+        )
+        os.kill(busy[0]["pid"], signal.SIGKILL)
+        with pytest.raises(WorkerLost):
+            running.result()
+    server.stop()
+    assert counts(tasks(server)) == {("square", "done"): 20, ("sleep", "lost"): 1}
+    assert totals_agree(server)
+
+
+def test_a_server_that_is_killed_leaves_what_has_ended(server: RunningServer):
+    for number in range(5):
+        square(number).run()
+    eventually(lambda: counts(tasks(server)) == {("square", "done"): 5}, "all is written")
+    os.kill(server.pid, signal.SIGKILL)
+    server.process.wait()
+    assert counts(tasks(server)) == {("square", "done"): 5}
+
+
+def test_each_row_of_the_profile_says_which_worker_and_how_many_tasks_wait(server: RunningServer):
+    with PoolExecutor() as pool:
+        futures = [pool.submit(REAL, 0.2) for _ in range(12)]
+        eventually(lambda: server.status()["tasks"] > 0, "tasks wait")
+        for future in futures:
+            future.result()
+    eventually(lambda: server.status()["tasks"] == 0, "none waits")
+    server.stop()
+    rows = [*server.rows(), *server.rows("sample")]
+    assert max(int(row["Tasks"]) for row in rows) > 2
+    assert {row["Worker"] for row in rows if row["Event"] in ("acquire", "free")} == {"0", "1"}
+    assert {row["Worker"] for row in rows if row["Event"] in ("start", "sample", "stop")} == {""}
+
+
+def test_a_client_in_line_has_one_task_that_waits(server: RunningServer):
+    with server.connect() as holder, server.connect() as waiting:
+        for _ in range(2):
+            holder.root.acquire_worker()
+        answer = rpyc.async_(waiting.root.acquire_worker)()
+        server.await_waiting(1)
+        assert server.status()["tasks"] == 1
+        holder.root.free_worker(server.ports[0])
+        answer.wait()
+        assert server.status()["tasks"] == 0
+
+
+def test_a_server_without_a_profile_writes_no_tasks(start_server: Callable[..., Any], tmp_path: Path):
+    server = start_server(1, "--profile", "none")
+    with PoolExecutor(server.address) as pool:
+        assert pool.submit(square, 3).result() == 9
+    assert not list(tmp_path.glob("**/tasks*.csv"))

@@ -1,0 +1,111 @@
+"""What a worker writes into its flight recorder, and what its server reads there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distribute_challenge.record.flight import (
+    MEMORY_BYTES,
+    RING_BYTES,
+    SHORT_S,
+    SLOTS,
+    FlightReader,
+    FlightRecorder,
+    label,
+)
+
+
+def pair() -> tuple[FlightRecorder, FlightReader]:
+    memory = bytearray(MEMORY_BYTES)
+    return FlightRecorder(memory), FlightReader(memory)
+
+
+def run(recorder: FlightRecorder, number: int, name: str = "f", **end: Any) -> None:
+    flight = recorder.begin(number.to_bytes(8, "big"), label(name, "c.py:1"), sent=10)
+    recorder.end(flight, **({"finished": 1, "failed": 0, "seconds": 0.5, "returned": 3} | end))
+
+
+def test_successive_short_calls_of_one_function_are_one():
+    recorder, reader = pair()
+    for number in range(100):
+        run(recorder, number)
+    (call,) = reader.ended()
+    assert (call.finished, call.seconds, call.sent, call.returned) == (100, 50, 1000, 300)
+    assert call.begun.id == bytes(8)
+
+
+def test_calls_of_another_function_and_failures_stand_alone():
+    recorder, reader = pair()
+    for number, (name, failed) in enumerate([("f", 0), ("g", 0), ("g", 0), ("g", 1), ("g", 0), ("g", 0)]):
+        run(recorder, number, name, finished=1 - failed, failed=failed, error="KeyError: 1" if failed else "")
+    found = [(call.begun.function, call.finished, call.failed, call.error) for call in reader.ended()]
+    assert found == [("f", 1, 0, ""), ("g", 2, 0, ""), ("g", 0, 1, "KeyError: 1"), ("g", 2, 0, "")]
+
+
+def test_calls_that_are_not_short_stand_alone(monkeypatch: Any):
+    clock = iter([0, 2 * SHORT_S, 2 * SHORT_S, 4 * SHORT_S, 9, 9 + SHORT_S / 2])
+    monkeypatch.setattr("distribute_challenge.record.flight.time.monotonic", lambda: next(clock))
+    recorder, reader = pair()
+    for number in range(3):
+        run(recorder, number)
+    assert [call.finished for call in reader.ended()] == [1, 1, 1]
+
+
+@given(st.lists(st.one_of(st.integers(0, 600), st.none()), max_size=400), st.integers(0, 300))
+def test_nothing_is_lost_however_late_it_is_read(sizes: list[int | None], names: int):
+    """None: that is when the server reads. Names of all lengths, so that records lie anywhere in the ring."""
+    recorder, reader = pair()
+    written, read = [], []
+    for number, size in enumerate(sizes * 8):
+        if size is None:
+            read += [call.begun.function for call in reader.ended()]
+        else:
+            written.append(f"{number}-" + "f" * min(size, names))
+            run(recorder, number, written[-1])
+    for _ in range(len(sizes) * 8 * 1000 // RING_BYTES + 2):
+        read += [call.begun.function for call in reader.ended()]
+        run(recorder, 0, "last")
+    read += [call.begun.function for call in reader.ended()]
+    assert [name for name in read if name != "last"] == written
+
+
+def test_what_runs_is_told_from_what_has_ended_just_before_the_worker_died():
+    recorder, reader = pair()
+    memory = reader._memory
+    flight = recorder.begin(b"1" * 8, label("f", "c"), 1)
+    slots = bytes(memory[256 : 256 + 512])
+    recorder.end(flight, finished=1, failed=0, seconds=0, returned=0)
+    memory[256 : 256 + 512] = slots  # It died before it could say that the slot is free.
+    assert [call.begun.id for call in reader.ended()] == [b"1" * 8]
+    assert reader.running() == []
+
+
+def test_calls_within_calls_are_all_recorded_and_the_first_few_shown():
+    recorder, reader = pair()
+    flights = [
+        recorder.begin(number.to_bytes(8, "big"), label(f"f{number}", "c"), 1, is_inside=number > 0)
+        for number in range(SLOTS + 3)
+    ]
+    assert [call.function for call in reader.running()] == [f"f{number}" for number in range(SLOTS)]
+    assert reader.last_begun == bytes(8)
+    for flight in reversed(flights):
+        recorder.end(flight, finished=1, failed=0, seconds=0, returned=0)
+    assert len(reader.ended()) == SLOTS + 3
+    assert reader.running() == []
+
+
+def test_a_forked_child_writes_nothing():
+    recorder, reader = pair()
+    child = os.fork()
+    if not child:
+        try:
+            run(recorder, 1)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    run(recorder, 2)
+    assert [call.begun.id[-1] for call in reader.ended()] == [2]

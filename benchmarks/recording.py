@@ -2,10 +2,10 @@
 
     python benchmarks/recording.py [REPEATS] [CHECKOUT]
 
-Three kinds of work: four clients at once, each calling functions of 1 ms; 5,000 no-ops through `submit`; 50,000
-no-ops through `map`. Two servers stand side by side and are measured in pairs in one run, the first of a
-pair being the second of the next; medians. With `--profile none`, workers still write what they run into
-memory; CHECKOUT, of a version from before there were tasks files, does without that as well (with a profile).
+Three kinds of work: four clients at once, each calling functions of 1 ms; 5,000 no-ops through `submit`;
+50,000 no-ops through `map`. Two servers stand side by side and are measured in pairs in one run, the first of
+a pair being the second of the next; medians. With `--profile none`, workers still write what they run into
+memory; CHECKOUT, of a version from before there were tasks files, does without that as well.
 
 The promise is a ratio of at least 0.97 for each; the exit code is 1 if one is missed.
 """
@@ -39,7 +39,7 @@ task = compute_this(server=sys.argv[2])(sleep)
 with PoolExecutor(sys.argv[2]) as pool:
     work = {
         "run": lambda: [task(0.001).run() for _ in range(count)],
-        "submit": lambda: [future.result() for future in [pool.submit(operator.index, 1) for _ in range(count)]],
+        "submit": lambda: [task.result() for task in [pool.submit(operator.index, 1) for _ in range(count)]],
         "map": lambda: list(pool.map(operator.index, range(count))),
     }[kind]
     count, whole = 20, count
@@ -143,7 +143,8 @@ def main() -> int:
             is_kept &= ratio >= LEAST_RATIO
             print(
                 f"{kind.name}, {kind.clients} clients: {with_record:.0f} calls/s with the record, "
-                f"{without:.0f} without; ratio, median of {repeats} pairs: {ratio:.3f} (at least {LEAST_RATIO})",
+                f"{without:.0f} without; ratio, median of {repeats} pairs: {ratio:.3f} "
+                f"(at least {LEAST_RATIO})",
                 flush=True,
             )
     return int(not is_kept)

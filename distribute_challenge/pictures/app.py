@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,8 +62,9 @@ def benchmark() -> Any:
     from distribute_challenge.pictures import efficiency, reading
 
     try:
-        if SWEEP.exists():
-            return efficiency.benchmark(reading.read_sweep(SWEEP), *read_settings())
+        return efficiency.benchmark(reading.read_sweep(SWEEP), *read_settings())
+    except FileNotFoundError:
+        return None
     except (ProfileFormatError, OSError) as error:
         sys.stderr.write(f"grapher.py: the sweep is not drawn: {what_is_wrong(error)}\n")
     return None
@@ -75,12 +77,9 @@ def what_is_wrong(error: Exception) -> str:
 
 def find(name: str) -> Path:
     """The profile of that path, or of that name in `profiling/`. Ends the script if there is none."""
-    places = (Path(name), FOLDER / name)
-    try:
-        found = next((path for path in places if path.is_file()), None)
-        folder = next((path for path in places if path.is_dir()), None)
-    except OSError as error:
-        cli.fail(f"cannot read {name} ({error.strerror})")
+    modes = {path: mode_of(path) for path in (Path(name), FOLDER / name)}
+    found = next((path for path, mode in modes.items() if stat.S_ISREG(mode)), None)
+    folder = next((path for path, mode in modes.items() if stat.S_ISDIR(mode)), None)
     if found is None:
         if folder is not None:
             cli.fail(f"{folder} is a folder: name a profile in it")
@@ -88,6 +87,16 @@ def find(name: str) -> Path:
         known = f"there are {', '.join(there)}" if there else "there are none: start a server first"
         cli.fail(f"no profile {name}, here or in {FOLDER}/: {known}")
     return found
+
+
+def mode_of(path: Path) -> int:
+    """The kind of a file, as in `stat`; 0 if there is none. Ends the script if that cannot be told."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        cli.fail(what_is_wrong(error))
 
 
 def save(figures: dict[str, Any], folder: Path, suffix: str) -> None:

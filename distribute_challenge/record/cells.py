@@ -64,11 +64,11 @@ def write_cells(cells: dict[Cell, float]) -> None:
 
 def read_settings() -> Settings:
     """With what the sweep was measured. Raises ProfileFormatError and OSError."""
-    if not SETTINGS.exists():
-        return Settings()
     try:
         read = json.loads(SETTINGS.read_bytes())
         settings = Settings(read["tasks"], read["seconds"])
+    except FileNotFoundError:
+        return Settings()
     except (ValueError, TypeError, KeyError, RecursionError):
         settings = Settings(0, 0)
     is_whole = type(settings.tasks) is int and settings.tasks >= 1

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{known} of {plural(len(wanted), 'cell')} {'was' if known == 1 else 'were'} measured before"
             )
             print(f"{was} ({SWEEP}): remove that file to measure anew")
+        tqdm.set_lock(threading.RLock())  # Its own is for many processes, and from Python 3.14 on starts one.
         with tqdm(wanted, unit="cell", disable=None) as progress:
             for cell in progress:
                 size = f"{plural(cell.workers, 'worker')}, {plural(cell.clients, 'client')}"

@@ -162,7 +162,10 @@ class ObjectPickler(cloudpickle.Pickler):
 
     def _reduce_by_own_name(self, obj: Any, kind: type, path: str) -> Any:
         """The reduced form of an object whose `__reduce__` gives a name."""
-        name = pickle.whichmodule(obj, path)  # type: ignore[attr-defined]
+        try:
+            name = pickle.whichmodule(obj, path)  # type: ignore[attr-defined]
+        except pickle.PicklingError:  # From Python 3.14 on, if the object's own module does not have it.
+            name = ""
         module = sys.modules.get(name)
         if module is not None and is_importable(module) and _has(module, path, obj):
             self.note_module(name)

@@ -134,7 +134,8 @@ def test_the_end_of_the_connection_is_something_to_read_and_then_the_end(pair: P
     pair[1].close()
     assert ours.poll(HANG_S)
     assert ours.has_frame()
-    with pytest.raises(EOFError, match="closed by peer"):
+    # It closed without having read the session tickets, which newer versions of OpenSSL call a reset.
+    with pytest.raises(EOFError, match=r"closed by peer|reset by peer"):
         ours.recv()
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
+import threading
+import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from distribute_challenge.calls.payload import NO_PROGRAM, Module
 from distribute_challenge.calls.program import current
+from distribute_challenge.client.parcels.modules import modules_for
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.worker.modules import MAX_ENDED, ProgramModules
 
@@ -123,3 +128,26 @@ def test_the_workers_own_modules_cannot_be_replaced(modules: ProgramModules):
 def test_a_text_that_is_not_there_any_more_is_an_error(modules: ProgramModules):
     with pytest.raises(RuntimeError, match="has not come"):
         modules.use(packed(module("theirs", "X = 1")._replace(text=None)), ONE)
+
+
+class TwoAtOnce:
+    """A loader whose text is read by two threads at the same moment, or by none."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2)
+
+    def get_source(self, name: str) -> str:
+        del name
+        self.barrier.wait(timeout=60)
+        return "X = 1"
+
+
+def test_threads_that_read_a_module_at_once_send_the_same_one(monkeypatch: pytest.MonkeyPatch):
+    """Else a worker that has it from one thread would not know what the other one means by its digest."""
+    theirs = types.ModuleType("read_by_two")
+    theirs.__file__ = "/nowhere/read_by_two.py"
+    theirs.__spec__ = ModuleSpec("read_by_two", TwoAtOnce(), origin=theirs.__file__)
+    monkeypatch.setitem(sys.modules, "read_by_two", theirs)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(modules_for, [frozenset({"read_by_two"})] * 2)
+    assert first.digests == second.digests

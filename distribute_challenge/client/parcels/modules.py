@@ -230,12 +230,12 @@ def _source(name: str, place: _Place) -> _Source:
     known = _sources.get(name)
     if known is not None and (known[0] is version or (type(version) is tuple and known[0] == version)):
         return known[1]
-    source = _read(name, place)
+    source = _read(name, place, 0 if known is None else known[1].generation + 1)
     _sources[name] = version, source
     return source
 
 
-def _read(name: str, place: _Place) -> _Source:
+def _read(name: str, place: _Place, generation: int) -> _Source:
     file, folder, spec = place
     if file is None:  # A package that is nothing but a folder.
         return _Source(Module(name, folder or "", folder, f"{name}:{folder}", ""), ())
@@ -243,7 +243,6 @@ def _read(name: str, place: _Place) -> _Source:
         return _Source(Module(name, file, folder, f"{name}:{file}", ""), ())
     text = _text_of(name, file, spec)
     # A module that the program has reloaded is another one, also if its text is the same.
-    generation = _sources[name][1].generation + 1 if name in _sources else 0
     digest = f"{hashlib.sha256(f'{name}/{file}/{text}'.encode()).hexdigest()}-{generation}"
     try:
         tree = ast.parse(text)

@@ -11,19 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import pickle
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from distribute_challenge.calls.regions import (
-    Buffer,
-    Region,
-    is_full,
-    open_region,
-    pack_sizes,
-    unpack_sizes,
-)
+from distribute_challenge.calls.regions import Buffer, Region, is_full, open_region, pack_sizes, unpack_sizes
+from distribute_challenge.values.functions import StandIn
 
 LARGE_BYTES = 1 << 18  # Smaller ones stay in the pickle.
 
@@ -97,35 +92,25 @@ class Collector:
     def __call__(self, buffer: pickle.PickleBuffer) -> bool:
         """Whether the buffer stays in the pickle."""
         try:
-            if buffer.raw().nbytes < LARGE_BYTES:
-                return True
+            is_large = buffer.raw().nbytes >= LARGE_BYTES
         except BufferError:  # It is in pieces.
-            return True
-        self.buffers.append(buffer)
-        return False
-
-
-class LargeBytes:
-    """Stands in a pickle for a bare `bytes`, which else would stay in it."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __reduce__(self) -> tuple[Callable[..., bytes], tuple[pickle.PickleBuffer]]:
-        return bytes, (pickle.PickleBuffer(self._data),)
+            is_large = False
+        if is_large:
+            self.buffers.append(buffer)
+        return not is_large
 
 
 class BytesWrapper:
     """Wraps the large `bytes` of one pickle for its `Collector`, the same ones always in the same wrapper."""
 
     def __init__(self) -> None:
-        self._wrappers: dict[int, LargeBytes] = {}
+        self._wrappers: dict[int, StandIn] = {}
 
     def __call__(self, value: object) -> object:
         """A value as it is to be pickled."""
         if type(value) is not bytes or len(value) < LARGE_BYTES:
             return value
-        return self._wrappers.setdefault(id(value), LargeBytes(value))
+        return self._wrappers.setdefault(id(value), StandIn(bytes, (pickle.PickleBuffer(value),)))
 
 
 def unpack(section: memoryview) -> list[Buffer]:
@@ -138,8 +123,8 @@ def unpack(section: memoryview) -> list[Buffer]:
         sizes, rest = unpack_sizes(section[1:])
         if section[:1] != _IN_PLACE or sum(sizes) != len(rest):
             raise ValueError("buffers of another size")
-        starts = [sum(sizes[:number]) for number in range(len(sizes))]
-        return [bytearray(rest[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+        ends = itertools.accumulate(sizes)
+        return [bytearray(rest[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
     except OSError as error:
         is_gone = error.errno in (errno.ENOENT, errno.ESRCH)
         raise Unreadable(f"the buffers beside it cannot be read ({error})", is_gone=is_gone) from None

@@ -1,16 +1,13 @@
 """Caching of functions: what a function depends on, and whether that is unchanged.
 
-Pickling a function takes longer than a short call, and so does loading it. The client keeps what it
-pickled, and the worker the function that it loaded, as long as everything in it is constant and still the
-same. Constants are numbers and texts, what is found by its name in a module, and functions that hold
-nothing else. A function that holds anything that may change inside (a list, an object) is pickled, and
-loaded, for each call.
+Constants are numbers and texts, what is found by its name in a module, and functions that hold nothing else.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -21,6 +18,10 @@ from distribute_challenge.values.functions import Wrapper, annotations_of, conte
 from distribute_challenge.values.names import importable_module, is_importable, name_of
 
 _UNBOUND = object()
+_STATE = operator.attrgetter(
+    *("__code__", "__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__module__"),
+    *("__doc__", "__dict__"),
+)
 
 
 class _Changeable(Exception):
@@ -32,7 +33,7 @@ class Snapshot:
 
     def __init__(self, function: Callable[..., Any], modules: Iterable[types.ModuleType]) -> None:
         self._functions: set[types.FunctionType] = set()
-        self._states: list[tuple[Any, ...]] = []
+        self._states: list[tuple[types.FunctionType, tuple[Any, ...], dict[str, Any] | None]] = []
         self._names: list[tuple[dict[str, Any], str, Any]] = []
         self._sizes = [(vars(module), len(vars(module))) for module in modules]
         self._cells: list[tuple[types.CellType, Any]] = []
@@ -41,29 +42,10 @@ class Snapshot:
 
     def still_holds(self) -> bool:
         """Whether all is as it was."""
-        for (
-            function,
-            code,
-            defaults,
-            keyword_defaults,
-            name,
-            qualname,
-            module,
-            doc,
-            own,
-            notes,
-        ) in self._states:
-            if (
-                function.__code__ is not code
-                or function.__defaults__ is not defaults
-                or function.__kwdefaults__ is not keyword_defaults
-                or function.__name__ is not name
-                or function.__qualname__ is not qualname
-                or function.__module__ is not module
-                or function.__doc__ is not doc
-                or function.__dict__ is not own
-                or (notes is not None and function.__annotations__ is not notes)
-            ):
+        for function, state, notes in self._states:
+            if not all(map(operator.is_, _STATE(function), state)):
+                return False
+            if notes is not None and function.__annotations__ is not notes:
                 return False
         for namespace, name, value in self._names:
             if namespace.get(name, _UNBOUND) is not value:
@@ -115,9 +97,7 @@ class Snapshot:
             return
         self._functions.add(function)
         annotations = annotations_of(function)
-        names = (function.__name__, function.__qualname__, function.__module__, function.__doc__)
-        defaults = function.__defaults__, function.__kwdefaults__
-        self._states.append((function, function.__code__, *defaults, *names, function.__dict__, annotations))
+        self._states.append((function, _STATE(function), annotations))
         self._add(function.__defaults__ or ())
         if annotations is None:
             self._add(function.__annotate__)  # type: ignore[attr-defined]

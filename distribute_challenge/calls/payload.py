@@ -86,16 +86,6 @@ class Call(NamedTuple):
             data
         )[end:]
 
-    @staticmethod
-    def id_in(data: bytes) -> bytes:
-        """The id of a call that was packed."""
-        return data[1:9]
-
-    @staticmethod
-    def program_in(data: bytes) -> bytes:
-        """The program of a call that was packed."""
-        return data[9:25]
-
 
 # What the files of modules without a text end with.
 COMPILED = (*importlib.machinery.EXTENSION_SUFFIXES, *importlib.machinery.BYTECODE_SUFFIXES)
@@ -155,10 +145,8 @@ class Outcome(NamedTuple):
             raise ValueError("not an outcome")
         content = data[content_at:end]
         opened = unpack_buffers(memoryview(data)[end:]) if end < len(data) else ()
-        if not printed:
-            return cls(kind, content, seconds, 0, (), opened)
         try:
-            offset, output = pickle.loads(data[_OUTCOME.size : content_at])
+            offset, output = pickle.loads(data[_OUTCOME.size : content_at]) if printed else (0, ())
         except Exception as error:
             raise ValueError(f"not an outcome: its output cannot be read ({error!r})") from None
         return cls(kind, content, seconds, offset, output, opened)
@@ -184,9 +172,9 @@ class Outcome(NamedTuple):
 
     def load(self) -> Any:
         """Return the value, or raise the exception, with its remote traceback as the cause."""
-        if self.kind != FAILURE:
-            return pickle.loads(self.content, buffers=self.buffers)
-        raise load_failure(self.content)
+        if self.kind == FAILURE:
+            raise load_failure(self.content)
+        return pickle.loads(self.content, buffers=self.buffers)
 
     def load_each(self) -> ChunkResults:
         """For a chunk: what became of each item."""
@@ -194,14 +182,10 @@ class Outcome(NamedTuple):
             return ChunkResults(pickle.loads(self.content, buffers=self.buffers), {})
         if self.kind == FAILURE:  # Nothing of it ran.
             raise load_failure(self.content)
-        results = ChunkResults([], {})
-        for number, (kind, content) in enumerate(pickle.loads(self.content)):
-            if kind == VALUE:
-                results.values.append(pickle.loads(content))
-            else:
-                results.values.append(None)
-                results.failures[number] = load_failure(content)
-        return results
+        each = list(enumerate(pickle.loads(self.content)))
+        values = [pickle.loads(content) if kind == VALUE else None for _, (kind, content) in each]
+        failures = {number: load_failure(content) for number, (kind, content) in each if kind != VALUE}
+        return ChunkResults(values, failures)
 
 
 class RemoteTraceback(Exception):
@@ -250,10 +234,7 @@ def dump(value: Any, kinds: Set[type], pickler: MakePickler, large: Collector | 
 
 
 def dump_failure(
-    exception: BaseException,
-    traceback: str,
-    pickler: MakePickler,
-    call: str | None = None,
+    exception: BaseException, traceback: str, pickler: MakePickler, call: str | None = None
 ) -> bytes:
     """The content for a function that raised. Never raises, whatever the exception's methods do."""
     pickled, reason = None, ""
@@ -283,19 +264,14 @@ def describe(exception: BaseException) -> str:
 def load_failure(content: bytes) -> BaseException:
     """The exception of a function that raised, with its remote traceback as the cause."""
     pickled, name, text, traceback, call, reason = pickle.loads(content)
-    exception = _load_exception(pickled, name, text, reason)
-    # As `raise ... from` does it: the exception may refuse attributes.
-    vars(BaseException)["__cause__"].__set__(exception, RemoteTraceback(traceback, call))
-    return exception
-
-
-def _load_exception(pickled: bytes | None, name: str, text: str, reason: str) -> BaseException:
+    exception: object = None
     if pickled is not None:
         try:
             exception = pickle.loads(pickled)
         except Exception as error:
             reason = repr(error)
-        else:
-            if isinstance(exception, BaseException):
-                return exception
-    return RuntimeError(f"{name}: {text} (the exception itself does not travel: {reason})")
+    if not isinstance(exception, BaseException):
+        exception = RuntimeError(f"{name}: {text} (the exception itself does not travel: {reason})")
+    # As `raise ... from` does it: the exception may refuse attributes.
+    vars(BaseException)["__cause__"].__set__(exception, RemoteTraceback(traceback, call))
+    return exception

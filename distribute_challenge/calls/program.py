@@ -1,8 +1,4 @@
-"""Which program's functions run in this process: its own, or on a worker the one that called.
-
-A program's own modules are imported once on each worker, and keep their state. So workers tell programs
-apart, and a task of a task belongs to the program of its caller.
-"""
+"""Which program's functions run in this process: its own, or on a worker the one that called."""
 
 from __future__ import annotations
 

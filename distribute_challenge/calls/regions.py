@@ -1,15 +1,7 @@
 """Memory that two processes of one machine see: anonymous files, which one writes and the other maps.
 
-The other process opens a file through `/proc`, by the number that it has in ours. It has no name and so
-leaves nothing behind, whoever dies. The receiver looks whether it is the very file that was meant, and still
-holds what was meant, before it trusts it; the sender keeps it until it knows that it was opened.
-
-To find pages for a new file takes the system far longer than to copy into one that has them. So a few files
-are kept when they are not needed any more, and written anew once no other process has them open, which the
-system tells: it gives a lease on a file only to who is alone with it.
-
-    region   process (4), descriptor (4), device (8), inode (8), stamp (8), count (4), size of each (8)
-    file     the stamp (8), and from 64 on the buffers, each beginning at a multiple of 64
+region   process (4), descriptor (4), device (8), inode (8), stamp (8), count (4), size of each (8)
+file     the stamp (8), and from 64 on the buffers, each beginning at a multiple of 64
 """
 
 from __future__ import annotations
@@ -146,7 +138,7 @@ class Region:
     def __init__(self, buffers: Sequence[Buffer]) -> None:
         """Raises OSError if the system has no such files, or no memory."""
         self._sizes = [len(buffer) for buffer in buffers]
-        self._stamp = _new_stamp()
+        self._stamp = os.urandom(_STAMP_BYTES)
         self._offsets = _offsets(self._sizes)
         size = self._offsets[-1] + self._sizes[-1]
         self._file = file = _spares.take(size, self._stamp) or _File(self._stamp, size)
@@ -160,17 +152,16 @@ class Region:
 
     def describe(self) -> bytes:
         """Where another process finds it."""
-        status = self._file.status
-        place = os.getpid(), self._file.descriptor, status.st_dev, status.st_ino
-        return _REGION.pack(*place, self._stamp) + pack_sizes(self._sizes)
+        file = self._file
+        where = os.getpid(), file.descriptor, file.status.st_dev, file.status.st_ino
+        return _REGION.pack(*where, self._stamp) + pack_sizes(self._sizes)
 
     def read(self) -> list[bytearray]:
         """The buffers, copied out of it. Raises OSError in a forked child, if it is another region by now."""
         file = self._file.descriptor
         if os.pread(file, _STAMP_BYTES, 0) != self._stamp:
             raise OSError("the file with these buffers is the parent's, which uses it for others by now")
-        places = zip(self._sizes, self._offsets, strict=True)
-        return [_read(file, size, offset) for size, offset in places]
+        return list(map(_read, itertools.repeat(file), self._sizes, self._offsets))
 
 
 # Regions of ours, and mappings of others'. Who is forgotten here is not in use any more.
@@ -201,7 +192,7 @@ def open_region(description: memoryview) -> list[Buffer]:
         if not is_it or os.pread(file, _STAMP_BYTES, 0) != stamp:
             raise ValueError("the file with its buffers is another one by now")
         if len(_mappings) >= MAX_OPEN:  # Python keeps a descriptor for each.
-            return [_read(file, size, offset) for size, offset in zip(sizes, offsets, strict=True)]
+            return list(map(_read, itertools.repeat(file), sizes, offsets))
         # What is written to a private one is copied, page by page: it is seen by nobody else.
         mapping = mmap.mmap(file, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     finally:
@@ -223,13 +214,6 @@ def unpack_sizes(data: memoryview) -> tuple[list[int], memoryview]:
     if not 0 < count <= len(data) // 8:
         raise ValueError("no sizes of buffers")
     return list(struct.unpack(f"!{count}Q", data[start:end])), data[end:]
-
-
-_stamps = itertools.count(int.from_bytes(os.urandom(_STAMP_BYTES), "big"))
-
-
-def _new_stamp() -> bytes:
-    return (next(_stamps) % (1 << 8 * _STAMP_BYTES)).to_bytes(_STAMP_BYTES, "big")
 
 
 def _offsets(sizes: Sequence[int]) -> list[int]:

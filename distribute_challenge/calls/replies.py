@@ -23,16 +23,14 @@ def plain_value(value: Any) -> Any:
     """The value that the caller gets: of a coroutine its result, of a generator its items, as a list."""
     if type(value) in payload.PLAIN_TYPES:
         return value
+    if isinstance(value, types.GeneratorType):
+        return list(value)
+    if isinstance(value, types.AsyncGeneratorType):
+        value = _all_of(value)
     if isinstance(value, types.CoroutineType):
         import asyncio  # Late: most workers never need its 10 MB.
 
         return plain_value(asyncio.run(value))
-    if isinstance(value, types.GeneratorType):
-        return list(value)
-    if isinstance(value, types.AsyncGeneratorType):
-        import asyncio
-
-        return asyncio.run(_all_of(value))
     return value
 
 

@@ -1,7 +1,6 @@
 """The function and the arguments of a call, loaded; and functions that are kept to be called again.
 
-Each call finds the function as it was sent, whatever earlier calls did to it and its global names. To make it
-anew takes longer than a short call, so one that is constant is kept, and called again as long as that holds.
+Each call finds the function as it was sent, whatever earlier calls did to it and its global names.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
 import threading
 import time
 import types
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -51,7 +53,10 @@ class Runner:
             loaded = self._kept.load((source, call.function), call.arguments, buffers)
             function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
-            self._apply(call.program, loaded)
+            # Let the functions of a call find what the initializer of their executor has bound.
+            for key, names in self._programs.get(call.program, {}).items():
+                if key in loaded.modules:
+                    vars(loaded.modules[key]).update(names)
             if SCRIPT in loaded.modules and not self._is_in_place:
                 sys.modules["__main__"] = loaded.modules[SCRIPT]
             began = time.perf_counter()
@@ -86,9 +91,7 @@ class Runner:
 
     def _run_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Outcome:
         began = time.perf_counter()
-        values: list[Any] = [None] * len(columns[0])
-        failures: dict[int, bytes] = {}
-        self._call_each(function, name, columns, values, failures)
+        values, failures = self._call_each(function, name, columns)
         if not payload.PLAIN_TYPES.issuperset(map(type, values)):
             for number, value in enumerate(values):
                 try:
@@ -97,31 +100,24 @@ class Runner:
                     failures[number] = failure(error, call_text(name, [column[number] for column in columns]))
         seconds = time.perf_counter() - began
         if not failures:
-            try:
+            with contextlib.suppress(BaseException):  # One may not travel back: each is pickled by itself.
                 return dump_values(values, seconds)
-            except BaseException as problem:
-                del problem  # One of them does not travel back: each is pickled by itself.
         outcomes = [
             (FAILURE, failures[number]) if number in failures else dump_value(name, value, aside=False)[:2]
             for number, value in enumerate(values)
         ]
         content = pickle.dumps(outcomes, PROTOCOL)
         if len(content) > payload.MAX_BYTES:
-            text = (
-                f"the results of a chunk are {len(content)} bytes, more than travel at once: set chunksize=1"
-            )
-            return Outcome(FAILURE, payload.dump_failure(OverflowError(text), text, reply_pickler), seconds)
+            text = f"the results of a chunk are {len(content)} bytes, too many at once: set chunksize=1"
+            return Outcome(FAILURE, failure(OverflowError(text)), seconds)
         return Outcome(MIXED, content, seconds)
 
     def _call_each(
-        self,
-        function: Callable[..., Any],
-        name: str,
-        columns: list[list[Any]],
-        values: list[Any],
-        failures: dict[int, bytes],
-    ) -> None:
+        self, function: Callable[..., Any], name: str, columns: list[list[Any]]
+    ) -> tuple[list[Any], dict[int, bytes]]:
         """Call a function for each item of a chunk. After this, nothing holds the last item."""
+        values: list[Any] = [None] * len(columns[0])
+        failures: dict[int, bytes] = {}
         has_one = len(columns) == 1
         rest = enumerate(columns[0] if has_one else zip(*columns, strict=True))
         self._chunks.append(rest)
@@ -136,24 +132,14 @@ class Runner:
                         values[number] = function(*item)
                 is_done = True
             except BaseException as error:
-                failures[number], values[number] = (
-                    failure(error, call_text(name, [column[number] for column in columns])),
-                    None,
-                )
+                failures[number] = failure(error, call_text(name, [column[number] for column in columns]))
         self._chunks.remove(rest)
+        return values, failures
 
     def _leave_to_parent(self) -> None:
         """In a child that a function has forked: the rest of its chunk is not the child's to run."""
         for rest in self._chunks:
-            for _ in rest:
-                pass
-
-    def _apply(self, program: bytes, loaded: Loaded) -> None:
-        """Let the functions of a call find what the initializer of their executor has bound."""
-        bound = self._programs.get(program)
-        if bound:
-            for key, module in loaded.modules.items():
-                vars(module).update(bound.get(key, {}))
+            deque(rest, maxlen=0)
 
     def _remember(self, program: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
         bound = self._programs[program] = {}

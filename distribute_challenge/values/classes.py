@@ -1,8 +1,7 @@
 """Classes that travel by value, and how each finds back to the class that it was.
 
-A class of the user's own script is sent as a copy, made by cloudpickle. The copy carries a token. When it,
-or an instance of it, comes back to where the class is from, the token is all that travels: the answer holds
-instances of the original class, which is not touched. Tokens are unique across processes.
+A class of the user's own script is sent as a copy, made by cloudpickle, with a token, which is all that
+travels back. Tokens are unique across processes.
 """
 
 from __future__ import annotations
@@ -79,14 +78,7 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
             token = _tokens[cls] = uuid.uuid4().hex
             _classes[token] = cls
             _own.add(cls)
-    return (
-        _receive,
-        (token, make, arguments),
-        (token, set_state, (attributes, slot_state)),
-        None,
-        None,
-        _update,
-    )
+    return _receive, (token, make, arguments), (set_state, attributes, slot_state), None, None, _update
 
 
 def by_token(cls: type) -> Reduced | None:
@@ -155,7 +147,7 @@ def _make_class(
 
 
 def _update(cls: type, state: Reduced) -> None:
-    _, set_state, (attributes, slots) = state
+    set_state, attributes, slots = state
     if cls in _own:
         return
     # What its original does not have (any more), nor a copy that an earlier call has changed.
@@ -219,7 +211,7 @@ def _data_of(member: Any, data_type: type) -> tuple[Any, ...]:
 def _make_enum(
     meta: Any,
     name: str,
-    bases: tuple[type, ...],
+    bases: Reduced,
     module: str,
     qualname: str,
     members: dict[str, Reduced],

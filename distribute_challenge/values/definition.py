@@ -1,15 +1,13 @@
 """The text of a function as a way to write its code object, the same way at both ends.
 
-Only the body counts. Decorators, default values and annotations are left out: what Python made of them at the
-client travels as values. The scopes around the function are rebuilt, empty, so that its code is the same in
-every respect: free variables, names of private attributes, `super()`, qualified name, line numbers.
+Only the body counts, and the scopes around the function. Decorators, default values and annotations are left
+out: what Python made of them at the client travels as values.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import sys
 import types
 import warnings
 from typing import Any, NamedTuple
@@ -57,12 +55,8 @@ def compile_function(source: str, definition: Definition) -> types.CodeType:
     _move(node, definition.line - 1, definition.column)
     _strip(node)
     line, column = definition.first_line, definition.column
-    place: dict[str, Any] = {
-        "lineno": line,
-        "end_lineno": line,
-        "col_offset": column,
-        "end_col_offset": column,
-    }
+    place: dict[str, Any] = {"lineno": line, "end_lineno": line}
+    place.update(col_offset=column, end_col_offset=column)
     if definition.first_line != definition.line:  # A decorator was there.
         node.decorator_list = [ast.Name("_", ast.Load(), **place)]
     statement: ast.stmt = node
@@ -96,31 +90,21 @@ def _strip(node: FunctionNode) -> None:
     arguments = node.args
     arguments.defaults = []
     arguments.kw_defaults = [None] * len(arguments.kwonlyargs)
-    every = [
-        *arguments.posonlyargs,
-        *arguments.args,
-        *arguments.kwonlyargs,
-        arguments.vararg,
-        arguments.kwarg,
-    ]
-    for argument in filter(None, every):
-        argument.annotation = None
+    for argument in ast.walk(arguments):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
 
 
 def _around(statement: ast.stmt, scope: Scope, parameters: list[str]) -> ast.stmt:
     """The scope with nothing in it but the statement."""
-    made: ast.ClassDef | ast.FunctionDef
-    if scope.is_class:
-        made = ast.ClassDef(name=scope.name, bases=[], keywords=[], body=[statement], decorator_list=[])
-    else:
-        names = [ast.arg(name) for name in parameters if name not in scope.type_params]
-        arguments = ast.arguments(
-            posonlyargs=[], args=[], kwonlyargs=names, kw_defaults=[None] * len(names), defaults=[]
-        )
-        made = ast.FunctionDef(name=scope.name, args=arguments, body=[statement], decorator_list=[])
-    if sys.version_info >= (3, 12):
-        made.type_params = [ast.TypeVar(name) for name in scope.type_params]
-    return ast.copy_location(made, statement)
+    head = f"{'class' if scope.is_class else 'def'} {scope.name}"
+    if scope.type_params:
+        head += f"[{', '.join(scope.type_params)}]"
+    if not scope.is_class:
+        head += f"({', '.join(name for name in parameters if name not in scope.type_params)})"
+    made: Any = ast.parse(f"{head}: pass").body[0]
+    made.body = [statement]
+    return ast.copy_location(made, statement)  # type: ignore[no-any-return]
 
 
 def _find(code: types.CodeType, path: list[str]) -> types.CodeType:

@@ -1,8 +1,4 @@
-"""Functions in pickles: what the receiver makes of the code, the values and the names that were written.
-
-A call is two pickles, function and arguments. Functions that shared their global names at home share them
-across both: in the module where they were defined if that can be imported, else in one made for the call.
-"""
+"""Functions in pickles: what the receiver makes of the code, the values and the names that were written."""
 
 from __future__ import annotations
 
@@ -28,12 +24,10 @@ T = TypeVar("T")
 
 Reduced = tuple[Any, ...]
 SCRIPT = 0  # what tells the script's module apart
-MadeModules = dict[
-    int, types.ModuleType
-]  # that were made for the functions of a call, by what tells them apart
-
+MadeModules = dict[int, types.ModuleType]  # made for the functions of a call, by what tells them apart
 
 _MAX_WRAPPERS = 20
+_INNER: dict[type, str] = {types.MethodType: "__func__", functools.partial: "func"}
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
@@ -70,6 +64,16 @@ class Wrapper:
 
     __wrapped__: Callable[..., Any]
     fixed: frozenset[str]  # the attributes that it has had from the beginning
+
+
+class StandIn:
+    """Stands for something in one pickle: what it is there is in `reduced`."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> Reduced:
+        return self._reduced
 
 
 @contextlib.contextmanager
@@ -144,9 +148,8 @@ def reduce_code(code: types.CodeType) -> Reduced:
 
 def _load_code(magic: bytes, python: str, data: bytes) -> types.CodeType:
     if magic != importlib.util.MAGIC_NUMBER:
-        raise TypeError(
-            f"the code of a function does not cross from Python {python} to {sys.version.split()[0]}"
-        )
+        here = sys.version.split()[0]
+        raise TypeError(f"the code of a function does not cross from Python {python} to {here}")
     code: types.CodeType = marshal.loads(data)
     return code
 
@@ -187,9 +190,7 @@ def functions_in(function: Any) -> Iterator[types.FunctionType]:
     for _ in range(_MAX_WRAPPERS):
         if type(function) is types.FunctionType:
             yield function
-        attribute = {types.MethodType: "__func__", functools.partial: "func"}.get(
-            type(function), "__wrapped__"
-        )
+        attribute = _INNER.get(type(function), "__wrapped__")
         function = getattr(function, attribute, None)
         if not callable(function):
             return
@@ -249,20 +250,6 @@ def make_exception(kind: type[BaseException], args: Reduced) -> BaseException:
 def make_cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
     """A function with `functools.lru_cache`, and an empty cache."""
     return functools.lru_cache(maxsize, typed)(function)
-
-
-def make_cached_property(function: Callable[..., Any], name: str | None) -> functools.cached_property[Any]:
-    """A `functools.cached_property`, with a lock of its own where it needs one."""
-    made = functools.cached_property(function)
-    made.attrname = name
-    return made
-
-
-def make_partial_method(
-    function: Any, args: Reduced, keywords: dict[str, Any]
-) -> functools.partialmethod[Any]:
-    """A `functools.partialmethod`, which in some versions is not made again from its own pickle."""
-    return functools.partialmethod(function, *args, **keywords)
 
 
 def make_dispatch(function: Callable[..., Any], others: dict[type, Callable[..., Any]]) -> Any:

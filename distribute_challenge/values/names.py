@@ -5,6 +5,7 @@ Everything else is the script's, and travels by value.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import types
@@ -53,7 +54,7 @@ def name_of(value: Any) -> Name | None:
     if module is None or not is_importable(module):
         return None
     for path in (qualname, _text_in(value, "__name__")):
-        steps = _steps_to(value, module, path) if path else None
+        steps = steps_to(value, module, path) if path else None
         if steps is not None:
             return Name(module.__name__, path, steps)
     return None
@@ -68,9 +69,10 @@ def _text_in(value: Any, attribute: str) -> str:
     return text if type(text) is str else ""
 
 
-def _steps_to(value: Any, module: types.ModuleType, path: str) -> int | None:
+def steps_to(value: Any, module: types.ModuleType, path: str) -> int | None:
+    """How many times `__wrapped__` a value is from what is at a path in a module; None if it is not there."""
     try:
-        found = _along(module, path)
+        found: Any = functools.reduce(getattr, path.split("."), module)
         for steps in range(_MAX_STEPS):
             if type(found) is types.FunctionType and found.__globals__.get("__name__") in _SCRIPTS:
                 return None  # The script has put it there: elsewhere the module has something else.
@@ -84,15 +86,9 @@ def _steps_to(value: Any, module: types.ModuleType, path: str) -> int | None:
 
 def load_name(module: str, path: str, steps: int = 0) -> Any:
     """The object with that name. Raises ImportError or AttributeError."""
-    found = _along(importlib.import_module(module), path)
+    found: Any = functools.reduce(getattr, path.split("."), importlib.import_module(module))
     for _ in range(steps):
         found = found.__wrapped__
-    return found
-
-
-def _along(found: Any, path: str) -> Any:
-    for part in path.split("."):
-        found = getattr(found, part)
     return found
 
 

@@ -1,8 +1,4 @@
-"""The pickler's ways with objects: what is neither a function nor a class, code or module.
-
-Where cloudpickle's copy of one differs from the original, or refers to the receiver's own `__main__`, it is
-written right, or refused.
-"""
+"""The pickler's ways with objects: what is neither a function nor a class, code or module."""
 
 from __future__ import annotations
 
@@ -24,6 +20,7 @@ from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import (
     SCRIPT,
     Reduced,
+    StandIn,
     fill_object,
     load_module,
     load_singleton,
@@ -31,7 +28,14 @@ from distribute_challenge.values.functions import (
     make_exception,
     make_type,
 )
-from distribute_challenge.values.names import Name, importable_module, is_importable, load_name, name_of
+from distribute_challenge.values.names import (
+    Name,
+    importable_module,
+    is_importable,
+    load_name,
+    name_of,
+    steps_to,
+)
 
 
 def _renew_cloudpickles_lock() -> None:
@@ -52,16 +56,6 @@ _TYPES: dict[str, Callable[[Any], tuple[Reduced, dict[str, Any]]]] = {
     "TypeVarTuple": lambda _: ((), {}),
     "TypeAliasType": lambda made: ((made.__value__,), {"type_params": made.__type_params__}),
 }
-
-
-class StandIn:
-    """Stands for something in one pickle: what it is there is in `reduced`."""
-
-    def __init__(self, *reduced: Any) -> None:
-        self._reduced = reduced
-
-    def __reduce__(self) -> Reduced:
-        return self._reduced
 
 
 class ObjectPickler(cloudpickle.Pickler):
@@ -123,12 +117,11 @@ class ObjectPickler(cloudpickle.Pickler):
         if state is None:
             return make, arguments, *rest
         state = self._with_namespaces(state)
-        if not is_usual:
-            return make, arguments, state, *rest[1:]
-        if hasattr(kind, "__getattr__") and not hasattr(kind, "__setstate__"):
+        has_getattr = hasattr(kind, "__getattr__")
+        if is_usual and has_getattr and not hasattr(kind, "__setstate__"):
             # Unpickling looks up `__setstate__` on the empty object, which would call this `__getattr__`.
             return make, arguments, state, *(*rest[1:], None, None)[:2], fill_object
-        if "__dict__" in dir(kind) and not hasattr(kind, "__getattr__"):
+        if is_usual and not has_getattr and "__dict__" in dir(kind):
             self._dict_only.add(kind)
         return make, arguments, state, *rest[1:]
 
@@ -167,7 +160,7 @@ class ObjectPickler(cloudpickle.Pickler):
         except pickle.PicklingError:  # From Python 3.14 on, if the object's own module does not have it.
             name = ""
         module = sys.modules.get(name)
-        if module is not None and is_importable(module) and _has(module, path, obj):
+        if module is not None and is_importable(module) and steps_to(obj, module, path) == 0:
             self.note_module(name)
             return path
         if kind.__module__ in ("typing", "typing_extensions") and kind.__name__ in _TYPES:
@@ -218,13 +211,12 @@ class ObjectPickler(cloudpickle.Pickler):
                 self.namespaces[id(namespace)] = module, StandIn(vars, (module,))
         return name or own, self.namespaces[id(namespace)][1]
 
-    def stand_ins(self, namespace: dict[str, Any], name: str, package: str | None) -> StandIn:
-        """For a module that cannot be imported: what stands for it."""
+    def stand_ins(self, namespace: dict[str, Any], name: str, package: str | None) -> None:
+        """Make what stands for a module that cannot be imported."""
         # The script is the same one in all calls; others are told apart by where they are in memory.
         key = SCRIPT if namespace is vars(sys.modules["__main__"]) else id(namespace)
         module = StandIn(load_module, (key, name, package))
         self.namespaces[id(namespace)] = module, StandIn(vars, (module,))
-        return module
 
 
 def _with_key(proxy: Any) -> Reduced:
@@ -234,13 +226,6 @@ def _with_key(proxy: Any) -> Reduced:
     """
     make, (proxy_type, token, serializer, options) = proxy.__reduce__()
     return make, (proxy_type, token, serializer, {**options, "authkey": bytes(proxy._authkey)})
-
-
-def _has(module: types.ModuleType, path: str, obj: Any) -> bool:
-    try:
-        return functools.reduce(getattr, path.split("."), module) is obj
-    except AttributeError:
-        return False
 
 
 def _modules_with(kind: type) -> Iterator[types.ModuleType]:

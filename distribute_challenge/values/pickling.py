@@ -1,9 +1,4 @@
-"""The pickler for functions, classes and values, in both directions.
-
-It is cloudpickle's pickler, with three differences. A code object is written as its text, if it has one.
-What the receiver can import is written as its name. And where cloudpickle's copy differs from the original,
-or refers to the receiver's own `__main__`, this one writes it right, or refuses it.
-"""
+"""The pickler for functions, classes and values, in both directions: cloudpickle's, with differences."""
 
 from __future__ import annotations
 
@@ -29,10 +24,8 @@ from distribute_challenge.values.functions import (
     fill_function,
     globals_of,
     load_text,
-    make_cached_property,
     make_dispatch,
     make_function,
-    make_partial_method,
     reduce_code,
     texts,
     values_of,
@@ -74,7 +67,7 @@ class ValuePickler(ObjectPickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Called by pickle for all that is not of a plain type."""
-        kind = type(obj)
+        kind: Any = type(obj)
         if self.has_only_dict(obj):
             return NotImplemented
         if kind is types.FunctionType:
@@ -89,9 +82,9 @@ class ValuePickler(ObjectPickler):
         if issubclass(kind, types.ModuleType):
             return self._reduce_module(obj)
         if kind is functools.cached_property:
-            return make_cached_property, (obj.func, obj.attrname)
+            return kind, (obj.func,), {"attrname": obj.attrname}
         if kind is functools.partialmethod:
-            return make_partial_method, (obj.func, obj.args, obj.keywords)
+            return functools.partial(kind, **obj.keywords), (obj.func, *obj.args)
         if kind is io.TextIOWrapper and not (obj is sys.stdout or obj is sys.stderr):
             # cloudpickle would send its text in a StringIO.
             raise TypeError("an open file does not travel: open it inside the function")
@@ -134,16 +127,11 @@ class ValuePickler(ObjectPickler):
             value = getattr(function, name)
             if value != getattr(made, name) or self.crosses_versions:
                 attributes[name] = value
-        for name in ("__defaults__", "__kwdefaults__", "__type_params__"):
+        annotations = annotations_of(function)
+        which = "__annotate__" if annotations is None else "__annotations__"
+        for name in ("__defaults__", "__kwdefaults__", "__type_params__", which, "__dict__"):
             if value := getattr(function, name, None):
                 attributes[name] = value
-        annotations = annotations_of(function)
-        if annotations is None:
-            attributes["__annotate__"] = function.__annotate__  # type: ignore[attr-defined]
-        elif annotations:
-            attributes["__annotations__"] = annotations
-        if function.__dict__:
-            attributes["__dict__"] = function.__dict__
         return attributes
 
     def _reduce_code(self, code: types.CodeType) -> Reduced:
@@ -151,10 +139,8 @@ class ValuePickler(ObjectPickler):
         if text is None:
             return reduce_code(code)
         source, definition = text
-        return load_text, (
-            source,
-            tuple(definition._replace(scopes=tuple(map(tuple, definition.scopes)))),  # type: ignore[arg-type]
-        )
+        scopes: Any = tuple(map(tuple, definition.scopes))
+        return load_text, (source, tuple(definition._replace(scopes=scopes)))
 
     def _reduce_class(self, cls: type) -> Any:
         name = name_of(cls)
@@ -181,10 +167,9 @@ class ValuePickler(ObjectPickler):
         if sys.modules.get("__main__") is module:
             raise TypeError("the script itself, as the module __main__, does not travel: use its names")
         namespace = vars(module)
-        known = self.namespaces.get(id(namespace))
-        stand_in = (
-            known[0] if known is not None else self.stand_ins(namespace, name, namespace.get("__package__"))
-        )
+        if id(namespace) not in self.namespaces:
+            self.stand_ins(namespace, name, namespace.get("__package__"))
+        stand_in = self.namespaces[id(namespace)][0]
         content = {name: value for name, value in namespace.items() if name != "__builtins__"}
         return _itself, (stand_in,), content
 

@@ -1,8 +1,4 @@
-"""The loop that accepts connections, asks who is there, and serves each in a thread of its own.
-
-RPyC's own servers build their streams in private methods, and end when descriptors run out. This one turns
-callers away then, and goes on.
-"""
+"""The loop that accepts connections, asks who is there, and serves each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -21,10 +17,9 @@ from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.wire.access import Authenticator, check_owner
 from distribute_challenge.wire.frames import FrameChannel
-from distribute_challenge.wire.serving import Served
+from distribute_challenge.wire.serving import SERVER_CONFIG, Served
 from distribute_challenge.wire.stream import not_for_children
 from distribute_challenge.wire.tls import stream_over
-from distribute_challenge.wire.transport import SERVER_CONFIG
 
 log = logging.getLogger(__name__)
 

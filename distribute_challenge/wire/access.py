@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from rpyc.utils.authenticators import AuthenticationError
 
-from distribute_challenge.address import Address
 from distribute_challenge.tls import Tls
 
 _NETLINK_SOCK_DIAG = 4
@@ -53,9 +52,9 @@ Authenticator = Callable[[socket.socket], tuple[socket.socket, Any]]
 
 def check_loopback(sock: socket.socket) -> tuple[socket.socket, None]:
     """Raise AuthenticationError unless the other end is on this machine."""
-    peer = Address(*sock.getpeername()[:2])
-    if not ipaddress.ip_address(peer.host.partition("%")[0]).is_loopback:
-        raise AuthenticationError(f"{peer.host} is no loopback address")
+    host = sock.getpeername()[0]
+    if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        raise AuthenticationError(f"{host} is no loopback address")
     return sock, None
 
 
@@ -63,20 +62,16 @@ def check_owner(sock: socket.socket) -> tuple[socket.socket, int]:
     """Raise AuthenticationError unless the other end is on this machine, and a process of our own user."""
     check_loopback(sock)
     peer, here = sock.getpeername()[:2], sock.getsockname()[:2]
-    if not sys.platform.startswith("linux"):
-        raise AuthenticationError(f"this system does not tell who is at the other end: {_ANYWAY}")
     try:
         state, uid, inode = _look_up(sock.family, peer, here)
     except OSError as error:
-        raise AuthenticationError(
-            f"the system does not tell who is at the other end ({error}): {_ANYWAY}"
-        ) from None
+        text = f"the system does not tell who is at the other end ({error}): {_ANYWAY}"
+        raise AuthenticationError(text) from None
     if state != _ESTABLISHED or inode == 0:
         raise AuthenticationError("the other end was closed before it could be told whose it is")
     if uid != os.getuid():
-        raise AuthenticationError(
-            f"the other end belongs to the user with the number {uid}, not to {os.getuid()}"
-        )
+        text = f"the other end belongs to the user with the number {uid}, not to {os.getuid()}"
+        raise AuthenticationError(text)
     return sock, uid
 
 
@@ -87,8 +82,6 @@ def check_listener(sock: socket.socket) -> None:
     """
     check_loopback(sock)
     here, peer = sock.getsockname()[:2], sock.getpeername()[:2]
-    if not sys.platform.startswith("linux"):
-        raise AuthenticationError("this system does not tell whose process listens there")
     try:
         state, uid, inode = _look_up(sock.family, peer, here)
         if inode == 0 and state == _ESTABLISHED:
@@ -104,7 +97,9 @@ def check_listener(sock: socket.socket) -> None:
 
 
 def _look_up(family: int, source: tuple[str, int], destination: tuple[str, int]) -> tuple[int, int, int]:
-    """State, owner's uid and inode of the TCP socket with these two ends."""
+    """State, owner's uid and inode of the TCP socket with these two ends. Raises OSError."""
+    if not sys.platform.startswith("linux"):
+        raise OSError("only Linux does")
     addresses = (
         socket.inet_pton(family, host.partition("%")[0]).ljust(16, b"\0") for host, _ in (source, destination)
     )

@@ -156,8 +156,7 @@ class FrameChannel(rpyc.Channel):
     def spin(self) -> bool:
         """Whether something is here, or arrives in the next moment, for which the processor is not given up.
 
-        To sleep and to be woken takes longer than a short call. Where that was in vain, it is not tried again
-        for some time, which grows.
+        If that was in vain, it is not tried again for some time, which grows.
         """
         if self._frames:
             return True

@@ -1,9 +1,5 @@
 """A connection that we make: it calls the methods of the peer's service, and lets the peer call nothing.
 
-The messages are RPyC's, written and read by RPyC's own `brine` and `vinegar`, over its Channel. What its
-`Connection` does beside that (proxies of remote objects, locks between threads, requests of the peer's) takes
-longer than the rest of a short call, and nothing here needs it.
-
 A link belongs to one thread at a time.
 """
 
@@ -34,10 +30,7 @@ from distribute_challenge.wire.tls import encrypt, stream_over
 
 log = logging.getLogger(__name__)
 
-# A look-up that takes longer means that the peer has failed. (Waiting for a worker, or running a function,
-# may take any time: that is asked for with `ask`, which has no limit.)
-ANSWER_TIMEOUT_S = 10.0
-
+ANSWER_TIMEOUT_S = 10.0  # of a look-up; `ask` has no limit
 
 NO_OTHERS = Trust()
 
@@ -45,12 +38,11 @@ NO_OTHERS = Trust()
 class Answer:
     """The reply to a call that was sent, once it is here."""
 
-    __slots__ = ("_content", "_is_error", "_link", "is_here")
+    __slots__ = ("_link", "content", "is_error", "is_here")
 
     def __init__(self, link: Link) -> None:
-        self.is_here = False
-        self._is_error = False
-        self._content: Any = None
+        self.is_here = self.is_error = False
+        self.content: Any = None  # as RPyC has it
         self._link = link
 
     @property
@@ -58,27 +50,12 @@ class Answer:
         """The value, waited for; or what the call raised is raised. EOFError if the connection ends."""
         while not self.is_here:
             self._link.serve()
-        if self._is_error:
-            raise _exception(self._content)
-        label, value = self._content
+        if self.is_error:
+            raise _exception(self.content)
+        label, value = self.content
         if label != consts.LABEL_VALUE:
             raise TypeError("the peer answered with a reference, and not with a value")
         return value
-
-    def arrive(self, content: Any, *, is_error: bool) -> None:
-        """Called by the link."""
-        self._content, self._is_error = content, is_error
-        self.is_here = True
-
-
-class Method(MethodCall):
-    """A held method of the peer's service: calling it costs one message each way."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str, reference: Any) -> None:
-        super().__init__(reference)
-        self.name = name
 
 
 class Link:
@@ -102,6 +79,8 @@ class Link:
         self._stream = stream_over(sock)
         self._socket = self._stream.sock
         self._channel = FrameChannel(self._stream, 64 * KIBI)
+        self.never_wait, self.wait_again = self._stream.never_wait, self._stream.wait_again
+        self.flush, self.wait_in_ticks = self._stream.flush, self._stream.wait_in_ticks
         self._numbers = itertools.count(FIRST_NUMBER)
         # By their numbers, as they are written. Of those not waited for it is the method's name.
         self._answers: dict[bytes, Answer | str] = {}
@@ -109,30 +88,27 @@ class Link:
         self.has_heard = False  # whether the peer has said anything
 
     def trust(self) -> None:
-        """From now on frames may be large: the peer has shown what it is.
-
-        Something else may listen at its address, and claim anything in another protocol.
-        """
+        """From now on frames may be large: the peer has shown what it is."""
         self._channel.allow(4 * GIBI)
 
-    def method(self, name: str) -> Method:
+    def method(self, name: str) -> MethodCall:
         """A method of the peer's service. Raises AttributeError if it has none of that name."""
         if self._root is None:
             self._root = self._look_up(consts.HANDLE_GETROOT, ())
         boxed = (consts.LABEL_LOCAL_REF, self._root), (consts.LABEL_VALUE, name)
-        return Method(name, self._look_up(consts.HANDLE_GETATTR, boxed))
+        return MethodCall(self._look_up(consts.HANDLE_GETATTR, boxed), name)
 
-    def ask(self, method: Method, *args: Any) -> Answer:
+    def ask(self, method: MethodCall, *args: Any) -> Answer:
         """Send a call, of plain values. EOFError if the connection has ended."""
         answer = Answer(self)
         self._call(answer, method, args)
         return answer
 
-    def tell(self, method: Method, *args: Any) -> None:
+    def tell(self, method: MethodCall, *args: Any) -> None:
         """Send a call whose answer holds nothing; that it was refused is logged."""
         self._call(method.name, method, args)
 
-    def call(self, method: Method, *args: Any) -> Any:
+    def call(self, method: MethodCall, *args: Any) -> Any:
         """Make a call that is answered at once. EOFError, or TimeoutError, if it is not."""
         return self._wait(self.ask(method, *args)).value
 
@@ -150,12 +126,11 @@ class Link:
         self._channel.spin()
         self._take(self._channel.recv())
 
-    def wait_in_ticks(self) -> None:
-        """Be ready for `serve_for_a_tick`."""
-        self._stream.wait_in_ticks()
-
     def serve_for_a_tick(self) -> bool:
-        """Take in what has arrived whole; False if nothing came within TICK_S. EOFError at the end."""
+        """Take in what has arrived whole; False if nothing came within TICK_S. EOFError at the end.
+
+        Only after `wait_in_ticks`.
+        """
         if not self._channel.tick():
             return False
         for message in self._channel.taken_in():
@@ -168,18 +143,6 @@ class Link:
             self._take(message)
         if self._channel.closed:  # The end has come together with the last messages.
             raise EOFError("connection closed by peer")
-
-    def never_wait(self) -> None:
-        """From now on what is sent is kept here, until `flush`."""
-        self._stream.never_wait()
-
-    def wait_again(self) -> None:
-        """The opposite of `never_wait`."""
-        self._stream.wait_again()
-
-    def flush(self) -> bool:
-        """Send what was kept; whether all of it has gone. EOFError if the peer has gone."""
-        return self._stream.flush()
 
     def flush_for_a_tick(self) -> bool:
         """Send what was kept, as far as the peer takes it within TICK_S; whether all of it has gone."""
@@ -206,7 +169,7 @@ class Link:
         """Close at once, without a goodbye, which would wait for a peer that is busy."""
         self._channel.close()
 
-    def _call(self, answer: Answer | str, method: Method, args: tuple[Any, ...]) -> None:
+    def _call(self, answer: Answer | str, method: MethodCall, args: tuple[Any, ...]) -> None:
         number, message = method.request(next(self._numbers), args)
         self._answers[number] = answer
         self._channel.send(message)
@@ -216,9 +179,9 @@ class Link:
         answer = self._answers[number] = Answer(self)
         self._channel.send(REQUEST + number + brine.dump((handler, (consts.LABEL_TUPLE, boxed))))
         self._wait(answer)
-        if answer._is_error:
-            raise _exception(answer._content)
-        label, reference = answer._content
+        if answer.is_error:
+            raise _exception(answer.content)
+        label, reference = answer.content
         if label != consts.LABEL_REMOTE_REF:
             self._refuse("a value where an object was asked for")
         return reference
@@ -245,7 +208,7 @@ class Link:
         except Exception as error:
             self._refuse(f"what no RPyC peer sends ({error!r})")
         if isinstance(answer, Answer):
-            answer.arrive(content, is_error=kind == EXCEPTION)
+            answer.content, answer.is_error, answer.is_here = content, kind == EXCEPTION, True
         elif refusal is not None:
             log.warning("%s was refused: %s", answer, refusal)
 

@@ -4,9 +4,8 @@
     call      content is (HANDLE_CALL, boxed (method, arguments, no keywords))
     reply     content is a boxed value, or for an exception what `vinegar` makes of it
 
-Brine writes a tuple as a head and then its items one after another, so that a message can be put together
-from parts that were written before, and taken apart at places that are known. What most messages hold, a text
-and bytes, is written and read here, in a third of the time; all else by brine itself.
+Brine writes a tuple as a head and then its items, so that messages can be put together from parts. A text and
+bytes are written and read here, in a third of the time; all else by brine itself.
 """
 
 from __future__ import annotations
@@ -56,16 +55,13 @@ def load_reply(message: bytes) -> tuple[bytes, Any]:
 
 
 class MethodCall:
-    """Calls of one method. `reference` is what both ends know it by."""
+    """Calls of one method. `reference` is what both ends know it by; `name` is for messages."""
 
-    __slots__ = ("_after", "_before")
+    __slots__ = ("_after", "_before", "name")
 
-    def __init__(self, reference: Any) -> None:
-        boxed = (
-            (consts.LABEL_LOCAL_REF, reference),
-            (consts.LABEL_VALUE, _MARK),
-            (consts.LABEL_VALUE, ()),
-        )
+    def __init__(self, reference: Any, name: str = "") -> None:
+        self.name = name
+        boxed = ((consts.LABEL_LOCAL_REF, reference), (consts.LABEL_VALUE, _MARK), (consts.LABEL_VALUE, ()))
         content = brine.dump((consts.HANDLE_CALL, (consts.LABEL_TUPLE, boxed)))
         self._before, self._after = content.split(brine.dump(_MARK))
 

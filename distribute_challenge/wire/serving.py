@@ -1,9 +1,4 @@
-"""A connection that is served: an `rpyc.Connection`, and a short way past it for calls of held methods.
-
-All that RPyC does with a request comes to very little if it calls an exposed method, held by the peer, with
-plain values: that is read, done and answered here. Every other message goes to RPyC's connection, which also
-makes the references that a peer holds.
-"""
+"""A connection that is served: an `rpyc.Connection`, and a short way past it for calls of held methods."""
 
 from __future__ import annotations
 
@@ -18,18 +13,26 @@ from rpyc.lib import get_id_pack
 from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.messages import EXCEPTION, REPLY, REQUEST, MethodCall, value_content
 
-_PREFIX = "exposed_"
+# No attribute but the exposed calls, and nothing unpickled on a peer's word. A server asks its peer for
+# nothing but a goodbye, and does not wait long for that.
+SERVER_CONFIG = {
+    "allow_safe_attrs": False,
+    "allow_pickle": False,
+    "propagate_KeyboardInterrupt_locally": False,
+    "sync_request_timeout": 1,
+    "include_local_traceback": False,
+}
 
 
 class Served:
     """One peer and the service that it is given."""
 
     def __init__(self, channel: FrameChannel, service: rpyc.Service, config: dict[str, Any]) -> None:
-        self._channel = channel
+        self.channel = channel
         self._shows_traceback = bool(config.get("include_local_traceback"))
         self._methods: list[tuple[MethodCall, Callable[..., Any]]] = []  # the one called last first
         for name in dir(service):
-            if name.startswith(_PREFIX):
+            if name.startswith("exposed_"):
                 method = getattr(service, name)
                 setattr(service, name, method)  # So that each look-up finds this same object.
                 self._methods.append((MethodCall(get_id_pack(method)), method))
@@ -40,27 +43,11 @@ class Served:
         """Whether the connection has ended."""
         return bool(self._connection.closed)
 
-    def fileno(self) -> int:
-        """The socket's descriptor, to be polled."""
-        return int(self._channel.fileno())
-
-    def wait_until_sent(self) -> None:
-        """Wait until the answers so far are with the peer: `SocketStream.wait_until_sent`."""
-        self._channel.stream.wait_until_sent()
-
-    def spin(self) -> bool:
-        """Whether something is here, or arrives in the next moment: `FrameChannel.spin`."""
-        return self._channel.spin()
-
-    def has_message(self) -> bool:
-        """Whether a message has arrived whole, or the end of the connection."""
-        return self._channel.has_frame()
-
     def serve(self) -> None:
         """Take in one message, and answer it. Waits for it. EOFError at the end of the connection."""
-        data = self._channel.recv()
+        data = self.channel.recv()
         if data[:1] != REQUEST or not self._call_held(data):
-            self._channel.put_back(data)
+            self.channel.put_back(data)
             self._connection.serve(None)
 
     def serve_all(self) -> None:
@@ -70,7 +57,7 @@ class Served:
 
     def close(self) -> None:
         """End the connection at once, and let the service know."""
-        self._channel.close()  # First: closing the connection then says no goodbye, and waits for none.
+        self.channel.close()  # First: closing the connection then says no goodbye, and waits for none.
         self._connection.close()
         self._methods.clear()
 
@@ -91,5 +78,5 @@ class Served:
                 *sys.exc_info(), include_local_traceback=self._shows_traceback, include_local_version=True
             )
             kind, content = EXCEPTION, (brine.dump(exception),)
-        self._channel.send(b"".join((kind, number, *content)))
+        self.channel.send(b"".join((kind, number, *content)))
         return True

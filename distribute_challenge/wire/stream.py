@@ -1,8 +1,4 @@
-"""Bytes: RPyC's socket stream, with other reads and writes.
-
-A stock RPyC peer notices no difference but speed: one write per frame, no delayed acknowledgements, no hidden
-time limits. What the bytes mean is `frames.py`'s business.
-"""
+"""Bytes: RPyC's socket stream, with other reads and writes. What they mean is `frames.py`'s business."""
 
 from __future__ import annotations
 
@@ -149,10 +145,7 @@ class SocketStream(rpyc.SocketStream):
         return bool(self._outbox)
 
     def wait_until_sent(self) -> None:
-        """Wait until all that was written is with the peer's system: our end would take the rest away.
-
-        A socket that is closed with something unread throws away what it has not sent.
-        """
+        """Wait until all that was written is with the peer's system: our end would take the rest away."""
         if self._sent_poller is None:
             with contextlib.suppress(OSError):  # Where there is no such option, answers may be lost.
                 # Writable then means: all is sent.

@@ -37,10 +37,9 @@ class CertificateAuthenticator(SSLAuthenticator):
         """The encrypted socket, and the other end's certificate. Raises AuthenticationError or OSError."""
         sock.settimeout(HANDSHAKE_S)  # For all of the handshake: who dribbles gains nothing.
         try:
-            encrypted, certificate = super().__call__(sock)
+            return cast(tuple[ssl.SSLSocket, Any], super().__call__(sock))
         except TimeoutError:
             raise AuthenticationError(f"no TLS handshake within {HANDSHAKE_S:g} s") from None
-        return encrypted, certificate
 
 
 def authenticator(tls: Tls | None, *, any_local_user: bool = False) -> Authenticator:
@@ -101,9 +100,7 @@ class TlsSocket:
 
     def sendall(self, data: bytes | memoryview) -> None:
         """Send all of it."""
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self.send(rest) :]
+        self.sendmsg([data])
 
     def sendmsg(
         self, parts: Iterable[bytes | memoryview], ancillary: Iterable[Any] = (), flags: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import fcntl
 import mmap
@@ -17,9 +18,9 @@ from distribute_challenge import cli
 from distribute_challenge.calls.flights import recorder
 from distribute_challenge.record.flight import MEMORY_BYTES
 from distribute_challenge.wire.acceptor import Acceptor
+from distribute_challenge.wire.serving import SERVER_CONFIG
 from distribute_challenge.wire.stream import GIBI
 from distribute_challenge.wire.tls import authenticator
-from distribute_challenge.wire.transport import SERVER_CONFIG
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.output import Streams
 from distribute_challenge.worker.service import Worker, WorkerService
@@ -100,11 +101,9 @@ def die_with_owner(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
-        try:
-            os.read(pipe, 1)
-        except BlockingIOError:
-            return  # The owner lives.
-        os.killpg(0, signal.SIGKILL)  # It ended before we asked.
+        with contextlib.suppress(BlockingIOError):  # The owner lives.
+            _await_end(pipe)  # It ended before we asked.
+        return
     threading.Thread(target=_await_end, args=(pipe,), name="owner", daemon=True).start()
 
 

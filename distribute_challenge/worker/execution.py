@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, NoReturn, TextIO, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from distribute_challenge.calls.payload import BUSY
 from distribute_challenge.wire.serving import Served
@@ -24,54 +24,63 @@ T = TypeVar("T")
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
-class _Job(Generic[T]):
-    """A callable on its way from a connection's thread through the main thread, and what became of it."""
+class _Handover:
+    """Work of a connection's thread that the main thread does, while the other waits; and its end."""
 
-    __slots__ = ("_ended", "_error", "_value", "_work")
+    __slots__ = ("_ended", "_error")
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._value: Any = None
+    def __init__(self) -> None:
         self._error: BaseException | None = None
         self._ended = threading.Lock()
         self._ended.acquire()
 
-    def run(self) -> None:
-        try:
-            self._value = self._work()
-        except BaseException as error:
-            self._error = error
+    def end(self, error: BaseException | None = None) -> None:
+        self._error = error
         self._ended.release()
 
-    def wait(self) -> T:
+    def wait(self) -> None:
         self._ended.acquire()
         if self._error is not None:
             try:
                 raise self._error
             finally:
                 self._error = None  # Else the traceback, which holds this frame, would hold the error.
-        return self._value  # type: ignore[no-any-return]
 
 
-class _Guest:
-    """A connection that the main thread serves for a while, and the end of that."""
+class _Job(_Handover):
+    """A callable, and its value."""
 
-    __slots__ = ("_error", "_left", "descriptor", "served")
+    __slots__ = ("_work", "value")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        super().__init__()
+        self._work = work
+        self.value: Any = None
+
+    def run(self) -> None:
+        try:
+            self.value = self._work()
+        except BaseException as error:
+            self.end(error)
+        else:
+            self.end()
+
+
+class _Guest(_Handover):
+    """A connection that the main thread serves for a while."""
+
+    __slots__ = ("_channel", "descriptor", "served")
 
     def __init__(self, served: Served) -> None:
+        super().__init__()
         self.served = served
-        self.descriptor = served.fileno()
-        self._error: BaseException | None = None
-        self._left = threading.Lock()
-        self._left.acquire()
+        self._channel = served.channel
+        self.descriptor: int = served.channel.fileno()
 
     def has_message_soon(self) -> bool:
-        """Whether a message is there, or comes in the next moment: the answer to what we have just sent.
-
-        What has arrived in part is not looked at again and again.
-        """
+        """Whether a message is there, or comes in the next moment: the answer to what we have just sent."""
         try:
-            return self.served.spin() and self.served.has_message()
+            return self._channel.spin() and self._channel.has_frame()
         except EOFError:  # Serving it will tell.
             return True
 
@@ -79,34 +88,20 @@ class _Guest:
         """Take in a message, if one has arrived whole; whether the connection goes on."""
         try:
             # What has arrived in part must not hold up the functions of others.
-            if self.served.has_message():
-                self.served.wait_until_sent()  # Of what was answered before, nothing may be lost with us.
+            if self._channel.has_frame():
+                # Of what was answered before, nothing may be lost with us.
+                self._channel.stream.wait_until_sent()
                 self.served.serve()
         except Exception as error:
-            self.leave(error)
+            self.end(error)
             return False
         if self.served.closed:
-            self.leave()
-            return False
-        return True
-
-    def leave(self, error: BaseException | None = None) -> None:
-        self._error = error
-        self._left.release()
-
-    def wait(self) -> None:
-        self._left.acquire()
-        if self._error is not None:
-            raise self._error
+            self.end()
+        return not self.served.closed
 
 
 class Execution:
-    """The one place in a worker where functions run.
-
-    Each connection has a thread of its own, which serves it. When a function has come from a connection, the
-    main thread serves that one itself from then on: what it asks for next needs no switch of threads. It goes
-    back to its own thread when a function comes from another connection.
-    """
+    """The one place in a worker where functions run."""
 
     def __init__(self, make_stream: Callable[[int], TextIO]) -> None:
         self._make_stream = make_stream
@@ -116,7 +111,7 @@ class Execution:
         self._last_caller = 0  # the thread whose function ran last
         self._has_run = False  # since the surroundings were put back
         self._tidy: Callable[[], object] | None = None
-        self._tasks: deque[_Job[Any] | _Guest] = deque()
+        self._tasks: deque[_Job | _Guest] = deque()
         self._bell = os.pipe()
         os.set_blocking(self._bell[1], False)
 
@@ -131,9 +126,10 @@ class Execution:
             if threading.get_ident() == self._main:
                 return self._run_here(work, tidy)
             self._last_caller = threading.get_ident()
-            task = _Job(lambda: self._run_here(work, tidy))
-            self._post(task)
-            return task.wait()
+            job = _Job(lambda: self._run_here(work, tidy))
+            self._post(job)
+            job.wait()
+            return job.value  # type: ignore[no-any-return]
         finally:
             self._turn.release()
 
@@ -142,7 +138,7 @@ class Execution:
         if self._last_caller == threading.get_ident():  # Of a thread that had the same number before.
             self._last_caller = 0
         while not served.closed:
-            served.wait_until_sent()
+            served.channel.stream.wait_until_sent()
             served.serve()
             if self._last_caller == threading.get_ident():
                 self._last_caller = 0
@@ -160,12 +156,14 @@ class Execution:
             if self._has_run:  # While the outcome travels; the next function begins only after this.
                 self._has_run = False
                 surroundings.restore()
-                self._tidy_up()
+                tidy, self._tidy = self._tidy, None
+                if tidy is not None:
+                    tidy()
             if self._tasks:
                 task = self._tasks.popleft()
                 if guest is not None:  # Its own thread tells it that we are busy, meanwhile.
                     poller.unregister(guest.descriptor)
-                    guest.leave()
+                    guest.end()
                     guest = None
                 if isinstance(task, _Job):
                     task.run()
@@ -181,11 +179,10 @@ class Execution:
 
     def _await(self, poller: select.poll) -> bool:
         """Wait until there is something to do; whether that is a message of the guest's."""
-        ready = [descriptor for descriptor, _ in poller.poll()]
-        if self._bell[0] in ready:
-            os.read(self._bell[0], 4096)
-            return False
-        return True
+        if self._bell[0] not in dict(poller.poll()):
+            return True
+        os.read(self._bell[0], 4096)
+        return False
 
     def _run_here(self, work: Callable[[], T], tidy: Callable[[], object] | None) -> T:
         self._has_run, self._tidy = True, tidy
@@ -197,12 +194,7 @@ class Execution:
             if os.getpid() != self._process:
                 os._exit(0)  # The function forked and returned twice. This is the child: it has no caller.
 
-    def _tidy_up(self) -> None:
-        tidy, self._tidy = self._tidy, None
-        if tidy is not None:
-            tidy()
-
-    def _post(self, task: _Job[Any] | _Guest) -> None:
+    def _post(self, task: _Job | _Guest) -> None:
         self._tasks.append(task)
         with contextlib.suppress(BlockingIOError):  # It is full of such marks already.
             os.write(self._bell[1], b"!")

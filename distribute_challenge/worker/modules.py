@@ -1,9 +1,4 @@
-"""The modules of programs, on a worker: each program's own, imported once, kept apart from those of others.
-
-They are imported from the texts that come with a call. What lies beside their files (package data, compiled
-modules, what is imported by a computed name) is found in the program's own folders, if this machine has
-those.
-"""
+"""The modules of programs, on a worker: each program's own, imported once, apart from those of others."""
 
 from __future__ import annotations
 
@@ -74,12 +69,10 @@ class _Program:
     def owns(self, name: str) -> bool:
         """Whether a module that is loaded belongs to it: by the package on top."""
         top = name.partition(".")[0]
-        if is_this_package(top):
-            return False
         if top in self.wanted:
             return True
         spec = getattr(sys.modules.get(top), "__spec__", None)
-        if spec is None or not (spec.has_location or spec.submodule_search_locations):
+        if spec is None or is_this_package(top) or not (spec.has_location or spec.submodule_search_locations):
             return False
         file = next(iter(spec.submodule_search_locations or ()), spec.origin)
         return str(Path(str(file)).parent) in self.folders

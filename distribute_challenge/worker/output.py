@@ -1,9 +1,4 @@
-"""The output of the running function: kept for its caller, and passed on to the worker's own descriptors.
-
-Output is pulled, never pushed: a callback in the middle of a function would let the next call run inside the
-first. The caller asks, from a second connection, for what it has not seen; what is left then comes with the
-outcome. A function that prints faster than its caller reads is held up, as it would be by a pipe.
-"""
+"""The output of the running function: kept for its caller, and passed on to the worker's own descriptors."""
 
 from __future__ import annotations
 
@@ -39,12 +34,10 @@ class Output:
             self._changed.wait_for(lambda: self._kept < MAX_KEPT_BYTES or self._is_over)
             if self._is_over:
                 return
-            if self._pieces and self._pieces[-1][0] == number and len(self._pieces[-1][1]) < _PIECE_BYTES:
-                data_before = self._pieces.pop()[1]
-                self._pieces.append((number, data_before + data))
-            else:
-                self._pieces.append((number, data))
             self._kept += len(data)
+            if self._pieces and self._pieces[-1][0] == number and len(self._pieces[-1][1]) < _PIECE_BYTES:
+                data = self._pieces.pop()[1] + data
+            self._pieces.append((number, data))
 
     def end(self) -> None:
         """The call is over: nothing is added any more."""
@@ -156,11 +149,7 @@ class _Raw(io.RawIOBase):
     def __init__(self, streams: Streams, number: int) -> None:
         self._streams = streams
         self._number = number
-
-    @property
-    def name(self) -> str:
-        """The name that a text stream takes over."""
-        return "<stdout>" if self._number == 1 else "<stderr>"
+        self.name = "<stdout>" if number == 1 else "<stderr>"  # A text stream takes it over.
 
     def writable(self) -> bool:
         return True

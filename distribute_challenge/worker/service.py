@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterable
 from typing import Any
 
 import rpyc
@@ -47,49 +46,43 @@ class Worker:
             self._probe = self._probe or Probe()
             return self._probe
 
-    def run(self, source: str, data: bytes) -> tuple[bytes, Region | None]:
+    def run(self, source: str, call: Call, section: memoryview) -> tuple[bytes, Region | None]:
         """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any."""
-        call, section = Call.unpack(data)
         problem = b""
         buffers: list[Buffer] = []
         try:
             buffers = unpack_buffers(section)
         except ValueError as error:  # There are no descriptors left, say.
             problem = failure(error)
-        flight = flights.begin(call, len(source) + len(data) - len(section) + sum(map(len, buffers)))
-        if problem:
-            outcome = Outcome(FAILURE, problem)
-        elif call.flags & PRINTS:
+        size = len(section.obj)  # type: ignore[arg-type]
+        flight = flights.begin(call, len(source) + size - len(section) + sum(map(len, buffers)))
+        if call.flags & PRINTS:
             self.streams.begin(call.id)
-            try:
-                outcome = self._run(source, call, buffers)
-            finally:
-                offset, output = self.streams.end()
+        outcome = Outcome(FAILURE, problem) if problem else self._run(source, call, buffers)
+        if call.flags & PRINTS:
+            offset, output = self.streams.end()
             if output:
                 outcome = outcome._replace(offset=offset, output=output)
-        else:
-            outcome = self._run(source, call, buffers)
-        is_large = len(data) > LARGE_BYTES or bool(buffers)
+        is_large = size > LARGE_BYTES or bool(buffers)
         # A function and its global names hold on to each other: if they are large, they shall go at once.
         self._has_to_collect = is_large and not self._runner.keeps(source, call)
-        region = None
-        size = 0
-        if outcome.buffers:
-            can_share = bool(call.flags & SHARES)
-            large = Parts(outcome.buffers, may_share=can_share)
-            packed = self._pack(outcome, large.pack(can_share=can_share))
-            region = large.region
-            size = 0 if region is None else large.size
-        else:
-            packed = self._pack(outcome, ())
-        flights.end(flight, call, outcome, len(packed) + size)
+        can_share = bool(call.flags & SHARES)
+        large = Parts(outcome.buffers, may_share=can_share) if outcome.buffers else None
+        region = None if large is None else large.region
+        try:
+            packed = outcome.pack(() if large is None else large.pack(can_share=can_share))
+        except OverflowError as error:  # All together are more than travel at once.
+            outcome = outcome._replace(kind=FAILURE, content=failure(error))
+            packed = outcome.pack(())
+        flights.end(flight, call, outcome, len(packed) + (large.size if large and region else 0))
         return packed, region
 
-    def _pack(self, outcome: Outcome, buffers: Iterable[Buffer]) -> bytes:
+    def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Outcome:
         try:
-            return outcome.pack(buffers)
-        except OverflowError as error:  # All together are more than travel at once.
-            return outcome._replace(kind=FAILURE, content=failure(error)).pack(())
+            self.modules.use(call.modules, call.program)
+            return self._runner.run(source, call, buffers)
+        except BaseException as error:  # A module cannot be imported, say.
+            return Outcome(FAILURE, failure(error))
 
     def run_text(self, source: str, client: str) -> Any:
         """Run what a plain client sent, which has no modules of its own."""
@@ -101,13 +94,6 @@ class Worker:
         if self._has_to_collect:
             self._has_to_collect = False
             gc.collect()
-
-    def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Outcome:
-        try:
-            self.modules.use(call.modules, call.program)
-        except BaseException as error:
-            return Outcome(FAILURE, failure(error))
-        return self._runner.run(source, call, buffers)
 
 
 class WorkerService(rpyc.Service):
@@ -137,13 +123,13 @@ class WorkerService(rpyc.Service):
         if call is None:
             return self._worker.execution.run(lambda: self._worker.run_text(source, self._peer))
         worker = self._worker
-        program = Call.program_in(call)
-        if program not in self._programs:
-            self._programs.add(program)
-            worker.modules.connect(program)
-        outcome, region = worker.execution.run(lambda: worker.run(source, call), worker.tidy)
+        what, section = Call.unpack(call)
+        if what.program not in self._programs:
+            self._programs.add(what.program)
+            worker.modules.connect(what.program)
+        outcome, region = worker.execution.run(lambda: worker.run(source, what, section), worker.tidy)
         if region is not None:
-            self._held[Call.id_in(call)] = region
+            self._held[what.id] = region
         return outcome
 
     def exposed_share(self, probe: bytes) -> tuple[bytes | None, bytes]:

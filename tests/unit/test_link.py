@@ -13,8 +13,8 @@ from rpyc.utils.server import ThreadedServer
 
 from distribute_challenge.address import Address
 from distribute_challenge.wire.acceptor import Acceptor
-from distribute_challenge.wire.link import Link, Method
-from distribute_challenge.wire.messages import FIRST_NUMBER, REPLY
+from distribute_challenge.wire.link import Link
+from distribute_challenge.wire.messages import FIRST_NUMBER, REPLY, MethodCall
 from tests.running import HANG_S, eventually
 
 # Stock RPyC's threads may fall over a connection that ends while they look at it.
@@ -160,7 +160,7 @@ def test_the_last_answer_and_the_end_may_come_together():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         link = Link(Address(*listener.getsockname()))
         link.never_wait()
-        answer = link.ask(Method("add", ("builtins.method", 1, 2)), 1)
+        answer = link.ask(MethodCall(("builtins.method", 1, 2)), 1)
         assert link.flush()
         there, _ = listener.accept()
         with there:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerLost,
     )
+    from distribute_challenge.joblib import register_joblib
     from distribute_challenge.tls import Tls
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Tls",
     "WorkerLost",
     "compute_this",
+    "register_joblib",
 ]
 
 
@@ -66,6 +68,10 @@ def __getattr__(name: str) -> Any:
         from distribute_challenge.client import pool
 
         value = pool.PoolExecutor
+    elif name == "register_joblib":
+        from distribute_challenge import joblib
+
+        value = joblib.register_joblib
     elif name == "Tls":
         from distribute_challenge import tls
 

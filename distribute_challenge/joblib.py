@@ -1,0 +1,116 @@
+"""The pool as a backend of joblib, and so of scikit-learn. This file alone knows joblib.
+
+`register_joblib` makes it known by the name `compute`. Batches of calls travel as the argument of one
+function, which workers find by its name, and so are pickled once.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from distribute_challenge.client.engine import executor_at
+from distribute_challenge.tls import Tls
+
+try:
+    from joblib import register_parallel_backend
+    from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
+except ImportError as error:  # pragma: no cover  The tests have it.
+    raise ImportError(f"joblib is not installed ({error}): pip install joblib") from None
+
+if TYPE_CHECKING:
+    from distribute_challenge.client.pool import PoolExecutor
+    from distribute_challenge.client.running.tasks import TaskFuture
+
+NAME = "compute"
+MAX_NESTING = 2  # Calls within calls within calls run where they are.
+
+
+def register_joblib() -> None:
+    """Make the pool known to joblib, as the backend `compute`. Harmless to repeat.
+
+    >>> from distribute_challenge import register_joblib
+    >>> register_joblib()
+    >>> with joblib.parallel_config(backend="compute", server="local://4"):   # doctest: +SKIP
+    ...     cross_val_score(model, X, y, n_jobs=-1)
+
+    Options of the backend: `server` and `tls`, as those of `PoolExecutor`. `n_jobs=-1` means as many as there
+    are workers. Raises ImportError without joblib.
+    """
+    register_parallel_backend(NAME, ComputeBackend)
+
+
+class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
+    """Runs joblib's batches on a pool. `server` and `tls` are as those of `PoolExecutor`.
+
+    Calls of joblib within a function on the pool run on workers that are free, else in place: they cannot
+    wait for each other for ever.
+    """
+
+    default_n_jobs = -1
+    supports_retrieve_callback = True
+
+    def __init__(
+        self,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        server: str | None = None,
+        tls: Tls | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **options)
+        self._where = (server, tls)
+        self._lock = threading.Lock()  # guards the one below
+        self._futures: weakref.WeakSet[TaskFuture[Any]] = weakref.WeakSet()  # of this backend, perhaps done
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It travels with each batch, for calls within calls: there, the pool is that of the worker."""
+        return type(self), (self.nesting_level,)
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """How many batches run at once, if the pool has nothing else to do. Raises ValueError for 0."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 has no meaning: give a number of jobs, or -1 for all workers")
+        if n_jobs is None or n_jobs < 0:
+            workers = self._executor()._max_workers  # As dask and others ask an executor.
+            return max(workers + 1 + (-1 if n_jobs is None else n_jobs), 1)
+        return n_jobs
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
+        """Run a batch; the future of its results."""
+        future: Any = self._executor().submit(run_batch, func)
+        with self._lock:
+            self._futures.add(future)
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
+
+    def retrieve_result_callback(self, out: TaskFuture[Any]) -> Any:
+        """The results of a batch that has ended. Raises what one of its calls raised."""
+        return out.result()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: ARG002  joblib's signature.
+        """Stop what runs, and cancel what waits. The pool goes on working."""
+        with self._lock:
+            futures = list(self._futures)
+            self._futures.clear()
+        for future in futures:
+            future.kill()
+
+    def get_nested_backend(self) -> tuple[Any, int | None]:
+        """The backend of calls within a batch."""
+        level = (self.nesting_level or 0) + 1
+        if level >= MAX_NESTING:
+            return SequentialBackend(nesting_level=level), None
+        return ComputeBackend(nesting_level=level), None
+
+    def _executor(self) -> PoolExecutor:
+        """Connections are kept for the next call of joblib, until the program ends."""
+        return executor_at(*self._where)
+
+
+def run_batch(batch: Callable[[], Any]) -> Any:
+    """On a worker: run the calls of a batch; their results."""
+    return batch()

@@ -1,0 +1,123 @@
+"""The pool as a backend of joblib, and so of scikit-learn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribute_challenge import register_joblib
+from tests.running import HANG_S, ROOT, RunningServer
+
+joblib = pytest.importorskip("joblib")
+Parallel, delayed = joblib.Parallel, joblib.delayed
+
+
+@pytest.fixture
+def pool(server: RunningServer) -> Iterator[RunningServer]:
+    """A server, which joblib's calls in a test go to."""
+    register_joblib()
+    with joblib.parallel_config(backend="compute", server=server.address):
+        yield server
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def fail_at_three(x: int) -> int:
+    if x == 3:
+        raise KeyError(x)
+    return x
+
+
+def sum_of_squares(count: int) -> int:
+    return int(sum(Parallel(n_jobs=2)(delayed(square)(number) for number in range(count))))
+
+
+def depth(level: int) -> int:
+    """How many calls of joblib within each other there are, below this one."""
+    return 1 + max(Parallel(n_jobs=2)(delayed(depth)(level - 1) for _ in range(2))) if level else 0
+
+
+def test_results_come_in_order_from_the_workers(pool: RunningServer):
+    assert Parallel(n_jobs=2)(delayed(square)(x) for x in range(200)) == [x * x for x in range(200)]
+    pids = Parallel(n_jobs=-1)(delayed(os.getpid)() for _ in range(20))
+    assert set(pids) <= set(pool.worker_pids())
+
+
+def test_an_exception_ends_the_call_and_the_pool_works_on(pool: RunningServer):
+    with pytest.raises(KeyError, match="3") as caught:
+        Parallel(n_jobs=2)(delayed(fail_at_three)(x) for x in range(100))
+    assert "fail_at_three" in str(caught.value.__cause__)
+    assert Parallel(n_jobs=2)(delayed(square)(x) for x in range(3)) == [0, 1, 4]
+
+
+@pytest.mark.parametrize("how", ["generator", "generator_unordered"])
+def test_results_can_be_taken_as_they_come(pool: RunningServer, how: str):
+    results = Parallel(n_jobs=2, return_as=how)(delayed(square)(x) for x in range(20))
+    assert sorted(results) == [x * x for x in range(20)]
+
+
+def test_a_time_limit_stops_what_runs(pool: RunningServer):
+    with pytest.raises(multiprocessing.TimeoutError):
+        Parallel(n_jobs=2, timeout=0.5)(delayed(time.sleep)(seconds) for seconds in (600, 600, 600))
+    pool.idle_status()  # Else this would take ten minutes.
+
+
+def test_calls_within_calls_do_not_wait_for_each_other(pool: RunningServer):
+    assert Parallel(n_jobs=2)(delayed(sum_of_squares)(x) for x in range(6)) == [0, 0, 1, 5, 14, 30]
+    assert Parallel(n_jobs=2)(delayed(depth)(3) for _ in range(4)) == [3, 3, 3, 3]
+
+
+def test_all_workers_are_as_many_as_the_pool_has(pool: RunningServer):
+    backend, _ = joblib.parallel.get_active_backend()
+    assert [backend.effective_n_jobs(jobs) for jobs in (-1, -2, None, 7)] == [2, 1, 2, 7]
+    with pytest.raises(ValueError, match="n_jobs == 0"):
+        Parallel(n_jobs=0)(delayed(square)(x) for x in range(3))
+
+
+def test_two_programs_share_one_server(pool: RunningServer, tmp_path: Path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import joblib, operator, sys\n"
+        "from distribute_challenge import register_joblib\n"
+        "register_joblib()\n"
+        "with joblib.parallel_config(backend='compute', server=sys.argv[1]):\n"
+        "    print(sum(joblib.Parallel(n_jobs=2)(joblib.delayed(operator.neg)(x) for x in range(1000))))\n"
+    )
+    command = [sys.executable, str(program), pool.address]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as other:
+        mine = sum(Parallel(n_jobs=2)(delayed(square)(x) for x in range(1000)))
+        assert other.communicate(timeout=HANG_S)[0].split() == [str(-sum(range(1000)))]
+    assert mine == sum(x * x for x in range(1000))
+
+
+def test_scikit_learn_runs_on_it(pool: RunningServer):
+    pytest.importorskip("sklearn")
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.datasets import make_classification
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+
+    class NeverFits(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+        def fit(self, X: Any, y: Any) -> Any:
+            raise ValueError("it never does")
+
+    X, y = make_classification(n_samples=100, random_state=0)
+    forest = RandomForestClassifier(n_estimators=4, random_state=0)
+    here = cross_val_score(forest, X, y, cv=3)
+    assert list(cross_val_score(forest, X, y, cv=3, n_jobs=-1)) == list(here)
+    search = GridSearchCV(forest, {"max_depth": [1, 5]}, cv=2, n_jobs=4).fit(X, y)
+    assert search.best_params_["max_depth"] in (1, 5)
+    assert RandomForestClassifier(n_estimators=8, n_jobs=2, random_state=0).fit(X, y).score(X, y) > 0.9
+    with pytest.raises(ValueError, match="All the 3 fits failed"):
+        cross_validate(NeverFits(), X, y, cv=3, n_jobs=2)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.peers import results, table
 from tests.running import HANG_S, ROOT, RunningServer
 
@@ -35,8 +37,13 @@ def test_the_executor(server: RunningServer, tmp_path: Path):
     assert server.idle_status()["finished"] == 1001
 
 
+def test_joblib(server: RunningServer, tmp_path: Path):
+    pytest.importorskip("joblib")
+    assert run_block(server, tmp_path, PYTHON_BLOCKS[2]) == f"{sum(x**3 for x in range(1000))}\n"
+
+
 def test_the_plain_client(server: RunningServer, tmp_path: Path):
-    block = PYTHON_BLOCKS[2].replace("18811", str(server.port))
+    block = PYTHON_BLOCKS[3].replace("18811", str(server.port))
     assert run_block(server, tmp_path, f"{block}\nprint(result)\n") == "9\n"
     assert server.idle_status()["finished"] == 1
 

@@ -14,7 +14,7 @@ def usable(root: Path = Path("/")) -> int:
     True
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(count, math.ceil(_quota(root))))
+    return max(1, math.ceil(min(count, _quota(root))))
 
 
 def _quota(root: Path) -> float:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 SERVER_VARIABLE = "COMPUTE_SERVER"
 ANY_USER_VARIABLE = "COMPUTE_ALLOW_ANY_LOCAL_USER"
 INSIDE_VARIABLE = "COMPUTE_INSIDE"  # Set for workers, and so for their child processes.
+WORKER_VARIABLE = "COMPUTE_WORKER"  # A worker's number, from 0: to choose a GPU by, say.
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 18811
 

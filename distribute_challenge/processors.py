@@ -6,6 +6,12 @@ import math
 import os
 from pathlib import Path
 
+# By these, libraries are told how many threads they may use.
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+)
+
 
 def usable(root: Path = Path("/")) -> int:
     """The processors that this process may use, by affinity and by its control groups' quota; at least 1.
@@ -15,6 +21,17 @@ def usable(root: Path = Path("/")) -> int:
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(count, _quota(root))))
+
+
+def thread_limits(threads: int | None, workers: int) -> dict[str, str]:
+    """The environment that keeps the libraries of each of so many workers to so many threads.
+
+    None: to its share of the processors, at least 1, where the environment does not say something already.
+    """
+    if threads is not None:
+        return dict.fromkeys(THREAD_VARIABLES, str(threads))
+    share = str(max(1, usable() // workers))
+    return {name: share for name in THREAD_VARIABLES if name not in os.environ}
 
 
 def _quota(root: Path) -> float:

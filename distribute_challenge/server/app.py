@@ -6,6 +6,7 @@ import argparse
 import enum
 import functools
 import logging
+import os
 import resource
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from distribute_challenge import cli
 from distribute_challenge.address import DEFAULT_PORT, Address
+from distribute_challenge.processors import THREAD_VARIABLES, thread_limits
 from distribute_challenge.record.profile import Usage
 from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.server.dispatcher import Dispatcher
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
     listeners = [listen(port) for port in worker_ports]
     ports = [listener.getsockname()[1] for listener in listeners]
+    limits = thread_limits(options.threads, options.workers)
     supervisor = Supervisor(
         listeners,
         address if tls is None else address.as_named(options.host),
@@ -83,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *("--max-frame", str(options.max_frame)),
             *(["--allow-any-local-user"] * options.allow_any_local_user),
         ],
+        environment=limits,
     )
     sampler = open_sampler(options, ports, supervisor.processes)
     supervisor.on_gone = lambda worker, process: sampler.worker_gone(worker, process.flight, process.end)
@@ -95,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_idle=lambda: mailbox.post(Progress.IDLE),
     )
     sampler.on_inside, sampler.on_close = dispatcher.count_inside, dispatcher.record_stop
-    pool = PoolState(dispatcher, supervisor, sampler, ports, options.max_tasks, options.max_frame)
+    threads = {name: {**os.environ, **limits}[name] for name in THREAD_VARIABLES}
+    pool = PoolState(dispatcher, supervisor, sampler, ports, options.max_tasks, options.max_frame, threads)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
     acceptor = Acceptor(
@@ -150,6 +155,8 @@ def parse(arguments: Sequence[str] | None) -> Any:
     add("--memory-limit", metavar="SIZE", type=memory_limit, help=limit)
     tasks = "replace a worker that has run so many functions"
     add("--max-tasks", metavar="N", type=cli.number_of("functions"), help=tasks)
+    threads = "threads that libraries (BLAS, OpenMP) use in each worker (its share of the processors)"
+    add("--threads", metavar="K", type=cli.number_of("threads"), help=threads)
     add("--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest call workers take (1G)")
     anybody = "let in every user of this machine: each can then run any code as you"
     add("--allow-any-local-user", action="store_true", help=anybody)

@@ -18,14 +18,15 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader
 from distribute_challenge.record.tasks import LOST, CutOff
-from distribute_challenge.tls import Tls, environment
+from distribute_challenge.tls import Tls
+from distribute_challenge.tls import environment as tls_environment
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,17 @@ class WorkerProcess:
     """A running worker, from its start. Raises OSError if it cannot be started."""
 
     def __init__(
-        self, listener: socket.socket, server: Address, tls: Tls | None = None, options: Sequence[str] = ()
+        self,
+        listener: socket.socket,
+        server: Address,
+        tls: Tls | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         if tls is not None:
             options = (*options, "--tls-cert", tls.cert, "--tls-key", tls.key, "--tls-ca", tls.ca)
         # What its functions find: the pool that they run in, and how to connect to that.
-        own = {SERVER_VARIABLE: str(server), INSIDE_VARIABLE: str(server), **environment(tls)}
+        own = {SERVER_VARIABLE: str(server), INSIDE_VARIABLE: str(server), **tls_environment(tls)}
         host, self.port = listener.getsockname()[:2]
         self.is_ready = False
         # Guards `_is_reaped`: once reaped, the number may be that of another process.
@@ -76,7 +82,7 @@ class WorkerProcess:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    env={**os.environ, **own},
+                    env={**os.environ, **own, **(environment or {})},
                 )
             finally:
                 os.close(owned)

@@ -38,13 +38,14 @@ class PoolState:
     ports: list[int]
     max_tasks: int | None
     max_frame: int
+    threads: dict[str, str]  # the environment's variables for libraries of the workers
     started: float = field(default_factory=time.monotonic)
     clock: Clock = field(default_factory=Clock)
 
     def status(self) -> dict[str, Any]:
         """The workers, the counts, and what is fixed."""
         states, counts = self.dispatcher.snapshot()
-        fixed = {"max_tasks": self.max_tasks, "max_frame": self.max_frame}
+        fixed = {"max_tasks": self.max_tasks, "max_frame": self.max_frame, "threads": self.threads}
         told = zip(self.ports, self.supervisor.processes(), states, self.sampler.latest, strict=True)
         workers: list[dict[str, Any]] = [
             {

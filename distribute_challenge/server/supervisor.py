@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from distribute_challenge.address import Address
+from distribute_challenge.address import WORKER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.dispatcher import Dispatcher
@@ -33,12 +33,14 @@ class Supervisor:
         tls: Tls | None,
         on_failure: Callable[[str], None],
         worker_options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._listeners = listeners
         self._server = server
         self._tls = tls
         self._on_failure = on_failure
         self._worker_options = worker_options
+        self._environment = environment or {}
         # Called with the number of a worker whose process has ended, and that process, by its keeper.
         self.on_gone: Callable[[int, WorkerProcess], None] = lambda _worker, _process: None
         self._lock = threading.Lock()  # guards the one below: no process starts once stopping is decided
@@ -120,7 +122,8 @@ class Supervisor:
         with self._lock:
             if self._is_stopping.is_set():
                 return None
-            how = (self._server, self._tls, self._worker_options)
+            environment = {**self._environment, WORKER_VARIABLE: str(worker)}
+            how = (self._server, self._tls, self._worker_options, environment)
             process = self._processes[worker] = WorkerProcess(self._listeners[worker], *how)
             return process
 

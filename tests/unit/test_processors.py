@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distribute_challenge.processors import usable
+from distribute_challenge.processors import THREAD_VARIABLES, thread_limits, usable
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -59,3 +59,14 @@ def test_the_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
     assert usable(tmp_path) == 1
     assert math.isfinite(usable())
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, "8"), (3, "2"), (8, "1"), (20, "1")])
+def test_each_worker_gets_its_share_of_the_threads(monkeypatch: pytest.MonkeyPatch, workers: int, share: str):
+    monkeypatch.setattr("distribute_challenge.processors._quota", lambda _: math.inf)
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    limits = thread_limits(None, workers)
+    assert limits == {name: share for name in THREAD_VARIABLES if name != "MKL_NUM_THREADS"}
+    assert set(thread_limits(4, workers).values()) == {"4"}

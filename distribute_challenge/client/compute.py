@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from distribute_challenge.client.options import Options
+from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.tls import Tls
 from distribute_challenge.values.code import codes_in, explained
 from distribute_challenge.values.functions import Wrapper, content_of, functions_in
@@ -49,7 +49,7 @@ class DelayedCall(Generic[R]):
         """
         function = self._function
         options = function.options if timeout is None else function.options.with_timeout(timeout)
-        value: R = function.executor().run_call(function.shipment, self._args, self._kwargs, options)
+        value: R = function.executor().backend.run_call(function.shipment, self._args, self._kwargs, options)
         return value
 
     def submit(self, timeout: float | None = None) -> TaskFuture[R]:
@@ -60,7 +60,7 @@ class DelayedCall(Generic[R]):
         """
         function = self._function
         options = function.options if timeout is None else function.options.with_timeout(timeout)
-        return function.executor().submit_call(function.shipment, self._args, self._kwargs, options)
+        return function.executor().backend.submit_call(function.shipment, self._args, self._kwargs, options)
 
     def __await__(self) -> Generator[Any, None, R]:
         """In asyncio, `await func(3)` is the value."""
@@ -69,14 +69,22 @@ class DelayedCall(Generic[R]):
     async def _awaited(self) -> R:
         import asyncio  # Late: who awaits has it already, and nobody else needs it.
 
+        loop, has_ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(has_ended.set)
+
         future = self.submit()
-        told: Future[R] = Future()  # in the very thread in which the function ends, unlike other callbacks
-        Future.add_done_callback(future, functools.partial(_tell, told))
+        Future.add_done_callback(future, tell)  # In the very thread in which the function ends.
         try:
-            return await asyncio.wrap_future(told)
+            await has_ended.wait()
         except asyncio.CancelledError:
             future.kill()
             raise
+        if future.cancelled():
+            raise asyncio.CancelledError
+        return future.result()
 
     def __reduce__(self) -> Any:
         name = self._function.__name__
@@ -89,18 +97,6 @@ class DelayedCall(Generic[R]):
         arguments += [f"{name}={value!r}" for name, value in self._kwargs.items()]
         text = f"{self._function.__name__}({', '.join(arguments)})"
         return f"<call of {text}: .run(), .submit() or `await` runs it on the pool>"
-
-
-def _tell(told: Future[Any], future: Future[Any]) -> None:
-    """Have one future end as another one."""
-    if future.cancelled():
-        told.cancel()
-    elif told.set_running_or_notify_cancel():
-        error = future.exception()
-        if error is None:
-            told.set_result(future.result())
-        else:
-            told.set_exception(error)
 
 
 class ComputeFunction(Wrapper, Generic[P, R]):
@@ -169,17 +165,8 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         >>> list(func.map(range(3)))                          # doctest: +SKIP
         [0, 1, 4]
         """
-        return self.executor().map_calls(
-            self.shipment,
-            iterables,
-            self.options,
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize,
-            ordered=ordered,
-            return_exceptions=return_exceptions,
-            progress=progress,
-        )
+        how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions, progress)
+        return self.executor().backend.map_calls(self.shipment, iterables, self.options, how)
 
     @property
     def source(self) -> str:

@@ -18,8 +18,6 @@ SCHEME = "local://"
 STOP_S = 30.0
 _MAIN = str(Path(__file__).parents[1] / "server" / "__main__.py")
 
-_running: weakref.WeakSet[PrivateServer] = weakref.WeakSet()
-
 
 def worker_count(server: str) -> int | None:
     """N of `local://N`; None for another address. Raises ValueError."""
@@ -38,6 +36,9 @@ def check_address(server: str) -> None:
         Address.parse(server)
 
 
+_servers: weakref.WeakSet[PrivateServer] = weakref.WeakSet()
+
+
 class PrivateServer:
     """The server's process. It ends when the pipe that we hold does."""
 
@@ -47,6 +48,7 @@ class PrivateServer:
         self._process: subprocess.Popen[str] | None = None
         self._address: Address | None = None
         self._owner: int | None = None
+        _servers.add(self)
 
     def address(self) -> Address:
         """Where it listens; starts it at the first call. Raises ServerUnavailable."""
@@ -83,8 +85,8 @@ class PrivateServer:
 
     def _start(self) -> Address:
         owned, self._owner = map(_above_standard, os.pipe())
-        _running.add(self)
         command = [sys.executable, _MAIN, str(self.workers), "--port", "0", "--profile", "none"]
+        line = ""
         try:
             self._process = subprocess.Popen(
                 [*command, "--owner", str(owned)],
@@ -95,19 +97,15 @@ class PrivateServer:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for this program.
             )
+            assert self._process.stdout is not None
+            line = self._process.stdout.readline()
         except OSError as error:
-            self.let_go()
             raise ServerUnavailable(f"cannot start a private server ({error})") from None
         finally:
             os.close(owned)
-        assert self._process.stdout is not None
-        try:
-            line = self._process.stdout.readline()
-        except BaseException:
-            self.let_go()
-            raise
-        if not line.startswith("ready: "):
-            self.let_go()
+            if not (is_ready := line.startswith("ready: ")):
+                self.let_go()
+        if not is_ready:
             raise ServerUnavailable(
                 f"the private server ended with exit code {self._process.wait(STOP_S)}: what it said is above"
             )
@@ -132,9 +130,9 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _let_go_in_child() -> None:
-    for server in list(_running):
+def _leave_to_parent() -> None:
+    for server in list(_servers):
         server.leave_to_parent()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 
 from distribute_challenge.tls import Tls
@@ -36,3 +37,20 @@ class Options:
     def with_timeout(self, timeout_s: float) -> Options:
         """The same with another time limit."""
         return replace(self, timeout_s=timeout_s)
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How a map is run: what `PoolExecutor.map` takes. Raises ValueError for what makes no sense."""
+
+    timeout: float | None = None
+    chunksize: int | None = None
+    buffersize: int | None = None
+    ordered: bool = True
+    return_exceptions: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name, size in (("chunksize", self.chunksize), ("buffersize", self.buffersize)):
+            if size is not None and operator.index(size) < 1:
+                raise ValueError(f"{name} must be 1 or more")

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from distribute_challenge.client.options import Options
+from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.connections import Facts
-from distribute_challenge.client.running import mapping
+from distribute_challenge.client.running import chunks
 from distribute_challenge.client.running.mapping import Mapping
 from distribute_challenge.client.running.tasks import Task
 
@@ -31,7 +31,7 @@ class Executor:
     ) -> Parcel:
         return shipment.chunk(function, columns, ANYWHERE, 0)
 
-    def add(self, task: Task) -> None:
+    def add(self, task: Task, **_: Any) -> None:
         first = sum(self.sizes)
         self.sizes.append(task.count)
         task.begin(0.0)
@@ -43,16 +43,12 @@ class Executor:
 def sizes(seconds: Any, count: int, **how: Any) -> list[int]:
     """The sizes of the chunks into which so many items are cut."""
     executor = Executor(seconds)
-    options = {"chunksize": None, "buffersize": None, "timeout": None, **how}
     made = Mapping(
         cast(Any, executor),
         Shipment(len),
         (iter(range(count)),),
         Options(),
-        ordered=True,
-        return_exceptions=False,
-        progress=False,
-        **options,
+        MapOptions(**how),
     )
     assert len(list(made)) == count
     assert sum(executor.sizes) == count
@@ -67,7 +63,7 @@ def test_chunks_grow_little_by_little_since_the_first_items_may_have_been_quick(
 
 def test_a_chunk_is_as_much_as_takes_15_ms():
     cut = sizes(lambda _: 0.001, 500)
-    assert max(cut) == int(mapping.CHUNK_S / 0.001)
+    assert max(cut) == int(chunks.CHUNK_S / 0.001)
 
 
 def test_a_function_that_becomes_slow_is_sent_in_small_chunks_from_then_on():
@@ -100,7 +96,7 @@ class InTheLastMoment(Executor):
 
         self.workers = Workers(1)
 
-    def add_more(self, task: Task) -> None:
+    def add(self, task: Task, **_: Any) -> None:
         task.begin(0.0)
         self.sizes.append(task.count)
         self.tasks.append(task)
@@ -119,12 +115,7 @@ def test_chunks_that_end_while_others_are_just_being_started_are_followed_by_mor
         Shipment(len),
         (range(100),),
         Options(),
-        timeout=None,
-        chunksize=1,
-        buffersize=None,
-        ordered=True,
-        return_exceptions=False,
-        progress=False,
+        MapOptions(chunksize=1),
     )
     executor.end_all()
     assert sum(executor.sizes) == 100

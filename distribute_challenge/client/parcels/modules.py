@@ -64,9 +64,7 @@ class _Known(NamedTuple):
     modules: NeededModules
     path: list[str]
     folder: str  # the current one, if it is on the path
-    loaded: tuple[
-        tuple[str, Any, Any], ...
-    ]  # the name, the module and its spec: another one if it is reloaded
+    loaded: tuple[tuple[str, Any, Any], ...]  # name, module, and its spec: another one if it is reloaded
     others: tuple[tuple[str, Any], ...]  # of modules that are not loaded here
 
     def holds(self) -> bool:
@@ -163,14 +161,11 @@ def _place_of_unloaded(name: str) -> _Place | None:
     parent, _, child = name.rpartition(".")
     if not parent:
         return None if _is_librarys(name) else _find(_spec(name))
-    folder = place.folder if (place := _place(parent)) is not None else None
+    place = _place(parent)
+    folder = place and place.folder
     if folder is None:
         return None
-    return _find(_spec_in(name, folder)) if child.isidentifier() else None
-
-
-def _spec_in(name: str, folder: str) -> importlib.machinery.ModuleSpec | None:
-    return importlib.machinery.PathFinder.find_spec(name, [folder])
+    return _find(importlib.machinery.PathFinder.find_spec(name, [folder])) if child.isidentifier() else None
 
 
 @functools.lru_cache(maxsize=1024)

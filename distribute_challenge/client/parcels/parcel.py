@@ -9,12 +9,12 @@ import pickle
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import CHUNK, INITIALIZER, NO_PROGRAM, PRINTS, SHARES, Call
+from distribute_challenge.calls.payload import NO_PROGRAM, SHARES, Call
 from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
 from distribute_challenge.client.parcels.modules import NeededModules
@@ -22,8 +22,7 @@ from distribute_challenge.record.flight import label
 
 _LAST_ID = (1 << 64) - 1
 
-# Unique among processes, without asking the system each time.
-_ids = itertools.count(int.from_bytes(os.urandom(8), "big"))
+_ids: Iterator[int]  # unique among processes, without asking the system each time
 
 
 def _renew() -> None:
@@ -40,11 +39,8 @@ def label_of(function: str) -> bytes:
     return label(function, f"{program}:{os.getpid()}@{socket.gethostname()}")
 
 
+_renew()
 os.register_at_fork(after_in_child=_renew)
-
-
-def _new_id() -> bytes:
-    return (next(_ids) & _LAST_ID).to_bytes(8, "big")
 
 
 class Written(NamedTuple):
@@ -69,9 +65,7 @@ ANYWHERE = Destination()
 class Parcel:
     """One call, ready to go.
 
-    `modules` are those of the user's own that it needs, `large` the buffers that travel beside it. It holds
-    the call's parts itself, since many wait at once, and each object less is one that Python's collector of
-    garbage need not look at.
+    `modules` are those of the user's own that it needs, `large` the buffers that travel beside it.
     """
 
     __slots__ = (
@@ -96,8 +90,7 @@ class Parcel:
         self.count = count  # of functions
         self.queued = time.time()
         self.flags = flags
-        self.id = _new_id()  # by which its output can be asked for
-        # Whose modules it uses: those of its executor, if that has an initializer, or of its program.
+        self.id = (next(_ids) & _LAST_ID).to_bytes(8, "big")  # by which its output can be asked for
         self.program = current.id if program == NO_PROGRAM else program
         self.function = function.data
         self.arguments = arguments.data
@@ -106,21 +99,6 @@ class Parcel:
         self.size = len(source) + len(function.data) + len(arguments.data)  # about, in bytes
         if large is not None:
             self.size += large.size
-
-    @property
-    def prints(self) -> bool:
-        """Whether its output is wanted."""
-        return bool(self.flags & PRINTS)
-
-    @property
-    def is_chunk(self) -> bool:
-        """Whether it runs the function for each item of a list."""
-        return bool(self.flags & CHUNK)
-
-    @property
-    def is_initializer(self) -> bool:
-        """Whether it runs the initializer of an executor."""
-        return bool(self.flags & INITIALIZER)
 
     def call(self) -> Call:
         """The call itself, for a process that has its modules."""

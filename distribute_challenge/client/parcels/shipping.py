@@ -13,10 +13,7 @@ from typing import Any
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import BytesWrapper, Collector, Parts
 from distribute_challenge.calls.constant import Snapshot, snapshot
-from distribute_challenge.calls.payload import (
-    CHUNK,
-    PRINTS,
-)
+from distribute_challenge.calls.payload import CHUNK, PRINTS
 from distribute_challenge.client.parcels.durations import pace_of
 from distribute_challenge.client.parcels.modules import is_users, modules_for
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Parcel, Written

@@ -1,7 +1,6 @@
 """The connections of this program to one pool: made when first needed, kept for the next call.
 
-Each call in progress has a server connection to itself, because one that waits for a worker answers
-nothing else. At most `MAX_IDLE` server connections and `MAX_IDLE` worker connections are kept while idle.
+At most `MAX_IDLE` server connections and `MAX_IDLE` worker connections are kept while idle.
 """
 
 from __future__ import annotations
@@ -59,11 +58,10 @@ class Connections:
             server = self.take_idle_server() or self.new_server(0 if self._was_there else wait_s)
             try:
                 status = server.status()
-            except (EOFError, OSError) as error:
+            except BaseException as error:
                 server.close()
-                raise server.unavailable(error) from None
-            except BaseException:
-                server.close()
+                if isinstance(error, EOFError | OSError):
+                    raise server.unavailable(error) from None
                 raise
             python = ".".join(status["python"].split(".")[:2])
             limit = status.get("max_frame", MAX_BYTES)
@@ -82,10 +80,8 @@ class Connections:
 
     def take_server(self) -> tuple[ServerConnection, bool]:
         """A server connection for one call, and whether it is a new one."""
-        with self._lock:
-            if self._servers:
-                return self._servers.pop(), False
-        return self.new_server(), True
+        server = self.take_idle_server()
+        return (server, False) if server is not None else (self.new_server(), True)
 
     def new_server(self, wait_s: float = 0) -> ServerConnection:
         """A new server connection, tried for so long. Raises ServerUnavailable or AccessDenied."""

@@ -13,15 +13,16 @@ from distribute_challenge.calls.payload import Piece
 log = logging.getLogger(__name__)
 
 _LONGEST_LINE = 1 << 16  # What is longer is shown without waiting for its end.
-_lock = threading.Lock()  # guards the standard streams: lines of different functions do not mix
+_lock: threading.Lock  # guards the standard streams: lines of different functions do not mix
 
 
 def _renew_lock() -> None:
+    """In a forked child, too: a thread that does not exist there may have held it."""
     global _lock
     _lock = threading.Lock()
 
 
-# A thread that does not exist in a forked child may have held it.
+_renew_lock()
 os.register_at_fork(after_in_child=_renew_lock)
 
 

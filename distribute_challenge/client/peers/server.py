@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import ssl
@@ -16,6 +17,7 @@ from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailab
 from distribute_challenge.tls import VARIABLES
 from distribute_challenge.wire.access import Trust
 from distribute_challenge.wire.link import NO_OTHERS, Answer, Link
+from distribute_challenge.wire.messages import MethodCall
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class ServerConnection:
 
     def ask_for_worker(self, tasks: int) -> Answer:
         """Stand in line for a worker, for so many tasks. `port_in` takes the answer."""
-        return self.link.ask(self._acquire_worker, None, tasks)
+        return self._ask(self._acquire_worker, None, tasks)
 
     def port_in(self, answer: Answer) -> int:
         """The port of the worker that was asked for. Raises as `acquire` does."""
@@ -80,9 +82,9 @@ class ServerConnection:
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
-    def ask_to_keep(self, port: int, *, finished: int, failed: int, tasks: int) -> Answer:
+    def ask_to_keep(self, port: int, finished: int, failed: int, tasks: int) -> Answer:
         """Have tasks of the lease counted, and tell that so many more wait here; how many clients wait."""
-        return self.link.ask(self._keep_worker, port, finished, failed, tasks)
+        return self._ask(self._keep_worker, port, finished, failed, tasks)
 
     def recycle(self, port: int, broken: Broken) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
@@ -93,7 +95,14 @@ class ServerConnection:
 
     def ask_to_recycle(self, port: int, broken: Broken) -> Answer:
         """End the lease and have the worker replaced; as JSON, how its process ended."""
-        return self.link.ask(self._recycle_worker, port, str(broken), broken.status)
+        return self._ask(self._recycle_worker, port, str(broken), broken.status)
+
+    def _ask(self, method: MethodCall, *args: Any) -> Answer:
+        """Send a call, as far as it goes without waiting. That the server has gone, its answer will tell."""
+        answer = self.link.ask(method, *args)
+        with contextlib.suppress(EOFError):
+            self.link.flush()
+        return answer
 
     def status(self) -> dict[str, Any]:
         """The pool's state."""

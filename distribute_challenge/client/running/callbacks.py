@@ -1,7 +1,6 @@
-"""The callbacks of futures, which the driver's thread does not call itself.
+"""The callbacks of futures: a thread of their own calls them, one after another.
 
-They may take seconds, call `run()`, wait for other futures, or shut the executor down: a thread of their own
-calls them, one after another. It is started by the first one, and ends when there has been none for a moment.
+It is started by the first one, and ends when there has been none for a moment.
 """
 
 from __future__ import annotations

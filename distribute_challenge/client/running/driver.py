@@ -67,11 +67,8 @@ class Driver:
 
     def kill(self, task: Task) -> None:
         """Stop a task that runs, as soon as no other one would be stopped with it."""
-
-        def mark() -> None:
-            task.is_unwanted = True
-
-        self._post(mark)
+        task.is_unwanted = True
+        self._post(_nothing)
 
     def close(self, *, cancel: bool) -> None:
         """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
@@ -136,20 +133,9 @@ class Driver:
         except BaseException as error:
             # Whatever that is, nobody may wait for ever.
             log.exception("the thread of an executor failed")
-            self._fail(PoolError(f"the thread of this executor failed: {error!r}"))
-
-    def _fail(self, error: Exception) -> None:
-        """End the thread, and all tasks with it, also those to come."""
-        try:
-            self._lanes.fail_all(error)
-        finally:
-            with self._lock:
-                left, self._inbox = self._inbox, deque()
-                action = self._leave()
-            for posted in left:
-                if isinstance(posted, Task):
-                    self._lanes.add(posted)
-            action()
+            self._lanes.fail_all(PoolError(f"the thread of this executor failed: {error!r}"))
+            while not self._end():
+                self._do_what_was_posted()  # Tasks fail at once now.
 
     def _run_tasks(self) -> None:
         assert self._bell is not None
@@ -179,16 +165,11 @@ class Driver:
         with self._lock:
             if self._inbox:
                 return False
-            action = self._leave()
+            self._close_bell()
+            self._thread = None
+            action, self._at_end = self._at_end, _nothing
         action()
         return True
-
-    def _leave(self) -> Callable[[], None]:
-        """With the lock held: this thread is no more. What is to be called then."""
-        self._close_bell()
-        self._thread = None
-        action, self._at_end = self._at_end, _nothing
-        return action
 
     def _do_what_was_posted(self) -> None:
         with self._lock:

@@ -1,13 +1,12 @@
 """One lease in use: a place in the line, then a worker, then one task after another on it.
 
-A lane belongs to a driver, whose thread is the only one to touch it, and which never waits for one lane
-while another has something to do: all calls are sent, and their answers taken in when they arrive.
-
-The lease ends by our own word (`free`, `recycle`) or the server connection is closed.
+Only its driver's thread touches it, and never waits here: calls are sent, and their answers taken in when
+they arrive. The lease ends by our own word (`free`, `recycle`), or the server connection is closed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import math
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from distribute_challenge.calls.ending import Ending
+from distribute_challenge.calls.payload import INITIALIZER
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken
 from distribute_challenge.client.peers.server import ServerConnection
@@ -55,28 +55,26 @@ class Lane:
         self.server = server
         self.pipeline: Pipeline | None = None
         self.port = -1
+        self.prepared: set[bytes] = (
+            set()
+        )  # the executors whose initializer has run on the worker, or went there
         self.is_connecting = False
         self.has_to_yield = False
         self.has_done_something = False
         self.has_failed = False  # Its worker had to be replaced before it could run anything.
         self.returned: list[Task] = []  # to be run elsewhere
-        self.error: Exception | None = None  # why this lane could do nothing, if that concerns all tasks
+        self.error: BaseException | None = None  # why this lane could do nothing, if that concerns all tasks
         self._connections = connections
         self._waiting_to_tell = waiting_to_tell
         self._is_new = is_new
         self._max_functions = max_tasks or math.inf
-        self._acquiring: Answer | None = None
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
         self._broken = Broken("")
         self._finished = self._failed = 0  # since they were last counted
         self._began_at = self._kept_at = time.monotonic()
         server.link.never_wait()
-        try:
-            self._acquiring = server.ask_for_worker(self._waiting_to_tell(self))
-            server.link.flush()
-        except EOFError as error:
-            self._lose_server(error)
+        self._acquiring = server.ask_for_worker(self._waiting_to_tell(self))
 
     # What is to be watched
 
@@ -107,12 +105,6 @@ class Lane:
 
     # Tasks
 
-    @property
-    def prepared(self) -> set[bytes]:
-        """The executors whose initializer has run on the worker, or was sent there."""
-        assert self.pipeline is not None
-        return self.pipeline.worker.prepared
-
     def can_take(self, task: Task, now: float) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
         if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
@@ -139,23 +131,20 @@ class Lane:
             except EOFError:
                 self._serve_worker(self.pipeline, now)
 
-    def got_worker(self, worker: WorkerConnection) -> None:
-        """The connection is made."""
+    def got_worker(self, worker: WorkerConnection | BaseException) -> None:
+        """The connection is made; or why it cannot be."""
         if self.state is not State.CONNECTING:  # The server has gone meanwhile.
-            worker.close()
-            return
-        self.pipeline = Pipeline(worker, self._max_functions)
-        self.state = State.WORKING
-        self._kept_at = time.monotonic()
-
-    def got_no_worker(self, problem: Exception) -> None:
-        """The connection cannot be made."""
-        if self.state is not State.CONNECTING:
-            return
-        if isinstance(problem, Broken):
-            self._break(problem)
+            if isinstance(worker, WorkerConnection):
+                worker.close()
+        elif isinstance(worker, WorkerConnection):
+            self.pipeline = Pipeline(worker, self._max_functions)
+            self.prepared = worker.prepared
+            self.state = State.WORKING
+            self._kept_at = time.monotonic()
+        elif isinstance(worker, Broken):
+            self._break(worker)
         else:
-            self.error = problem
+            self.error = worker
             self.free()
 
     # What happens
@@ -203,12 +192,9 @@ class Lane:
 
     def await_turn(self) -> None:
         """Wait for the server's answer, in a thread of its own: meanwhile nobody else may touch this lane."""
-        assert self._acquiring is not None
-        try:
+        with contextlib.suppress(EOFError):
             while not self._acquiring.is_here:
                 self.server.link.serve()
-        except EOFError as error:
-            log.debug("the server has ended meanwhile: %s", error)
 
     def has_answer(self) -> bool:
         """Once that has returned: whether there is an answer. If not, the lane is over."""
@@ -226,7 +212,7 @@ class Lane:
 
     def _take_answers(self, now: float) -> None:
         """Take in the server's answers, if they are here."""
-        if self.state is State.WAITING and self._acquiring is not None and self._acquiring.is_here:
+        if self.state is State.WAITING and self._acquiring.is_here:
             try:
                 self.port = self.server.port_in(self._acquiring)
                 self.state = State.CONNECTING
@@ -244,7 +230,7 @@ class Lane:
     def _serve_worker(self, pipeline: Pipeline, now: float) -> None:
         try:
             for task, outcome in pipeline.outcomes(now):
-                if not task.parcel.is_initializer:
+                if not task.parcel.flags & INITIALIZER:
                     finished, failed = outcome.counts(task.count)
                     self._finished += finished
                     self._failed += failed
@@ -269,32 +255,19 @@ class Lane:
 
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, and learn who waits."""
-        try:
-            self._keeping = self._keep()
-            self.server.link.flush()
-        except EOFError as error:
-            self._lose_server(error)
-            return
-        self._finished = self._failed = 0
-
-    def _keep(self) -> Answer:
-        """Tell how many tasks have ended here, and how many wait."""
         tasks = self._waiting_to_tell(self)
-        return self.server.ask_to_keep(self.port, finished=self._finished, failed=self._failed, tasks=tasks)
+        self._keeping = self.server.ask_to_keep(self.port, self._finished, self._failed, tasks)
+        self._finished = self._failed = 0
 
     def _break(self, broken: Broken) -> None:
         """Have the worker replaced. Its end will tell what it had begun, which is lost, and what not."""
         self._broken = broken
         if self.pipeline is not None:
             self.pipeline.give_up(ends_task=broken.ends_task)
-        try:
-            if self._finished + self._failed:
-                self._keep()
-            self._recycling = self.server.ask_to_recycle(self.port, broken)
-            self.server.link.flush()
-            self.state = State.ENDING
-        except EOFError as error:
-            self._lose_server(error)
+        if self._finished + self._failed:
+            self._ask_to_keep()
+        self._recycling = self.server.ask_to_recycle(self.port, broken)
+        self.state = State.ENDING
 
     def _take_ending(self, answer: Answer, now: float) -> None:
         ending = Ending.from_json(answer.value)
@@ -323,6 +296,5 @@ class Lane:
             self.server.link.wait_again()
         except EOFError as error:
             log.debug("a connection to the server has ended: %s", error)
-            self.server.close()
-            return
+            self.server.close()  # And so it is not kept.
         self._connections.put_server(self.server)

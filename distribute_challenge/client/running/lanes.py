@@ -1,21 +1,18 @@
 """The lanes of an executor, and the tasks that wait for them.
 
-Only the driver's thread touches them, but for their limits. Connections are made by threads of their own, so
-that no peer, however stuck, holds up another; they post what came of it to the driver's thread.
+Only the driver's thread touches them, but for their limits.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from typing import Any
 
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.failures import why_no_worker
+from distribute_challenge.client.peers.opening import Opener
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.running.lane import Lane, State
 from distribute_challenge.client.running.tasks import Task
@@ -44,7 +41,7 @@ class Lanes:
         self.max_lanes = 1
         self.max_tasks: int | None = None  # how many functions each lane runs
         self._connections = connections
-        self._post = post
+        self._opener = Opener(connections, post)
         self._prepare = prepare
         self._waiting: deque[Task] = deque()
         self._lanes: list[Lane] = []
@@ -52,14 +49,14 @@ class Lanes:
         self._in_line: Lane | None = None  # whose turn a thread waits for, while there is nothing to do
         self._failed_lanes = 0
         self._paused_until = 0.0
-        self._broken: Exception | None = None
+        self.broken: Exception | None = None  # why nothing can be run any more; any thread may ask
 
     def add(self, task: Task) -> None:
         """Have a task run."""
-        if self._broken is None:
+        if self.broken is None:
             self._waiting.append(task)
         else:
-            task.fail(self._broken)
+            task.fail(self.broken)
 
     def step(self, arrived: set[int]) -> bool:
         """Take in what has arrived on the descriptors in `arrived`; send and open what can be.
@@ -74,11 +71,6 @@ class Lanes:
         self._fill()
         self._open()
         return self._settle()
-
-    @property
-    def broken(self) -> Exception | None:
-        """Why nothing can be run any more; None if it can. Any thread may ask."""
-        return self._broken
 
     @property
     def is_idle(self) -> bool:
@@ -117,7 +109,7 @@ class Lanes:
 
     def fail_all(self, error: Exception) -> None:
         """Fail all tasks, also those that are added from now on."""
-        self._broken = error
+        self.broken = error
         for lane in self._lanes:
             lane.fail_all(error)
         self._lanes.clear()
@@ -131,16 +123,15 @@ class Lanes:
             self._waiting.popleft().begin(time.monotonic())
         if self._opening or self._in_line or not self._waiting or len(self._lanes) >= self.max_lanes:
             return
-        if self._lanes and time.monotonic() < self._paused_until:
-            return
-        if any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
+        is_paused = self._lanes and time.monotonic() < self._paused_until
+        if is_paused or any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
             return
         server = self._connections.take_idle_server()
         if server is not None:
             self._append(server, is_new=False)
             return
         self._opening += 1
-        _start(self._connect_to_server)
+        self._opener.open_server(self._got_server)
 
     def _append(self, server: ServerConnection, *, is_new: bool) -> None:
         lane = Lane(
@@ -152,42 +143,20 @@ class Lanes:
         """How many tasks wait, for the lane that tells the server; 0 for the others."""
         return len(self._waiting) if not self._lanes or self._lanes[0] is lane else 0
 
-    def _connect_to_server(self) -> None:
-        try:
-            server = self._connections.new_server()
-        except BaseException as error:
-            self._post(lambda error=error: self._got_no_server(error))  # type: ignore[misc]
+    def _got_server(self, server: ServerConnection | BaseException) -> None:
+        self._opening -= 1
+        if isinstance(server, ServerConnection):
+            self._append(server, is_new=True)
         else:
-            self._post(lambda: self._got_server(server))
-
-    def _got_server(self, server: ServerConnection) -> None:
-        self._opening -= 1
-        self._append(server, is_new=True)
-
-    def _got_no_server(self, error: BaseException) -> None:
-        self._opening -= 1
-        self._give_up_unless_others_work(error)
+            self._give_up_unless_others_work(server)
 
     def _connect_to_worker(self, lane: Lane) -> None:
         worker = self._connections.take_idle_worker(lane.port)
         if worker is not None:
             lane.got_worker(worker)
-            return
-        lane.is_connecting = True
-        address = self._connections.worker_address(lane.port)
-
-        def connect() -> None:
-            try:
-                worker = self._connections.new_worker(lane.port)
-            except (EOFError, OSError) as error:
-                problem = why_no_worker(error, address)
-                self._post(lambda: lane.got_no_worker(problem))
-            except BaseException as error:
-                self._post(lambda error=error: lane.got_no_worker(error))  # type: ignore[misc]
-            else:
-                self._post(lambda: lane.got_worker(worker))
-
-        _start(connect)
+        else:
+            lane.is_connecting = True
+            self._opener.open_worker(lane.port, lane.got_worker)
 
     # Sending
 
@@ -224,10 +193,10 @@ class Lanes:
             try:
                 first = self._prepare()
             except PoolError as error:
-                self._break(error)
+                self._check_prepared(error)
                 return
             first.begin(now)
-            Future.add_done_callback(first.future, self._check_prepared)
+            Future.add_done_callback(first.future, lambda ended: self._check_prepared(ended.exception()))
             lane.take(first)
             return
         self._waiting.popleft()
@@ -241,16 +210,12 @@ class Lanes:
         except Exception as error:  # There is no memory for it, say.
             task.fail(error)
 
-    def _check_prepared(self, future: Any) -> None:
-        error = future.exception()
+    def _check_prepared(self, error: BaseException | None) -> None:
+        """If the initializer has failed, this executor can run nothing."""
         if error is not None:
-            self._break(error)
-
-    def _break(self, error: BaseException) -> None:
-        """The initializer has failed: this executor can run nothing."""
-        self._broken = BrokenExecutor(f"the executor's initializer failed: {error!r}")
-        self._broken.__cause__ = error
-        self._give_up(self._broken)
+            self.broken = BrokenExecutor(f"the executor's initializer failed: {error!r}")
+            self.broken.__cause__ = error
+            self._give_up(self.broken)
 
     # Ending
 
@@ -275,27 +240,12 @@ class Lanes:
         return has_changed
 
     def _let_wait(self, lane: Lane) -> None:
-        """Let a lane that is not needed any more wait in line: a thread says when it has a worker.
-
-        If its connection were closed, a worker handed over in that moment would have to be replaced.
-        """
+        """Let a lane that is not needed any more wait in line: a thread says when it has a worker."""
         self._lanes.remove(lane)
         self._in_line = lane
+        self._opener.in_thread("in line", lane.await_turn, self._got_turn, lane.server.close)
 
-        def wait() -> None:
-            lane.await_turn()
-            try:
-                self._post(self._got_turn)
-            except RuntimeError as error:  # The program is ending, and its connections with it.
-                log.debug("a worker comes too late: %s", error)
-
-        try:
-            threading.Thread(target=wait, name="in line", daemon=True).start()
-        except RuntimeError as error:
-            log.debug("nobody waits for a worker any more: %s", error)
-            lane.server.close()
-
-    def _got_turn(self) -> None:
+    def _got_turn(self, _: object) -> None:
         """The lane in line has a worker: it is used, or given back."""
         lane, self._in_line = self._in_line, None
         assert lane is not None
@@ -327,11 +277,3 @@ class Lanes:
         while self._waiting:
             self._waiting.popleft().fail(error)
         self._failed_lanes = 0
-
-
-def _start(connect: Callable[[], None]) -> None:
-    """Run `connect` in a thread; here, if the program is ending and starts no threads any more."""
-    try:
-        threading.Thread(target=connect, name="connect", daemon=True).start()
-    except RuntimeError:
-        connect()

@@ -1,8 +1,6 @@
 """One call in the caller's own thread: acquire a worker, run the function there, give the worker back.
 
-An exception may arrive between any two steps here: Ctrl-C does. Whatever happens once a connection may hold
-a lease, the connection is either settled (the lease has ended, by our own word) or closed, upon which the
-server replaces the workers that it held. There is no third way, and so no lease that is forgotten.
+An exception may arrive between any two steps here: Ctrl-C does. A connection is settled, or closed.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import math
 import time
 
 from distribute_challenge import errors
-from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.calls.payload import PRINTS, Outcome
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
@@ -40,29 +38,30 @@ class Lease:
     def __enter__(self) -> Lease:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
+    def close(self, *_: object) -> None:
         """Keep the connection for another call if it holds no worker, else end it, and so the lease."""
         if self._is_settled:
             self._connections.put_server(self._server)
         else:
             self._server.close()
 
+    __exit__ = close
+
     def take(self, wait_s: float | None) -> bool:
         """Get a worker, waiting in line; False if there is none within `wait_s` seconds.
 
-        Raises ServerUnavailable; Unusable if the idle connection had ended.
+        Raises ServerUnavailable.
         """
         try:
             self.port = self._server.acquire(wait_s)
         except (EOFError, OSError) as error:
             if self._is_new:
                 raise self._server.unavailable(error) from None
-            # The server was restarted meanwhile: nothing is lost.
+            log.info("an idle connection to the server had ended (%s)", error)  # It was restarted, perhaps.
             self._connections.forget_facts()
-            raise Unusable(f"an idle connection to the server had ended ({error})") from None
+            self._server.close()
+            self._server, self._is_new = self._connections.take_server()
+            return self.take(wait_s)
         self._is_settled = self.port == -1
         return not self._is_settled
 
@@ -162,7 +161,7 @@ def _run_on(
                 break
             if time.monotonic() - began_at >= limit_s:
                 raise Overdue(limit_s)
-            if parcel.prints and not has_heard:
+            if parcel.flags & PRINTS and not has_heard:
                 printer = printer or Printer()
                 worker.show_output(parcel.id, printer)
         outcome = worker.outcome(name, parcel, answer)

@@ -1,72 +1,36 @@
 """`map`: items into chunks, chunks into tasks, and their results one by one as they come.
 
-At every moment only a bounded number of chunks is under way. The size of a chunk follows how long the
-function takes: about 15 ms of work, so that what a chunk costs beside it is small, and no worker sits on a
-long one while others have nothing to do.
-
-Where the number of items is known, all of them run, whether or not anybody takes the results: whoever takes
-results starts the next chunks, and if nobody does, the thread in which a chunk ends. Else, and with a
-`buffersize`, only a bounded number of items waits to be taken, and nothing starts while nobody takes any.
+At every moment only a bounded number of chunks is under way.
 """
 
 from __future__ import annotations
 
 import itertools
-import operator
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import ChunkResults, RemoteTraceback
-from distribute_challenge.client.options import Options
+from distribute_challenge.calls.payload import ChunkResults
+from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.durations import Pace
-from distribute_challenge.client.parcels.parcel import Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.peers.connections import Facts
+from distribute_challenge.client.running.chunks import ChunkSizes, tell_items
 from distribute_challenge.client.running.tasks import Task, TaskFuture
 from distribute_challenge.errors import AccessDenied, ServerUnavailable, TaskNotSendable
-from distribute_challenge.wire.stream import MEBI
 
-CHUNK_S = 0.015
-CHUNK_BYTES = 16 * MEBI
+if TYPE_CHECKING:  # It makes these.
+    from distribute_challenge.client.running.backend import Backend
+
 MAX_CHUNK = 2000
-MAX_GROWTH = 8  # from one chunk to the next
 BUFFER_SIZE = 10_000
 
-_PLAIN = (
-    list,
-    tuple,
-    range,
-    str,
-    bytes,
-    bytearray,
-    dict,
-    set,
-    frozenset,
-)  # to iterate over them runs no code
-
-
-class TaskExecutor(Protocol):
-    """The part of an executor that `map` uses."""
-
-    def facts(self, options: Options) -> Facts:
-        """The facts about the pool."""
-
-    def parcel_chunk(
-        self, shipment: Shipment, function: Written, columns: list[list[Any]], options: Options
-    ) -> Parcel:
-        """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
-
-    def add(self, task: Task) -> None:
-        """Have a task run. Raises RuntimeError after `shutdown`."""
-
-    def add_more(self, task: Task) -> None:
-        """Have a task run that belongs to what has begun, also after `shutdown`."""
+# To iterate over them runs no code.
+_PLAIN = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 
 
 class Mapping:
@@ -74,56 +38,45 @@ class Mapping:
 
     def __init__(
         self,
-        pool: TaskExecutor,
+        backend: Backend,
         shipment: Shipment,
         iterables: tuple[Iterable[Any], ...],
         options: Options,
-        *,
-        timeout: float | None,
-        chunksize: int | None,
-        buffersize: int | None,
-        ordered: bool,
-        return_exceptions: bool,
-        progress: bool,
+        how: MapOptions,
     ) -> None:
-        for name, size in (("chunksize", chunksize), ("buffersize", buffersize)):
-            if size is not None and operator.index(size) < 1:
-                raise ValueError(f"{name} must be 1 or more")
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._pool = pool
+        self._deadline = None if how.timeout is None else time.monotonic() + how.timeout
+        self._backend = backend
         self._shipment = shipment
         self._options = options
-        self._chunk_size = chunksize
-        self._buffer_size = buffersize or max(BUFFER_SIZE, 2 * (chunksize or 1))
-        self._is_ordered = ordered
-        self._returns_exceptions = return_exceptions
-        self._shows_progress = progress
+        self._how = how
+        self._buffer_size = how.buffersize or max(BUFFER_SIZE, 2 * (how.chunksize or 1))
         self._total = _length(iterables)
-        self._runs_all = self._total is not None and buffersize is None
+        self._runs_all = self._total is not None and how.buffersize is None
         if self._runs_all:  # Then items may be taken in another thread.
             iterables = tuple(part if type(part) in _PLAIN else list(part) for part in iterables)
-        self._pace = Pace()  # of these calls: with others, the function may have been quicker.
         self._has_one = len(iterables) == 1
         self._items: Iterator[Any] = iter(iterables[0]) if self._has_one else zip(*iterables)  # noqa: B905  As `map`.
         self._taken = 0
-        self._last_size = 1
-        self._bytes_per_item = 0.0
         self._buffered = 0  # items whose results have not been consumed
-        self._chunks: deque[Future[Any]] = deque()  # in the order of their items
+        self._chunks: deque[TaskFuture[Any]] = deque()  # in the order of their items
         self._places: dict[Future[Any], tuple[int, int]] = {}  # of each: its first item, and how many
         self._filling = threading.Lock()  # held while chunks are started
         self._counting = threading.Lock()  # guards the next one
         self._running = 0
         # One for each chunk that has ended: in order, it says no more than that one has.
-        self._ended: queue.SimpleQueue[Future[Any] | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[TaskFuture[Any] | None] = queue.SimpleQueue()
         self._is_exhausted = False
         self._is_over = False  # Its results are not wanted any more.
         self._all_started = threading.Event()
         self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
-        self._is_full = False  # The buffer is: nothing starts before some of it is consumed.
-        facts = pool.facts(options)
+        facts = backend.facts(options)
         self._workers = facts.workers
-        self._max_chunk = facts.max_tasks or MAX_CHUNK
+        self._pace = Pace()  # of these calls: with others, the function may have been quicker.
+        size = how.chunksize and min(how.chunksize, self._buffer_size)
+        if size is None and options.timeout_s is not None:
+            size = 1  # Each has that time for itself.
+        longest = min(MAX_CHUNK, self._buffer_size // 4, facts.max_tasks or MAX_CHUNK)
+        self._sizes = ChunkSizes(size, longest, self._pace, facts.workers, self._total)
         function = shipment.dump_function(facts.python)
         # Each chunk takes it along as it is now.
         self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
@@ -134,58 +87,57 @@ class Mapping:
 
     def __iter__(self) -> Iterator[Any]:
         results = self._results()
-        if not self._shows_progress:
+        if not self._how.progress:
             return results
         from tqdm import tqdm  # Late: only a bar needs it.
 
         return iter(tqdm(results, total=self._total, desc=self._shipment.name))
 
+    def cancel(self) -> None:
+        """Cancel the chunks that have not begun, and start no more."""
+        self._is_over = True
+        self._all_started.set()
+        for future in list(self._chunks):
+            future.cancel()
+
+    def wait_until_started(self) -> None:
+        """If all items are to run, wait until the last chunk has been started, or no more will be."""
+        if self._runs_all:
+            self._all_started.wait()
+
+    # Taking results
+
     def _results(self) -> Iterator[Any]:
         try:
-            while self._has_chunks():
-                first, (values, failures) = self._next_results()
-                count = len(values)
-                _tell_items(failures, first)
+            while self._chunks or self._fill(wait=True):
+                future = self._next_chunk()
+                first, count = self._places.pop(future)
+                values, failures = _results_of(future, count)
+                tell_items(failures, first)
                 self._fill()
                 values.reverse()
                 for number in sorted(failures):
                     while count - len(values) < number:
                         yield values.pop()
-                    if not self._returns_exceptions:
+                    if not self._how.return_exceptions:
                         raise failures[number]
                     values[-1] = failures.pop(number)
                 while values:  # What has been consumed is not held any longer.
                     yield values.pop()
                 self._buffered -= count
-                if self._is_full:
-                    self._fill()
+                self._fill()  # If the buffer was full, it is not any more.
             if self._failure is not None:
                 raise self._failure
-        except KeyboardInterrupt:
-            self._kill()
+        except KeyboardInterrupt:  # It stops the functions that run, as everywhere else.
+            for future in list(self._chunks):
+                future.kill()
             raise
         finally:
             self.cancel()
 
-    def _has_chunks(self) -> bool:
-        """Whether there is another chunk: started already, or now, perhaps by another thread."""
-        if not self._chunks:
-            self._fill(wait=True)
-        return bool(self._chunks)
-
-    def _next_results(self) -> tuple[int, ChunkResults]:
-        """The number of the next chunk's first item, and its results."""
-        future = self._next_chunk()
-        first, count = self._places.pop(future)
-        try:
-            results: ChunkResults = future.result()
-        except BaseException as error:  # The whole chunk is lost.
-            return first, ChunkResults([None] * count, dict.fromkeys(range(count), error))
-        return first, results
-
-    def _next_chunk(self) -> Future[Any]:
+    def _next_chunk(self) -> TaskFuture[Any]:
         """The next chunk whose results are there. Raises TimeoutError."""
-        while not (self._is_ordered and self._chunks[0].done()):
+        while not (self._how.ordered and self._chunks[0].done()):
             try:
                 left_s = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
                 future = self._ended.get(timeout=left_s)
@@ -197,45 +149,31 @@ class Mapping:
             self._fill()
         return self._chunks.popleft()
 
-    def _kill(self) -> None:
-        """Stop the functions that run, as Ctrl-C does everywhere else."""
-        for future in list(self._chunks):
-            if isinstance(future, TaskFuture):
-                future.kill()
+    # Starting chunks
 
-    def cancel(self) -> None:
-        """Cancel the chunks that have not begun, and start no more."""
-        self._is_over = True
-        self._all_started.set()
-        for future in list(self._chunks):
-            future.cancel()
+    def _fill(self, *, wait: bool = False) -> bool:
+        """Start chunks, as many as are good to have under way, unless another thread is at it (or `wait`).
 
-    def _fill(self, *, wait: bool = False) -> None:
-        """Start chunks, as many as are good to have under way, unless another thread is at it (or `wait`)."""
+        Whether there are any.
+        """
         while self._filling.acquire(blocking=wait):
             try:
                 self._start_chunks()
             finally:
                 self._filling.release()
             if not self._runs_low():  # Chunks that ended in the last moment have found this thread at it.
-                return
+                break
             wait = False
+        return bool(self._chunks)
 
     def _runs_low(self) -> bool:
         """Whether more must be started although nobody takes results, or not as fast as they come."""
         return self._runs_all and self._running <= self._workers and not self._all_started.is_set()
 
-    def wait_until_started(self) -> None:
-        """If all items are to run, wait until the last chunk has been started, or no more will be."""
-        if self._runs_all:
-            self._all_started.wait()
-
     def _start_chunks(self) -> None:
         while not (self._is_exhausted or self._is_over) and self._running < 2 * self._workers + 2:
-            size = self._next_size()
-            has_limit = not self._runs_all and self._buffered > 0
-            self._is_full = has_limit and self._buffered + size > self._buffer_size
-            if self._is_full:
+            size = self._sizes.next(self._taken)
+            if not self._runs_all and self._buffered and self._buffered + size > self._buffer_size:
                 return
             try:
                 items = list(itertools.islice(self._items, size))
@@ -251,31 +189,29 @@ class Mapping:
         """Start a chunk: for each parameter, a list of its values."""
         count = len(columns[0])
         try:
-            parcel = self._pool.parcel_chunk(self._shipment, self._function, columns, self._options)
+            parcel = self._backend.parcel_chunk(self._shipment, self._function, columns, self._options)
         except TaskNotSendable as error:
             if count > 1:  # That one fails, the others are sent.
                 for number in range(count):
                     self._start([[column[number]] for column in columns])
                 return
-            _tell_items({0: error}, self._taken)
-            if not self._returns_exceptions:
+            tell_items({0: error}, self._taken)
+            if not self._how.return_exceptions:
                 raise
-            refused: Future[Any] = Future()
+            refused: TaskFuture[Any] = TaskFuture()
             self._note(refused, 1)
             refused.set_exception(error)
             return
-        size = len(parcel.arguments) + (0 if parcel.large is None else parcel.large.size)
-        self._bytes_per_item = size / count
-        self._last_size = count
+        self._sizes.note(count, len(parcel.arguments) + (0 if parcel.large is None else parcel.large.size))
         task = Task(self._shipment.name, parcel, self._pace, self._options, count)
         self._note(task.future, count)
         try:
-            (self._pool.add_more if self._runs_all else self._pool.add)(task)
+            self._backend.add(task, goes_on=self._runs_all)
         except BaseException as error:
             task.fail(error)
             raise
 
-    def _note(self, future: Future[Any], count: int) -> None:
+    def _note(self, future: TaskFuture[Any], count: int) -> None:
         """Take a chunk in that is under way."""
         self._places[future] = self._taken, count
         self._taken += count
@@ -285,31 +221,24 @@ class Mapping:
         self._chunks.append(future)
         Future.add_done_callback(future, self._end)  # In the very thread in which it ends.
 
-    def _end(self, future: Future[Any]) -> None:
+    def _end(self, future: Any) -> None:
         """Called when a chunk has ended, in the thread in which it did."""
         with self._counting:
             self._running -= 1
-        self._ended.put(None if self._is_ordered else future)
+        self._ended.put(None if self._how.ordered else future)
         if not _may_go_on(future):
             self._all_started.set()  # Whoever takes results may still go on.
         if self._runs_low():
             self._fill()
 
-    def _next_size(self) -> int:
-        """How many items the next chunk takes."""
-        if self._chunk_size is not None:
-            return min(self._chunk_size, self._buffer_size)
-        if self._options.timeout_s is not None:
-            return 1  # Each has that time for itself.
-        pace_s = self._pace.seconds
-        if pace_s is None:
-            return 1
-        size = min(int(CHUNK_S / max(pace_s, 1e-9)), MAX_CHUNK, MAX_GROWTH * self._last_size)
-        if self._bytes_per_item:
-            size = min(size, int(CHUNK_BYTES / self._bytes_per_item))
-        if self._total is not None:  # Near the end, all workers shall end together.
-            size = min(size, (self._total - self._taken) // (2 * self._workers))
-        return max(min(size, self._buffer_size // 4, self._max_chunk), 1)
+
+def _results_of(future: TaskFuture[Any], count: int) -> ChunkResults:
+    """What became of the `count` items of a chunk that has ended."""
+    try:
+        results: ChunkResults = future.result()
+    except BaseException as error:  # The whole chunk is lost.
+        return ChunkResults([None] * count, dict.fromkeys(range(count), error))
+    return results
 
 
 def _may_go_on(future: Future[Any]) -> bool:
@@ -318,26 +247,6 @@ def _may_go_on(future: Future[Any]) -> bool:
         return False
     error = future.exception()
     return not isinstance(error, ServerUnavailable | AccessDenied) and type(error) is not BrokenExecutor
-
-
-def _tell_items(failures: dict[int, BaseException], first: int) -> None:
-    """Have each exception say which items of the map it is about."""
-    for number, error in failures.items():
-        cause = error.__cause__
-        call = cause.call if isinstance(cause, RemoteTraceback) else None
-        if call is not None or len(failures) == 1:
-            text = f"item {first + number} of the map" + ("" if call is None else f": {call}")
-        elif number == min(failures):  # One for all of a chunk.
-            text = f"items {first} to {first + max(failures)} of the map"
-        else:
-            continue
-        if isinstance(cause, RemoteTraceback):
-            cause.item = first + number
-        try:
-            error.add_note(text)  # type: ignore[attr-defined]
-        except Exception:  # Python 3.10 has no notes, and an exception may have fixed attributes.
-            if isinstance(cause, RemoteTraceback):
-                cause.text += f"\n{text}"
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

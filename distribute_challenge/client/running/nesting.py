@@ -1,12 +1,10 @@
 """Tasks of tasks: calls that a function makes, on a worker, to the pool which that worker belongs to.
 
-If they waited in line while their caller holds a worker, a pool could be full of callers that wait for each
-other. So they never wait: they take a worker that is free, and if there is none they run in place.
+They never wait, or a pool could be full of callers that wait for each other.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,12 +16,9 @@ from distribute_challenge.calls.runner import Runner
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.failures import Unusable
 from distribute_challenge.client.running import lone
 from distribute_challenge.client.running.tasks import Task
 from distribute_challenge.values.classes import apart
-
-log = logging.getLogger(__name__)
 
 REPLACED_S = 5.0  # A worker that was lost is back before.
 
@@ -70,20 +65,14 @@ def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] |
 
 def _free_lease(connections: Connections) -> lone.Lease | None:
     """A worker that is free now; None if there is none."""
-    while True:
-        lease = lone.Lease(connections)
-        try:
-            if lease.take(0):
-                return lease
-        except Unusable as reason:
-            log.info("%s", reason)
+    lease = lone.Lease(connections)
+    is_taken = False
+    try:
+        is_taken = lease.take(0)
+    finally:
+        if not is_taken:
             lease.close()
-            continue
-        except BaseException:
-            lease.close()
-            raise
-        lease.close()
-        return None
+    return lease if is_taken else None
 
 
 def _run_here(parcel: Parcel) -> Outcome:

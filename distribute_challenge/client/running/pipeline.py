@@ -1,8 +1,4 @@
-"""The tasks on one worker: one that runs, and those sent ahead of their turn.
-
-The next tasks are sent before the last one has answered, but only as far ahead as about 20 ms of work, so
-that long functions are never queued behind each other while another worker may become free.
-"""
+"""The tasks on one worker: one that runs, and those sent ahead, as far as that is a moment's work."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.calls.payload import INITIALIZER, PRINTS, Outcome
 from distribute_challenge.client.peers.failures import Broken, Busy, Killed, Overdue
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import WorkerConnection
@@ -23,9 +19,6 @@ from distribute_challenge.wire.stream import KIBI
 AHEAD_S = 0.02  # of work that may have been sent and not begun
 AHEAD_BYTES = 256 * KIBI
 OUTPUT_S = 0.1  # How often what the running function prints is shown.
-
-# What is expected of what has not been measured. It is not infinite, so that it can be taken off again.
-_UNKNOWN_S = 1e6
 
 
 class Sent(NamedTuple):
@@ -73,15 +66,15 @@ class Pipeline:
         if task.options.timeout_s is not None or self._functions_left < task.count:
             return False  # A time limit begins when the task is sent.
         running_s = self._sent[0].expected_s
-        return running_s <= AHEAD_S and self._expected_s - running_s + _expected_s(task) <= AHEAD_S
+        return running_s <= AHEAD_S and self._expected_s - running_s + task.expected_s <= AHEAD_S
 
     def send(self, task: Task) -> None:
         """Send a task to the worker, at the next `flush`."""
-        sent = Sent(task, self.worker.start(task.parcel), _expected_s(task))
+        sent = Sent(task, self.worker.start(task.parcel), task.expected_s)
         self._sent.append(sent)
         self._expected_s += sent.expected_s
         self._bytes += task.parcel.size
-        self._functions_left -= 0 if task.parcel.is_initializer else task.count
+        self._functions_left -= 0 if task.parcel.flags & INITIALIZER else task.count
 
     def flush(self) -> None:
         """Let the worker have what was sent to it. EOFError if it died."""
@@ -119,7 +112,7 @@ class Pipeline:
             return Killed()
         if timeout_s is not None and now - task.sent_at > timeout_s * task.count:
             return Overdue(timeout_s * task.count)
-        if task.parcel.prints and now - max(task.sent_at, self._answered_at) > OUTPUT_S:
+        if task.parcel.flags & PRINTS and now - max(task.sent_at, self._answered_at) > OUTPUT_S:
             self._printer = self._printer or Printer()
             self.worker.show_output(task.parcel.id, self._printer)
         return None
@@ -169,8 +162,3 @@ class Pipeline:
         if self._printer is not None:
             self._printer.finish()
             self._printer = None
-
-
-def _expected_s(task: Task) -> float:
-    expected_s = task.expected_s
-    return _UNKNOWN_S if expected_s is None else expected_s

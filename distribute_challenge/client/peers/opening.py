@@ -1,0 +1,68 @@
+"""Connections made in threads of their own, so that no peer, however stuck, holds up another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.peers.failures import why_no_worker
+from distribute_challenge.client.peers.server import ServerConnection
+from distribute_challenge.client.peers.worker import WorkerConnection
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Opener:
+    """Makes connections. What came of it, perhaps an error, is given to `take`, which `post` has called."""
+
+    def __init__(self, connections: Connections, post: Callable[[Callable[[], None]], None]) -> None:
+        self._connections = connections
+        self._post = post
+
+    def open_server(self, take: Callable[[ServerConnection | BaseException], None]) -> None:
+        """Make a connection to the server."""
+        self.in_thread("connect", self._connections.new_server, take)
+
+    def open_worker(self, port: int, take: Callable[[WorkerConnection | BaseException], None]) -> None:
+        """Make a connection to the worker leased on `port`."""
+
+        def connect() -> WorkerConnection | BaseException:
+            try:
+                return self._connections.new_worker(port)
+            except (EOFError, OSError) as error:
+                return why_no_worker(error, self._connections.worker_address(port))
+
+        self.in_thread("connect", connect, take)
+
+    def in_thread(
+        self,
+        name: str,
+        make: Callable[[], T],
+        take: Callable[[T | BaseException], None],
+        otherwise: Callable[[], None] | None = None,
+    ) -> None:
+        """Have `take` called with what `make` returns or raises in a thread of that name.
+
+        A program that is ending starts no threads any more: then `otherwise` is called, or `make` here.
+        """
+
+        def run() -> None:
+            made: T | BaseException
+            try:
+                made = make()
+            except BaseException as error:
+                made = error
+            try:
+                self._post(lambda: take(made))
+            except RuntimeError as error:  # The program is ending, and its connections with it.
+                log.debug("what the thread %r has comes too late: %s", name, error)
+
+        try:
+            threading.Thread(target=run, name=name, daemon=True).start()
+        except RuntimeError:
+            (otherwise or run)()

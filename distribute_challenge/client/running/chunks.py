@@ -1,0 +1,67 @@
+"""How many items of a map travel together, and what is said of one that fails.
+
+A chunk is about 15 ms of work, so that what it costs beside that is small, and no worker sits on a long one
+while others have nothing to do.
+"""
+
+from __future__ import annotations
+
+from distribute_challenge.calls.payload import RemoteTraceback
+from distribute_challenge.client.parcels.durations import Pace
+from distribute_challenge.wire.stream import MEBI
+
+CHUNK_S = 0.015
+CHUNK_BYTES = 16 * MEBI
+MAX_GROWTH = 8  # from one chunk to the next
+
+
+class ChunkSizes:
+    """The sizes of a map's chunks: always `given`, or what follows the `pace` of its calls, and `longest`."""
+
+    def __init__(self, given: int | None, longest: int, pace: Pace, workers: int, total: int | None) -> None:
+        self._given = given
+        self._longest = longest
+        self._pace = pace
+        self._workers = workers
+        self._total = total
+        self._last = 1
+        self._bytes_per_item = 0.0
+
+    def note(self, count: int, size_bytes: int) -> None:
+        """Take note of a chunk that was sent."""
+        self._last = count
+        self._bytes_per_item = size_bytes / count
+
+    def next(self, taken: int) -> int:
+        """How many items the next chunk takes, after so many that others have taken."""
+        if self._given is not None:
+            return self._given
+        pace_s = self._pace.seconds
+        if pace_s is None:
+            return 1
+        size = min(int(CHUNK_S / max(pace_s, 1e-9)), MAX_GROWTH * self._last, self._longest)
+        if self._bytes_per_item:
+            size = min(size, int(CHUNK_BYTES / self._bytes_per_item))
+        if self._total is not None:  # Near the end, all workers shall end together.
+            size = min(size, (self._total - taken) // (2 * self._workers))
+        return max(size, 1)
+
+
+def tell_items(failures: dict[int, BaseException], first: int) -> None:
+    """Have each exception of a chunk say which items of the map it is about; the chunk's first is `first`."""
+    for number, error in failures.items():
+        cause = error.__cause__
+        call = cause.call if isinstance(cause, RemoteTraceback) else None
+        if call is not None or len(failures) == 1:
+            text = f"item {first + number} of the map" + ("" if call is None else f": {call}")
+        elif number == min(failures):  # One for all of a chunk.
+            text = f"items {first} to {first + max(failures)} of the map"
+        else:
+            continue
+        if isinstance(cause, RemoteTraceback):
+            cause.item = first + number
+        try:
+            error.add_note(text)  # type: ignore[attr-defined]
+        except Exception:  # Python 3.10 has no notes, and an exception may have fixed attributes.
+            if isinstance(cause, RemoteTraceback):
+                cause.text += f"\n{text}"

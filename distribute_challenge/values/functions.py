@@ -99,6 +99,11 @@ def load_module(key: int, name: str, package: str | None) -> types.ModuleType:
     return module
 
 
+def load_descriptor(cls: type, name: str) -> Any:
+    """An attribute of a class that is written in C. (From Python 3.15 on, all share those of `object`.)"""
+    return vars(type("Any", (), {}))[name] if cls is object else getattr(cls, name)
+
+
 def load_singleton(module: types.ModuleType, name: str, make: Callable[..., Any], arguments: Reduced) -> Any:
     """Something that a module has but one of, made if it is not there yet."""
     namespace = vars(module)

@@ -22,6 +22,7 @@ from distribute_challenge.values.functions import (
     Reduced,
     StandIn,
     fill_object,
+    load_descriptor,
     load_module,
     load_singleton,
     make_cached,
@@ -60,6 +61,10 @@ _TYPES: dict[str, Callable[[Any], tuple[Reduced, dict[str, Any]]]] = {
 
 class ObjectPickler(cloudpickle.Pickler):
     """Writes objects, and what stands for the modules that they refer to."""
+
+    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(
+        {types.GetSetDescriptorType: lambda it: (load_descriptor, (it.__objclass__, it.__name__))}
+    )
 
     def __init__(self, file: io.BytesIO, large: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:
         super().__init__(file, PROTOCOL, buffer_callback=large)

@@ -23,6 +23,7 @@ from distribute_challenge.wire.stream import GIBI
 from distribute_challenge.wire.tls import authenticator
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.output import Streams
+from distribute_challenge.worker.processes import carry_names
 from distribute_challenge.worker.service import Worker, WorkerService
 
 
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
+    carry_names()
     streams = Streams()
     execution = Execution(streams.make)
     if options.flight is not None:

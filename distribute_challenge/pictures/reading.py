@@ -1,29 +1,23 @@
-"""Profiles and sweeps, from CSV to arrays. What is wrong in a file is said with its line.
-
-Reading is by column, fast enough for millions of rows; only a file that turns out to be broken is gone
-through once more, row by row, for the line. A last row that was cut short, by a killed server, is left out.
-"""
+"""Profiles and sweeps, from CSV to arrays. What is wrong in a file is said with its line."""
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from distribute_challenge.errors import ProfileFormatError
+from distribute_challenge.pictures.table import Table, open_table
 from distribute_challenge.record import cells, faults
 
 REQUIRED = ("Timestamp", "Busy", "Finished")
 # Few texts, each many times, are a category; those of samples are all different.
 TYPES = {
-    "Timestamp": "float64",
-    **dict.fromkeys(faults.COUNTS, "float64"),
+    **dict.fromkeys(("Timestamp", *faults.COUNTS, "Worker"), "float64"),
     **dict.fromkeys(("Busy", "Event"), "category"),
     **dict.fromkeys(("CPU", "Memory"), "object"),
 }
@@ -38,15 +32,19 @@ class Profile:
     """
 
     path: Path
+    began: float  # Unix seconds of the first row
     seconds: NDArray[np.float64]  # (rows,) since the first row
     busy: NDArray[np.uint8]  # (rows, workers)
     finished: NDArray[np.float64]  # (rows,)
     waiting: NDArray[np.float64] | None  # (rows,)
+    tasks: NDArray[np.float64] | None  # (rows,) that wait
     events: NDArray[np.object_] | None  # (rows,)
+    about: NDArray[np.int32] | None  # (rows,) the number of the worker that the row is about, -1 if none
     sampled: NDArray[np.float64]  # (samples,) seconds
     cpu_percent: NDArray[np.float64] | None  # (samples, workers)
     memory_bytes: NDArray[np.float64] | None  # (samples, workers)
     is_cut_short: bool
+    read_until: int  # the place in the file from which on it was not read
 
     @property
     def workers(self) -> int:
@@ -84,20 +82,18 @@ class Profile:
         return np.flatnonzero(self.events == event) if self.events is not None else np.empty(0, np.intp)
 
 
-def read_profile(path: Path) -> Profile:
-    """Read a profile. Raises ProfileFormatError, and OSError if there is no such file."""
-    columns = _columns(path)
-    source, is_cut_short = _whole_lines(path)
-    with source:
-        try:
-            return _profile(path, _table(source, columns), is_cut_short)
-        except ProfileFormatError:
-            raise
-        except ValueError:
-            source.seek(0)
-            lines = io.TextIOWrapper(source, "utf-8", errors="replace", newline="")
-            line, fault = faults.first_fault(lines)
-            raise ProfileFormatError(f"{path}, line {line}: {fault}") from None
+def read_profile(path: Path, start: int = 0) -> Profile:
+    """Read a profile, or what was added to it: `start` is the `read_until` of the profile before.
+
+    Raises ProfileFormatError, also if there is no row, and OSError if there is no such file.
+    """
+    table = open_table(path, "a profile", REQUIRED, TYPES, start)
+    try:
+        return _profile(table, table.read(TYPES, TYPES))
+    except ProfileFormatError:
+        raise
+    except ValueError:
+        raise table.fault(faults.check_profile, faults.Before()) from None
 
 
 def read_sweep(path: Path) -> pd.DataFrame:
@@ -109,54 +105,10 @@ def read_sweep(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(cells.COLUMNS))  # type: ignore[no-any-return]
 
 
-def _columns(path: Path) -> list[str]:
-    """The names in the first line, which tell a profile from other files."""
-    with path.open("rb") as file:
-        first = file.readline(1 << 20)
-    if not first.strip():
-        raise ProfileFormatError(f"{path}, line 1: the file is empty: the server wrote nothing to it")
-    try:
-        columns = next(csv.reader([first.decode()]))
-    except (UnicodeDecodeError, csv.Error):
-        columns = []
-    if any(name not in columns for name in REQUIRED):
-        wanted = ",".join(("", *REQUIRED))
-        raise ProfileFormatError(f"{path}, line 1: not a profile: it should begin with {wanted}")
-    twice = [name for name in TYPES if columns.count(name) > 1]
-    if twice:
-        raise ProfileFormatError(f"{path}, line 1: not a profile: it has the column {twice[0]} twice")
-    if not first.endswith(b"\n"):
-        raise ProfileFormatError(NO_ROW.format(path))
-    return columns
-
-
-def _whole_lines(path: Path) -> tuple[BinaryIO, bool]:
-    """The file, without its last line if that has no end; and whether it had none."""
-    file = path.open("rb")
-    file.seek(-1, io.SEEK_END)
-    is_cut_short = file.read(1) != b"\n"
-    file.seek(0)
-    if not is_cut_short:
-        return file, False
-    with file:
-        data = file.read()
-    return io.BytesIO(data[: data.rfind(b"\n") + 1]), True
-
-
-def _table(source: BinaryIO, columns: list[str]) -> pd.DataFrame:
-    """The columns that we know. Raises ValueError if a field is of another type."""
-    known = {name: type_ for name, type_ in TYPES.items() if name in columns}
-    # Nothing but an empty field is a missing value: `nan` is none, and wrong.
-    how: Any = {"dtype": known, "keep_default_na": False, "na_values": [""], "encoding_errors": "replace"}
-    # Values beyond the last column are left out.
-    table: Any = pd.read_csv(source, usecols=list(known), index_col=False, **how)
-    return table  # type: ignore[no-any-return]
-
-
-def _profile(path: Path, table: pd.DataFrame, is_cut_short: bool) -> Profile:
-    """The profile of a table. Raises ValueError if a row is wrong; `faults.first_fault` finds which."""
+def _profile(source: Table, table: pd.DataFrame) -> Profile:
+    """Raises ValueError if a row is wrong; `faults.check_profile` finds which."""
     if table.empty:
-        raise ProfileFormatError(NO_ROW.format(path))
+        raise ProfileFormatError(NO_ROW.format(source.path))
     times, finished = table["Timestamp"].to_numpy(), table["Finished"].to_numpy()
     counts = {name: table[name].to_numpy() for name in faults.COUNTS if name in table}
     others = [values[~np.isnan(values)] for name, values in counts.items() if name != "Finished"]
@@ -165,22 +117,29 @@ def _profile(path: Path, table: pd.DataFrame, is_cut_short: bool) -> Profile:
     if not all(((values >= 0) & (values < np.inf)).all() for values in (finished, *others)):
         raise ValueError
     busy = _busy(table["Busy"])
+    about = table["Worker"].to_numpy() if "Worker" in table else None
+    if about is not None and not np.isin(about[~np.isnan(about)], np.arange(busy.shape[1])).all():
+        raise ValueError
     is_sample = np.zeros(len(table), bool)
     if "CPU" in table and "Memory" in table:
         is_sample = (table["CPU"].notna() & table["Memory"].notna()).to_numpy()
     has_samples = bool(is_sample.any())
     seconds = times - times[0]
     return Profile(
-        path=path,
+        path=source.path,
+        began=float(times[0]),
         seconds=seconds,
         busy=busy,
         finished=finished,
         waiting=np.nan_to_num(counts["Waiting"]) if "Waiting" in table else None,
+        tasks=np.nan_to_num(counts["Tasks"]) if "Tasks" in table else None,
         events=table["Event"].astype(object).to_numpy() if "Event" in table else None,
+        about=None if about is None else np.nan_to_num(about, nan=-1).astype(np.int32),
         sampled=seconds[is_sample],
         cpu_percent=_usage(table["CPU"][is_sample], busy.shape[1]) if has_samples else None,
         memory_bytes=_usage(table["Memory"][is_sample], busy.shape[1]) if has_samples else None,
-        is_cut_short=is_cut_short,
+        is_cut_short=source.is_cut_short,
+        read_until=source.end,
     )
 
 

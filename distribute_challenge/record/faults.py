@@ -1,4 +1,4 @@
-"""Checks of the rows of a profile: which line is the first that is wrong, and why."""
+"""Checks of the rows of a profile and of its tasks: which line is the first that is wrong, and why."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-COUNTS = ("Finished", "Failed", "Waiting")
+from distribute_challenge.record.tasks import STATUSES
+
+Row = dict[str, Any]
+Known = TypeVar("Known")
+COUNTS = ("Finished", "Failed", "Waiting", "Tasks")
+LIMITS = {"Worker": 65_535, "Count": 2**53}  # of whole numbers from 1 in a tasks file
 # A number as files have it. What else Python takes for one (1_000, nan) is none.
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 SHOWN = 80  # letters of a wrong field in an error
@@ -55,16 +60,71 @@ def are_bits(busy: NDArray[np.float64]) -> bool:
     return bool(np.isin(busy, (0, 1)).all())
 
 
-def first_fault(lines: Iterable[str]) -> tuple[int, str]:
-    """The first line that is wrong, and what is wrong with it."""
+def first_fault(lines: Iterable[str], check: Callable[[Row, Known], Known], before: Known) -> tuple[int, str]:
+    """The first line that is wrong, and what is wrong with it.
+
+    `check` takes a row and what is known from those before, at first `before`. It gives what the next has to
+    agree with, and raises ValueError.
+    """
     reader = csv.DictReader(lines)
-    before = Before()
     try:
         for row in reader:
-            before = _check(row, before)
+            before = check(row, before)
     except (csv.Error, ValueError) as error:
         return reader.line_num, str(error)
     return reader.line_num, "the file ends within quotes"
+
+
+def check_profile(row: Row, before: Before) -> Before:
+    """Check a row of a profile, as `first_fault` wants it."""
+    time = number(row["Timestamp"])
+    if not math.isfinite(time):
+        raise ValueError(f"{quoted(row['Timestamp'])} is not a time")
+    if time < before.time:
+        raise ValueError(f"the time goes back, from {before.time} to {time}")
+    busy = matrix([row["Busy"] or ""])
+    if busy is None or not are_bits(busy):
+        raise ValueError(f"{quoted(row['Busy'])} is not a busy list of 0 and 1")
+    workers = busy.shape[1]
+    if before.workers not in (None, workers):
+        raise ValueError(f"the busy list has {workers} workers, and {before.workers} before")
+    counts = [_count(name, row[name]) for name in COUNTS if row.get(name) or name == "Finished"]
+    if counts[0] < before.finished:
+        raise ValueError(f"Finished falls, from {before.finished:g} to {counts[0]:g}")
+    worker = number(row["Worker"]) if row.get("Worker") else 0.0
+    if not (worker.is_integer() and 0 <= worker < workers):
+        raise ValueError(f"{quoted(row['Worker'])} is not the number of a worker, 0 to {workers - 1}")
+    for name in ("CPU", "Memory") if row.get("CPU") and row.get("Memory") else ():
+        values = matrix([row[name]])
+        if values is None or values.shape[1] != workers:
+            raise ValueError(f"{quoted(row[name])} is not a list of one value for each worker ({name})")
+    return Before(time, counts[0], workers)
+
+
+def check_task(row: Row, before: float) -> float:
+    """Check a row of a tasks file, as `first_fault` wants it: `before` is the number of the row before."""
+    index = number(row[""])
+    if not index > before:
+        raise ValueError(f"the row's number, {quoted(row[''])}, is not above the one before")
+    queued, started, ended = (number(row[name] or ".") for name in ("Queued", "Started", "Ended"))
+    for name, value in (
+        ("Started", started),
+        ("Ended", ended),
+        ("Queued", 0 if not row["Queued"] else queued),
+    ):
+        if not math.isfinite(value):
+            raise ValueError(f"{quoted(row[name])} is not a time ({name})")
+    if started > ended or queued > started:
+        name, other = ("Ended", "Started") if started > ended else ("Started", "Queued")
+        raise ValueError(f"{name} is before {other}: {row[name]} and {row[other]}")
+    for name, most in LIMITS.items():
+        if not (1 <= number(row[name]) <= most and number(row[name]).is_integer()):
+            raise ValueError(f"{quoted(row[name])} is not a whole number from 1 to {most} ({name})")
+    for name in ("Seconds", "Sent", "Returned", *(("Memory",) if row["Memory"] else ())):
+        _count(name, row[name])
+    if row["Status"] not in STATUSES:
+        raise ValueError(f"{quoted(row['Status'])} is not a status: {', '.join(STATUSES)}")
+    return index
 
 
 def _block(texts: Sequence[str]) -> NDArray[np.float64] | None:
@@ -85,29 +145,6 @@ def _block(texts: Sequence[str]) -> NDArray[np.float64] | None:
         return None
     is_table = values.ndim == 2 and len(values) == len(texts) and values.size
     return values if is_table and not np.isinf(values).any() else None
-
-
-def _check(row: dict[str, Any], before: Before) -> Before:
-    """Raise ValueError for what is wrong with a row; what the next one has to agree with."""
-    time = number(row["Timestamp"])
-    if not math.isfinite(time):
-        raise ValueError(f"{quoted(row['Timestamp'])} is not a time")
-    if time < before.time:
-        raise ValueError(f"the time goes back, from {before.time} to {time}")
-    busy = matrix([row["Busy"] or ""])
-    if busy is None or not are_bits(busy):
-        raise ValueError(f"{quoted(row['Busy'])} is not a busy list of 0 and 1")
-    workers = busy.shape[1]
-    if before.workers not in (None, workers):
-        raise ValueError(f"the busy list has {workers} workers, and {before.workers} before")
-    counts = [_count(name, row[name]) for name in COUNTS if row.get(name) or name == "Finished"]
-    if counts[0] < before.finished:
-        raise ValueError(f"Finished falls, from {before.finished:g} to {counts[0]:g}")
-    for name in ("CPU", "Memory") if row.get("CPU") and row.get("Memory") else ():
-        values = matrix([row[name]])
-        if values is None or values.shape[1] != workers:
-            raise ValueError(f"{quoted(row[name])} is not a list of one value for each worker ({name})")
-    return Before(time, counts[0], workers)
 
 
 def _count(name: str, text: str | None) -> float:

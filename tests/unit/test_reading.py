@@ -49,6 +49,30 @@ def test_a_profile_is_read_as_it_was_written(tmp_path: Path):
     assert not profile.is_cut_short
 
 
+def test_tasks_in_line_and_the_worker_of_each_row_are_read(tmp_path: Path):
+    header = HEADER.replace("\n", ",Tasks,Worker\n")
+    rows = ROWS.replace("start\n", "start,0,\n").replace("acquire\n", "acquire,7,0\n")
+    rows = (
+        rows.replace("sample\n", "sample,5,\n").replace("free\n", "free,3,1\n").replace("stop\n", "stop,0,\n")
+    )
+    path = write(tmp_path, header + rows)
+    profile = read_profile(path)
+    assert profile.tasks is not None
+    assert profile.about is not None
+    assert profile.tasks.tolist() == [0, 7, 5, 3, 0]
+    assert profile.about.tolist() == [-1, 0, -1, 1, -1]
+    added = '5,110.0,"[0, 1]",2,0,0,,,acquire,1,1\n'
+    write(tmp_path, header + rows + added)
+    more = read_profile(path, profile.read_until)
+    assert (more.began, more.busy.tolist(), more.finished.tolist()) == (110, [[0, 1]], [2])
+    for wrong in ("2", "-1", "0.5", "x"):
+        write(tmp_path, header + rows + added[:-2] + f"{wrong}\n")
+        with pytest.raises(
+            ProfileFormatError, match=f"line 7: '{wrong}' is not the number of a worker, 0 to 1"
+        ):
+            read_profile(path)
+
+
 def test_values_beyond_the_last_column_are_left_out(tmp_path: Path):
     profile = read_profile(write(tmp_path, HEADER + ROWS + '5,110,"[1, 1]",1,0,0,,,acquire,more\n'))
     assert profile.busy.tolist()[-1] == [1, 1]
@@ -61,6 +85,7 @@ def test_files_with_the_first_four_columns_are_read_odd_ones_included(tmp_path: 
     assert profile.busy.tolist() == [[0, 1], [0, 0], [0, 0]]
     assert profile.throughput == 2.5
     assert (profile.waiting, profile.events, profile.cpu_percent) == (None, None, None)
+    assert (profile.tasks, profile.about) == (None, None)
 
 
 @pytest.mark.parametrize("cut", range(1, 30))

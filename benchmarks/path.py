@@ -118,7 +118,8 @@ def measure(calls: int, address: Address, raw: Any, echo: Any) -> dict[str, floa
         last = clock()
         parcel = shipment.parcel((number,), {}, Destination(python=python))
         step("pickle the arguments; the function is as it was")
-        server, _ = connections.take_server()
+        server = connections.take_idle_server()
+        assert server is not None
         port = server.acquire()
         step("acquire a worker: there and back")
         worker = connections.take_worker(port)

@@ -25,12 +25,16 @@ _MAX_SPINS_SKIPPED = 63
 
 
 class FrameReader:
-    """Bytes, as they arrive, -> frames. Knows no socket: `feed` it, then ask for each `next_frame`."""
+    """Bytes, as they arrive, -> frames. Knows no socket: `feed` it, then ask for each `next_frame`.
 
-    __slots__ = ("_data", "_parts", "_position", "max_frame_bytes", "wanted")
+    The first frame may be of `first_frame_bytes` only: a peer that speaks another protocol claims anything.
+    """
 
-    def __init__(self, max_frame_bytes: int) -> None:
-        self.max_frame_bytes = max_frame_bytes
+    __slots__ = ("_data", "_limit", "_max_frame_bytes", "_parts", "_position", "wanted")
+
+    def __init__(self, max_frame_bytes: int, first_frame_bytes: int | None = None) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._limit = max_frame_bytes if first_frame_bytes is None else first_frame_bytes
         self.wanted = _HEADER.size  # so many bytes are missing, at least, until there may be another frame
         self._data = b""
         self._position = 0  # where in it the next frame begins
@@ -55,9 +59,9 @@ class FrameReader:
             self.wanted = missing
             return None
         length, is_compressed = _HEADER.unpack_from(self._data, self._position)
-        if length > self.max_frame_bytes:
+        if length > self._limit:
             raise EOFError(
-                f"the peer sent a frame of {length} bytes, more than the {self.max_frame_bytes} allowed here"
+                f"the peer sent a frame of {length} bytes, more than the {self._limit} allowed here"
             )
         end = begin + length
         if (missing := end + len(_END) - len(self._data)) > 0:
@@ -68,17 +72,20 @@ class FrameReader:
         self._position = end + len(_END)
         self.wanted = self._position + _HEADER.size - len(self._data)
         frame = self._data[begin:end]
-        return self._decompress(frame) if is_compressed else frame
+        if is_compressed:
+            frame = self._decompress(frame)
+        self._limit = self._max_frame_bytes
+        return frame
 
     def _decompress(self, data: bytes) -> bytes:
         unpacker = zlib.decompressobj()
         try:
-            plain = unpacker.decompress(data, self.max_frame_bytes)
+            plain = unpacker.decompress(data, self._limit)
         except zlib.error as error:
             raise EOFError(f"the peer sent a broken compressed frame ({error})") from None
         if not unpacker.eof:
             raise EOFError(
-                f"the peer sent a compressed frame of more than the {self.max_frame_bytes} bytes allowed here"
+                f"the peer sent a compressed frame of more than the {self._limit} bytes allowed here"
             )
         return plain
 
@@ -88,16 +95,14 @@ class FrameChannel(rpyc.Channel):
 
     __slots__ = ("_end", "_frames", "_reader", "_spins_in_vain", "_spins_to_skip")
 
-    def __init__(self, stream: SocketStream, max_frame_bytes: int) -> None:
+    def __init__(
+        self, stream: SocketStream, max_frame_bytes: int, first_frame_bytes: int | None = None
+    ) -> None:
         super().__init__(stream, compress=False)
-        self._reader = FrameReader(max_frame_bytes)
+        self._reader = FrameReader(max_frame_bytes, first_frame_bytes)
         self._frames: deque[bytes] = deque()  # that have arrived whole
         self._end: EOFError | None = None
         self._spins_in_vain = self._spins_to_skip = 0
-
-    def allow(self, max_frame_bytes: int) -> None:
-        """From now on frames may be so large."""
-        self._reader.max_frame_bytes = max_frame_bytes
 
     def send(self, data: bytes) -> None:
         """Send one frame."""

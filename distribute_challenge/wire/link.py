@@ -1,5 +1,8 @@
 """A connection that we make: it calls the methods of the peer's service, and lets the peer call nothing.
 
+Methods are called by name, without asking for a reference first: on a slow network each question takes as
+long as a function. So the peer must be a `Served` one.
+
 A link belongs to one thread at a time.
 """
 
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 10.0  # of a look-up; `ask` has no limit
 
+_PING = brine.dump((consts.HANDLE_PING, (consts.LABEL_TUPLE, ((consts.LABEL_VALUE, b""),))))
+
 NO_OTHERS = Trust()
 
 
@@ -62,7 +67,8 @@ class Link:
     """A connection to the RPyC service at an address, or at `host`, which is then one of its addresses.
 
     Raises OSError or EOFError if there is none; AuthenticationError, before anything is sent, if it is not
-    to be trusted. With TLS, also what `encrypt` raises.
+    to be trusted. With TLS, also what `encrypt` raises. A peer that speaks another protocol, or does not let
+    us in, ends the link when something is waited for.
     """
 
     def __init__(self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None) -> None:
@@ -78,25 +84,30 @@ class Link:
                 raise
         self._stream = stream_over(sock)
         self._socket = self._stream.sock
-        self._channel = FrameChannel(self._stream, 64 * KIBI)
+        self._channel = FrameChannel(self._stream, 4 * GIBI, first_frame_bytes=64 * KIBI)
         self.never_wait, self.wait_again = self._stream.never_wait, self._stream.wait_again
         self.flush, self.wait_in_ticks = self._stream.flush, self._stream.wait_in_ticks
         self._numbers = itertools.count(FIRST_NUMBER)
         # By their numbers, as they are written. Of those not waited for it is the method's name.
         self._answers: dict[bytes, Answer | str] = {}
-        self._root: Any = None
         self.has_heard = False  # whether the peer has said anything
+        self._made_at = time.monotonic()
+        # The first answer is a small one: see `FrameReader`.
+        number = number_part(next(self._numbers))
+        self._greeting = self._answers[number] = Answer(self)
+        try:
+            self._channel.send(REQUEST + number + _PING)
+        except BaseException:
+            self.close()
+            raise
 
-    def trust(self) -> None:
-        """From now on frames may be large: the peer has shown what it is."""
-        self._channel.allow(4 * GIBI)
+    def hear(self) -> None:
+        """Wait for the first answer, which shows what the peer is. EOFError or TimeoutError if none comes."""
+        self._wait(self._greeting)
 
-    def method(self, name: str) -> MethodCall:
-        """A method of the peer's service. Raises AttributeError if it has none of that name."""
-        if self._root is None:
-            self._root = self._look_up(consts.HANDLE_GETROOT, ())
-        boxed = (consts.LABEL_LOCAL_REF, self._root), (consts.LABEL_VALUE, name)
-        return MethodCall(self._look_up(consts.HANDLE_GETATTR, boxed), name)
+    def is_stuck(self, now: float) -> bool:
+        """Whether the peer has failed, as far as that shows while an answer that may take long is awaited."""
+        return not self.has_heard and now - self._made_at > ANSWER_TIMEOUT_S
 
     def ask(self, method: MethodCall, *args: Any) -> Answer:
         """Send a call, of plain values. EOFError if the connection has ended."""
@@ -106,11 +117,22 @@ class Link:
 
     def tell(self, method: MethodCall, *args: Any) -> None:
         """Send a call whose answer holds nothing; that it was refused is logged."""
-        self._call(method.name, method, args)
+        self._call(method.reference, method, args)
 
     def call(self, method: MethodCall, *args: Any) -> Any:
         """Make a call that is answered at once. EOFError, or TimeoutError, if it is not."""
-        return self._wait(self.ask(method, *args)).value
+        answer = self.ask(method, *args)
+        self._wait(answer)
+        return answer.value
+
+    def await_answer(self, answer: Answer, limit_s: float) -> bool:
+        """Whether an answer is here within `limit_s` seconds. EOFError at the end of the connection."""
+        deadline = time.monotonic() + limit_s
+        while not answer.is_here:
+            if not self._channel.poll(max(deadline - time.monotonic(), 0)):
+                return False
+            self._take(self._channel.recv())
+        return True
 
     @property
     def closed(self) -> bool:
@@ -174,25 +196,9 @@ class Link:
         self._answers[number] = answer
         self._channel.send(message)
 
-    def _look_up(self, handler: int, boxed: tuple[Any, ...]) -> Any:
-        number = number_part(next(self._numbers))
-        answer = self._answers[number] = Answer(self)
-        self._channel.send(REQUEST + number + brine.dump((handler, (consts.LABEL_TUPLE, boxed))))
-        self._wait(answer)
-        if answer.is_error:
-            raise _exception(answer.content)
-        label, reference = answer.content
-        if label != consts.LABEL_REMOTE_REF:
-            self._refuse("a value where an object was asked for")
-        return reference
-
-    def _wait(self, answer: Answer) -> Answer:
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        while not answer.is_here:
-            if not self._channel.poll(max(deadline - time.monotonic(), 0)):
-                raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:g} s")
-            self._take(self._channel.recv())
-        return answer
+    def _wait(self, answer: Answer) -> None:
+        if not self.await_answer(answer, ANSWER_TIMEOUT_S):
+            raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:g} s")
 
     def _take(self, data: bytes) -> None:
         self.has_heard = True

@@ -55,12 +55,12 @@ def load_reply(message: bytes) -> tuple[bytes, Any]:
 
 
 class MethodCall:
-    """Calls of one method. `reference` is what both ends know it by; `name` is for messages."""
+    """Calls of one method. `reference` is what both ends know it by: its name, or what RPyC makes of it."""
 
-    __slots__ = ("_after", "_before", "name")
+    __slots__ = ("_after", "_before", "reference")
 
-    def __init__(self, reference: Any, name: str = "") -> None:
-        self.name = name
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
         boxed = ((consts.LABEL_LOCAL_REF, reference), (consts.LABEL_VALUE, _MARK), (consts.LABEL_VALUE, ()))
         content = brine.dump((consts.HANDLE_CALL, (consts.LABEL_TUPLE, boxed)))
         self._before, self._after = content.split(brine.dump(_MARK))

@@ -1,4 +1,7 @@
-"""A connection that is served: an `rpyc.Connection`, and a short way past it for calls of held methods."""
+"""A connection that is served: an `rpyc.Connection`, and a short way past it for calls of exposed methods.
+
+These come by name, or by a reference that the peer holds.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,8 @@ class Served:
             if name.startswith("exposed_"):
                 method = getattr(service, name)
                 setattr(service, name, method)  # So that each look-up finds this same object.
-                self._methods.append((MethodCall(get_id_pack(method)), method))
+                by_name = MethodCall(name.removeprefix("exposed_"))
+                self._methods += [(by_name, method), (MethodCall(get_id_pack(method)), method)]
         self._connection = rpyc.connect_channel(channel, service=service, config=config)
 
     @property

@@ -796,10 +796,10 @@ def test_one_connection_that_cannot_be_made_fails_nothing_while_others_work(
     made = itertools.count()
     new_server = Connections.new_server
 
-    def flaky(connections: Connections, wait_s: float = 0) -> Any:
+    def flaky(connections: Connections, *how: Any) -> Any:
         if next(made) == 2:
             raise ServerUnavailable("no descriptors for a moment")
-        return new_server(connections, wait_s)
+        return new_server(connections, *how)
 
     monkeypatch.setattr(Connections, "new_server", flaky)
     with PoolExecutor(server.address) as pool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from distribute_challenge.address import Address, is_loopback
 from distribute_challenge.calls import regions
@@ -15,12 +16,14 @@ from distribute_challenge.calls.payload import MAX_BYTES
 from distribute_challenge.client.peers.inside import is_inside
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
-from distribute_challenge.errors import AccessDenied, ServerUnavailable
+from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
 from distribute_challenge.wire.access import Trust
 from distribute_challenge.wire.link import NO_OTHERS
 
 MAX_IDLE = 8
 _RETRY_S = 0.1
+
+T = TypeVar("T")
 
 
 class Facts(NamedTuple):
@@ -55,14 +58,7 @@ class Connections:
         A server that was never there yet is waited for, at most `wait_s` seconds.
         """
         if self._facts is None:
-            server = self.take_idle_server() or self.new_server(0 if self._was_there else wait_s)
-            try:
-                status = server.status()
-            except BaseException as error:
-                server.close()
-                if isinstance(error, EOFError | OSError):
-                    raise server.unavailable(error) from None
-                raise
+            server, status = self.new_server(ServerConnection.status, 0 if self._was_there else wait_s)
             python = ".".join(status["python"].split(".")[:2])
             limit = status.get("max_frame", MAX_BYTES)
             self._facts = Facts(python, len(status["workers"]), status.get("max_tasks"), limit)
@@ -78,18 +74,19 @@ class Connections:
         with self._lock:
             return self._servers.pop() if self._servers else None
 
-    def take_server(self) -> tuple[ServerConnection, bool]:
-        """A server connection for one call, and whether it is a new one."""
-        server = self.take_idle_server()
-        return (server, False) if server is not None else (self.new_server(), True)
+    def new_server(
+        self, first: Callable[[ServerConnection], T], wait_s: float = 0
+    ) -> tuple[ServerConnection, T]:
+        """A new server connection, tried for `wait_s` seconds, and the answer to the first call over it.
 
-    def new_server(self, wait_s: float = 0) -> ServerConnection:
-        """A new server connection, tried for so long. Raises ServerUnavailable or AccessDenied."""
+        That is waited for, since only an answer shows that the server lets us in. Raises ServerUnavailable,
+        AccessDenied, and what `first` raises.
+        """
         deadline = time.monotonic() + wait_s
         was_denied = False
         while True:
             try:
-                server = ServerConnection(self.address, self._trust)
+                server, answer = self._connect(first)
             except AccessDenied:
                 if was_denied:
                     raise
@@ -101,7 +98,17 @@ class Connections:
             else:
                 self._was_there = True
                 self._host = server.link.host
-                return server
+                return server, answer
+
+    def _connect(self, first: Callable[[ServerConnection], T]) -> tuple[ServerConnection, T]:
+        server = ServerConnection(self.address, self._trust)
+        try:
+            return server, first(server)
+        except BaseException as error:
+            server.close()
+            if isinstance(error, EOFError | OSError) and not isinstance(error, PoolError):
+                raise server.failed(error) from None
+            raise
 
     def put_server(self, server: ServerConnection) -> None:
         """Keep a server connection for another call."""

@@ -26,7 +26,11 @@ class Opener:
 
     def open_server(self, take: Callable[[ServerConnection | BaseException], None]) -> None:
         """Make a connection to the server."""
-        self.in_thread("connect", self._connections.new_server, take)
+
+        def connect() -> ServerConnection:
+            return self._connections.new_server(lambda server: server.link.hear())[0]
+
+        self.in_thread("connect", connect, take)
 
     def open_worker(self, port: int, take: Callable[[WorkerConnection | BaseException], None]) -> None:
         """Make a connection to the worker leased on `port`."""

@@ -21,9 +21,17 @@ from distribute_challenge.wire.messages import MethodCall
 
 log = logging.getLogger(__name__)
 
+_ACQUIRE, _FIND = MethodCall("acquire_worker"), MethodCall("find_free_worker")
+_FREE, _KEEP, _RECYCLE = MethodCall("free_worker"), MethodCall("keep_worker"), MethodCall("recycle_worker")
+_STATUS = MethodCall("status")
+
 
 class ServerConnection:
-    """The server's calls, on one connection. Those that begin with `ask` give an answer to come."""
+    """The server's calls, on one connection. Those that begin with `ask` give an answer to come.
+
+    Making it raises ServerUnavailable or AccessDenied; but that the server does not let us in may show only
+    when an answer is waited for: `failed` tells.
+    """
 
     def __init__(self, address: Address, trust: Trust = NO_OTHERS) -> None:
         self._address = address
@@ -36,22 +44,6 @@ class ServerConnection:
             raise self._denied(error) from None
         except OSError as error:
             raise self.unavailable(error) from None
-        try:
-            method = self.link.method
-            self._acquire_worker, self._free_worker = method("acquire_worker"), method("free_worker")
-            self._keep_worker, self._recycle_worker = method("keep_worker"), method("recycle_worker")
-            self.link.trust()
-        except (EOFError, OSError) as error:
-            self.link.close()
-            if isinstance(error, EOFError) and not self.link.has_heard:
-                raise self._denied(error) from None
-            raise self.unavailable(error) from None
-        except AttributeError:
-            self.link.close()
-            raise PoolError(f"what listens at {address} is not the server of a pool: check it") from None
-        except BaseException:
-            self.link.close()
-            raise
 
     def acquire(self, wait_s: float | None = None) -> int:
         """The port of a worker, waited for in line; -1 if there is none within `wait_s` seconds.
@@ -59,14 +51,14 @@ class ServerConnection:
         Raises ServerUnavailable if the server is stopping, EOFError if the connection broke.
         """
         if wait_s is None:
-            return self.port_in(self.link.ask(self._acquire_worker))
+            return self.port_in(self.link.ask(_ACQUIRE))
         if wait_s > 0:
-            return self.port_in(self.link.ask(self._acquire_worker, wait_s))
-        return self.port_in(self.link.ask(self.link.method("find_free_worker")))
+            return self.port_in(self.link.ask(_ACQUIRE, wait_s))
+        return self.port_in(self.link.ask(_FIND))
 
     def ask_for_worker(self, tasks: int) -> Answer:
         """Stand in line for a worker, for so many tasks. `port_in` takes the answer."""
-        return self._ask(self._acquire_worker, None, tasks)
+        return self._ask(_ACQUIRE, None, tasks)
 
     def port_in(self, answer: Answer) -> int:
         """The port of the worker that was asked for. Raises as `acquire` does."""
@@ -78,13 +70,13 @@ class ServerConnection:
     def free(self, port: int, *, finished: int, failed: int) -> None:
         """End the lease. Sent, and not waited for: the answer holds nothing."""
         try:
-            self.link.tell(self._free_worker, port, finished, failed)
+            self.link.tell(_FREE, port, finished, failed)
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
     def ask_to_keep(self, port: int, finished: int, failed: int, tasks: int) -> Answer:
         """Have tasks of the lease counted, and tell that so many more wait here; how many clients wait."""
-        return self._ask(self._keep_worker, port, finished, failed, tasks)
+        return self._ask(_KEEP, port, finished, failed, tasks)
 
     def recycle(self, port: int, broken: Broken) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
@@ -95,7 +87,7 @@ class ServerConnection:
 
     def ask_to_recycle(self, port: int, broken: Broken) -> Answer:
         """End the lease and have the worker replaced; as JSON, how its process ended."""
-        return self._ask(self._recycle_worker, port, str(broken), broken.status)
+        return self._ask(_RECYCLE, port, str(broken), broken.status)
 
     def _ask(self, method: MethodCall, *args: Any) -> Answer:
         """Send a call, as far as it goes without waiting. That the server has gone, its answer will tell."""
@@ -105,13 +97,24 @@ class ServerConnection:
         return answer
 
     def status(self) -> dict[str, Any]:
-        """The pool's state."""
-        status: dict[str, Any] = json.loads(self.link.call(self.link.method("status")))
+        """The pool's state. Raises PoolError if this is not the server of a pool."""
+        try:
+            status: dict[str, Any] = json.loads(self.link.call(_STATUS))
+        except (KeyError, AttributeError):
+            raise PoolError(
+                f"what listens at {self._address} is not the server of a pool: check it"
+            ) from None
         return status
 
     def close(self) -> None:
         """End the connection. The server then replaces the workers that it held."""
         self.link.close()
+
+    def failed(self, error: Exception) -> PoolError:
+        """The error when a server connection that is new has ended, or does not answer."""
+        if isinstance(error, EOFError) and not self.link.has_heard:
+            return self._denied(error)
+        return self.unavailable(error)
 
     def unavailable(self, error: BaseException) -> ServerUnavailable:
         """The error when the server does not answer."""

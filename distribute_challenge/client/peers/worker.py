@@ -19,14 +19,19 @@ from distribute_challenge.errors import PoolError, TaskNotSendable
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.wire.access import Trust
 from distribute_challenge.wire.link import NO_OTHERS, Answer, Link
+from distribute_challenge.wire.messages import MethodCall
 
 log = logging.getLogger(__name__)
 
 _AROUND_BYTES = 1 << 10  # what RPyC adds to a call in a frame
+_PROBE_S = 0.05  # a worker on this machine has answered before
+
+_RUN_CODE, _READ_OUTPUT = MethodCall("run_code"), MethodCall("read_output")
+_SHARE, _RELEASE = MethodCall("share"), MethodCall("release")
 
 
 class WorkerConnection:
-    """A worker's calls, on one connection. Making it raises OSError or EOFError if the worker has gone."""
+    """A worker's calls, on one connection. Making it raises OSError or EOFError if nothing listens there."""
 
     def __init__(
         self,
@@ -50,10 +55,12 @@ class WorkerConnection:
             self.link = Link(address, trust, host)
         except AuthenticationError as error:
             raise distrusted(address, error) from None
+        self._can_share = False
+        self._probe: Probe | None = None
+        self._probing: Answer | None = None
         try:
-            self._run_code = self.link.method("run_code")
-            self._can_share = may_share and self._can_share_memory()
-            self.link.trust()
+            if may_share:
+                self._probe_memory()
             self.link.wait_in_ticks()
         except BaseException:
             self.link.close()
@@ -65,11 +72,13 @@ class WorkerConnection:
         That is a RuntimeError if the worker runs a function for another connection. EOFError if it died;
         TaskNotSendable, and nothing was sent, if it is more than the worker takes at once.
         """
+        if self._probing is not None and self._probing.is_here:
+            self._learn_of_memory(self._probing)
         try:
             call = parcel.pack(self._sent, can_share=self._can_share, limit=self._max_call)
         except OverflowError as error:
             raise TaskNotSendable(f"a call cannot be sent to a worker: {error}") from error
-        return self.link.ask(self._run_code, parcel.source, call)
+        return self.link.ask(_RUN_CODE, parcel.source, call)
 
     def outcome(self, name: str, parcel: Parcel, answer: Answer) -> Outcome:
         """The outcome of a call whose answer is here. Raises Broken if the answer is none."""
@@ -92,20 +101,34 @@ class WorkerConnection:
 
     def _let_go(self, parcel: Parcel) -> None:
         try:
-            self.link.tell(self._release, parcel.id)
+            self.link.tell(_RELEASE, parcel.id)
         except EOFError as error:  # What is here is here.
             log.debug("the worker at %s has died after its answer: %s", self.address, error)
 
-    def _can_share_memory(self) -> bool:
-        """Whether we can open files of the worker's, and it files of ours: it may be elsewhere."""
+    def _probe_memory(self) -> None:
+        """Ask whether we can open files of the worker's, and it files of ours: it may be elsewhere.
+
+        The answer is not waited for for long: over a tunnel it comes late, and says no.
+        """
         try:
-            probe = Probe()
-            self._release = self.link.method("release")
-            secret, theirs = self.link.call(self.link.method("share"), probe.description)
-        except (OSError, AttributeError, RuntimeError):
-            return False
-        their_secret = tell_secret(theirs)
-        return secret == probe.secret and their_secret is not None
+            self._probe = Probe()
+        except (OSError, AttributeError) as error:
+            log.debug("no memory can be shared here: %s", error)
+            return
+        self._probing = self.link.ask(_SHARE, self._probe.description)
+        if self.link.await_answer(self._probing, _PROBE_S):
+            self._learn_of_memory(self._probing)
+
+    def _learn_of_memory(self, answer: Answer) -> None:
+        assert self._probe is not None
+        self._probing = None
+        try:
+            secret, theirs = answer.value
+        except Exception as error:
+            log.debug("the worker at %s shares no memory: %s", self.address, error)
+            return
+        self._can_share = secret == self._probe.secret and tell_secret(theirs) is not None
+        self._probe = None
 
     def show_output(self, call_id: bytes, printer: Printer) -> None:
         """Print what the running call has printed, as far as it is here, and ask for more. Does not wait."""
@@ -156,18 +179,12 @@ class OutputReader:
 
     def __init__(self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None) -> None:
         self.link = Link(address, trust, host)
-        try:
-            self._read_output = self.link.method("read_output")
-            self.link.trust()
-        except BaseException:
-            self.link.close()
-            raise
         self._answer: Answer | None = None
 
     def ask(self, seen: int, call_id: bytes) -> None:
         """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
         if self._answer is None:
-            self._answer = self.link.ask(self._read_output, seen, call_id)
+            self._answer = self.link.ask(_READ_OUTPUT, seen, call_id)
 
     def take(self) -> tuple[int, tuple[Piece, ...]]:
         """The output that has arrived: its first byte's number, and the pieces."""

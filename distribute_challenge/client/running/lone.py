@@ -16,6 +16,7 @@ from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
+from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.errors import AccessDenied, PoolError, TaskNotSendable
 from distribute_challenge.wire.link import Answer
@@ -33,13 +34,15 @@ class Lease:
         self.port = -1
         self._connections = connections
         self._is_settled = False
-        self._server, self._is_new = connections.take_server()
+        self._server: ServerConnection | None = None
 
     def __enter__(self) -> Lease:
         return self
 
     def close(self, *_: object) -> None:
         """Keep the connection for another call if it holds no worker, else end it, and so the lease."""
+        if self._server is None:
+            return
         if self._is_settled:
             self._connections.put_server(self._server)
         else:
@@ -50,18 +53,21 @@ class Lease:
     def take(self, wait_s: float | None) -> bool:
         """Get a worker, waiting in line; False if there is none within `wait_s` seconds.
 
-        Raises ServerUnavailable.
+        Raises ServerUnavailable or AccessDenied.
         """
-        try:
-            self.port = self._server.acquire(wait_s)
-        except (EOFError, OSError) as error:
-            if self._is_new:
-                raise self._server.unavailable(error) from None
-            log.info("an idle connection to the server had ended (%s)", error)  # It was restarted, perhaps.
-            self._connections.forget_facts()
-            self._server.close()
-            self._server, self._is_new = self._connections.take_server()
-            return self.take(wait_s)
+        while (server := self._connections.take_idle_server()) is not None:
+            self._server = server
+            try:
+                self.port = server.acquire(wait_s)
+                break
+            except (EOFError, OSError) as error:
+                log.info(
+                    "an idle connection to the server had ended (%s)", error
+                )  # It was restarted, perhaps.
+                self._connections.forget_facts()
+                server.close()
+        else:
+            self._server, self.port = self._connections.new_server(lambda server: server.acquire(wait_s))
         self._is_settled = self.port == -1
         return not self._is_settled
 
@@ -70,6 +76,7 @@ class Lease:
 
         Raises Unusable if it did not take the call, WorkerLost if it died under it, TaskTimeout, Unreachable.
         """
+        assert self._server is not None
         try:
             outcome = _run_on(self._connections, self.port, name, parcel, timeout_s)
         except (Unreachable, AccessDenied, TaskNotSendable):
@@ -159,8 +166,11 @@ def _run_on(
                     raise
             if answer.is_here:
                 break
-            if time.monotonic() - began_at >= limit_s:
+            now = time.monotonic()
+            if now - began_at >= limit_s:
                 raise Overdue(limit_s)
+            if worker.link.is_stuck(now):
+                raise Broken("it does not answer its client")
             if parcel.flags & PRINTS and not has_heard:
                 printer = printer or Printer()
                 worker.show_output(parcel.id, printer)

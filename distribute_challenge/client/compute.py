@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import types
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -184,7 +185,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         """Where its calls run."""
         from distribute_challenge.client.engine import executor_at
 
-        return executor_at(self._server, self.options.tls)
+        return executor_at(self._server, self.options.tls, self.options.profile)
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
@@ -213,6 +214,7 @@ def compute_this(
     prints: bool = True,
     wait: float = 0,
     tls: Tls | None = None,
+    profile: str | os.PathLike[str] | None = None,
 ) -> Callable[[Callable[P, R]], ComputeFunction[P, R]]: ...
 def compute_this(
     function: Callable[P, R] | None = None,
@@ -224,6 +226,7 @@ def compute_this(
     prints: bool = True,
     wait: float = 0,
     tls: Tls | None = None,
+    profile: str | os.PathLike[str] | None = None,
 ) -> Any:
     """Let a function run on the pool. With and without parentheses.
 
@@ -233,7 +236,7 @@ def compute_this(
     the function raised. With `prints=False`, what it prints is not shown here. With `wait=10`, a server
     that is not there yet is waited for, at most so many seconds. With `tls=Tls(cert, key, ca)` server and
     workers are reached by mutual TLS; by default with the environment's COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and
-    COMPUTE_TLS_CA, if it has them.
+    COMPUTE_TLS_CA, if it has them. `profile=FILE` is where a private pool writes what its workers do.
 
     Nothing connects before the first call. Raises ValueError if `server` is no address or another argument
     makes no sense, TypeError if `function` is not callable.
@@ -250,7 +253,9 @@ def compute_this(
         from distribute_challenge.client.local import check_address
 
         check_address(server)
-    options = Options(timeout, retries, prints, wait, tls)
+    if profile is not None and not (server or "").startswith("local://"):
+        raise ValueError('profile= is for a private pool: say server="local://N" as well')
+    options = Options(timeout, retries, prints, wait, tls, None if profile is None else os.fspath(profile))
     if function is None:
         return functools.partial(ComputeFunction, server=server, options=options)
     return ComputeFunction(function, server=server, options=options)

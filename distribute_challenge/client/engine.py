@@ -11,21 +11,22 @@ from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.tls import VARIABLES, Tls
 
 # Connections belong to a process: a forked child makes its own.
-_Key = tuple[str, Tls | None, int, tuple[Any, ...]]
+_Key = tuple[str, Tls | None, str | None, int, tuple[Any, ...]]
 _ASKED = (*VARIABLES, ANY_USER_VARIABLE)
 _executors: dict[_Key, PoolExecutor] = {}
 
 
-def executor_at(server: str | None, tls: Tls | None = None) -> PoolExecutor:
+def executor_at(server: str | None, tls: Tls | None = None, profile: str | None = None) -> PoolExecutor:
     """This process's executor on the pool at an address, closed when the program ends.
 
-    Raises PoolError if the environment has some of the variables for TLS, and not all.
+    A private pool writes its `profile` there. Raises PoolError if the environment has some of the variables
+    for TLS, and not all.
     """
     said = tuple(map(os.environ.get, _ASKED))  # The program may change its environment.
-    key = (chosen() if server is None else server, tls, os.getpid(), said)
+    key = (chosen() if server is None else server, tls, profile, os.getpid(), said)
     executor = _executors.get(key)
     if executor is None:
-        mine = PoolExecutor(key[0], tls=tls)
+        mine = PoolExecutor(key[0], tls=tls, profile=profile)
         executor = _executors.setdefault(key, mine)  # In one step: another thread may have been faster.
         if executor is mine:
             atexit.register(_close, key)
@@ -33,5 +34,5 @@ def executor_at(server: str | None, tls: Tls | None = None) -> PoolExecutor:
 
 
 def _close(key: _Key) -> None:
-    if key[2] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
+    if key[3] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
         _executors[key].shutdown()

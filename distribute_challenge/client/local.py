@@ -15,6 +15,7 @@ from distribute_challenge.address import Address
 from distribute_challenge.errors import ServerUnavailable
 
 SCHEME = "local://"
+PROFILE_VARIABLE = "COMPUTE_PROFILE"
 STOP_S = 30.0
 _MAIN = str(Path(__file__).parents[1] / "server" / "__main__.py")
 
@@ -42,8 +43,9 @@ _servers: weakref.WeakSet[PrivateServer] = weakref.WeakSet()
 class PrivateServer:
     """The server's process. It ends when the pipe that we hold does."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, profile: str | os.PathLike[str] | None = None) -> None:
         self.workers = workers
+        self._profile = profile  # None: the one that the environment says, or none
         self._lock = threading.Lock()  # guards all that follows
         self._process: subprocess.Popen[str] | None = None
         self._address: Address | None = None
@@ -85,7 +87,8 @@ class PrivateServer:
 
     def _start(self) -> Address:
         owned, self._owner = map(_above_standard, os.pipe())
-        command = [sys.executable, _MAIN, str(self.workers), "--port", "0", "--profile", "none"]
+        profile = os.fspath(self._profile or os.environ.get(PROFILE_VARIABLE) or "none")
+        command = [sys.executable, _MAIN, str(self.workers), "--port", "0", "--profile", profile]
         line = ""
         try:
             self._process = subprocess.Popen(

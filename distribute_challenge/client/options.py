@@ -19,6 +19,7 @@ class Options:
     prints: bool = True  # whether its output is shown here
     wait_s: float = 0  # for a server that is not there yet
     tls: Tls | None = None  # for the connections to it; else what the environment says
+    profile: str | None = None  # the file where a private pool writes what its workers do
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -23,17 +24,20 @@ class PoolExecutor(Executor):
     """Runs functions on a pool of workers: a `concurrent.futures.Executor` in every respect.
 
     `server` is the pool's address, `HOST:PORT`; by default the environment's COMPUTE_SERVER, else
-    `localhost:18811`. `local://4` starts a private pool of four workers, which ends with the executor, or the
-    program. At most `max_workers` of its workers are used at once, by default all. `initializer` is
-    called once in each worker process before the first function of this executor runs there; the global names
-    that it binds are there for those functions. With `prints=False`, what functions print is not shown
-    here. With `wait=10`, a server that is not there yet is waited for, at most so many seconds. With
-    `tls=Tls(cert, key, ca)` server and workers are reached by mutual TLS; by default with the environment's
-    COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if it has them. (A private pool needs none.)
+    `localhost:18811`. `local://4` starts a private pool of four workers, which ends with the executor, or
+    the program; with `profile=FILE`, or the environment's COMPUTE_PROFILE, it writes what the workers do to
+    that file, and the tasks beside it. At most `max_workers` of its workers are used at once, by default
+    all. `initializer` is called once in each worker process before the first function of this executor runs
+    there; the global names that it binds are there for those functions. With `prints=False`, what functions
+    print is not shown here. `timeout` and `retries` are those of all its calls, as `compute_this` has them;
+    what a decorated function has of its own goes first. With `wait=10`, a server that is not there yet is
+    waited for, at most so many seconds. With `tls=Tls(cert, key, ca)` server and workers are reached by
+    mutual TLS; by default with the environment's COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if
+    it has them. (A private pool needs none.)
 
-    Nothing connects before the first call. Raises ValueError if `server` is no address or `max_workers` is
-    not positive, TypeError if `initializer` is not callable or `tls` no Tls, PoolError if the environment
-    has some of its variables for TLS, and not all.
+    Nothing connects before the first call. Raises ValueError if `server` is no address, `max_workers` is
+    not positive, or there is a `profile` and no private pool, TypeError if `initializer` is not callable or
+    `tls` no Tls, PoolError if the environment has some of its variables for TLS, and not all.
 
     >>> with PoolExecutor() as pool:                          # doctest: +SKIP
     ...     print(pool.submit(pow, 2, 10).result(), list(pool.map(abs, [-1, -2])))
@@ -47,9 +51,12 @@ class PoolExecutor(Executor):
         *,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        timeout: float | None = None,
+        retries: int = 0,
         prints: bool = True,
         wait: float = 0,
         tls: Tls | None = None,
+        profile: str | os.PathLike[str] | None = None,
     ) -> None:
         if server is not None and not isinstance(server, str):
             raise TypeError(
@@ -60,12 +67,13 @@ class PoolExecutor(Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._options = Options(prints=prints, tls=tls, wait_s=wait)
+        self._options = Options(timeout, retries, prints, wait, tls)
         self.backend = Backend(
             chosen() if server is None else server,
             max_workers,
             None if initializer is None else (shipment_of(initializer), initargs),
             self._options,
+            profile,
         )
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -148,5 +156,9 @@ class PoolExecutor(Executor):
         own = getattr(function, "options", None)
         if not isinstance(own, Options):
             return self._options
-        prints = own.prints and self._options.prints
-        return replace(self._options, timeout_s=own.timeout_s, retries=own.retries, prints=prints)
+        return replace(
+            self._options,
+            timeout_s=own.timeout_s or self._options.timeout_s,
+            retries=own.retries or self._options.retries,
+            prints=own.prints and self._options.prints,
+        )

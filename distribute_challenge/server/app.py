@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import enum
+import errno
 import functools
+import itertools
 import logging
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,11 +191,19 @@ def open_sampler(
             path.parent.mkdir(exist_ok=True)
         return sampler(None if options.profile == "none" else path)
     except OSError as error:
+        if (
+            error.errno == errno.EBUSY and options.owner is not None
+        ):  # Another private pool of the same program.
+            return sampler(next(path for path in _numbered(path) if not path.exists()))
         problem = f"cannot write the profile {path} ({error.strerror})"
         if options.profile is not None:
             cli.fail(f"{problem}: choose another --profile, or `none`")
         log.error("%s; the pool works without it", problem)
         return sampler(None)
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
 
 
 def raise_descriptor_limit() -> None:

@@ -7,18 +7,45 @@ multiprocessing would run the script again. Here it gets those that the running 
 from __future__ import annotations
 
 import copyreg
+import importlib.util
 import pickle
 import sys
-from multiprocessing.process import BaseProcess
-from typing import Any
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import cloudpickle
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+_PATCHED = "multiprocessing.process"
+
+
+class _Finder:
+    """Changes `multiprocessing` when a function imports it first: most workers never need it."""
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        """Called for each module that is imported."""
+        if name != _PATCHED:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_change(module: ModuleType) -> None:
+                run(module)
+                module.BaseProcess.__reduce__ = _reduce
+
+            spec.loader.exec_module = run_and_change  # type: ignore[method-assign]
+        return spec
 
 
 class _Names:
     """The names of the script. Where this is unpickled, `__main__` has them."""
 
     def __reduce__(self) -> tuple[Any, ...]:
+        import cloudpickle
+
         names = {name: value for name, value in vars(sys.modules["__main__"]).items() if name[:2] != "__"}
         try:
             data = cloudpickle.dumps(names)
@@ -29,7 +56,7 @@ class _Names:
 
 def carry_names() -> None:
     """Have children that are pickled, as all are that are not forked, take the script's names along."""
-    BaseProcess.__reduce__ = _reduce  # type: ignore[method-assign, assignment]
+    sys.meta_path.insert(0, _Finder())
 
 
 def _reduce(process: BaseProcess) -> tuple[Any, ...]:
@@ -48,6 +75,8 @@ def _take_names(data: bytes) -> None:
 
 
 def _can_travel(value: Any) -> bool:
+    import cloudpickle
+
     try:
         cloudpickle.dumps(value)
     except Exception:

@@ -206,3 +206,35 @@ def test_a_server_without_a_profile_writes_no_tasks(start_server: Callable[..., 
     with PoolExecutor(server.address) as pool:
         assert pool.submit(square, 3).result() == 9
     assert not list(tmp_path.glob("**/tasks*.csv"))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_private_pool_writes_a_profile_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with PoolExecutor("local://1", profile=tmp_path / "mine.csv") as pool:
+        assert pool.submit(square, 3).result() == 9
+    assert [row["Event"] for row in read(tmp_path / "mine.csv") if row["Event"] != "sample"][-1] == "stop"
+    assert [row["Function"] for row in read(tmp_path / "mine.tasks.csv")] == ["square"]
+    monkeypatch.setenv("COMPUTE_PROFILE", str(tmp_path / "said.csv"))
+    with PoolExecutor("local://1") as pool, PoolExecutor("local://1") as other:
+        assert pool.submit(square, 3).result() == other.submit(square, 3).result() == 9
+    assert len(read(tmp_path / "said.tasks.csv")) == len(read(tmp_path / "said-2.tasks.csv")) == 1
+
+
+def test_a_profile_is_for_private_pools():
+    with pytest.raises(ValueError, match="private pool"):
+        PoolExecutor("localhost:18811", profile="mine.csv")
+    with pytest.raises(ValueError, match="private pool"):
+        compute_this(profile="mine.csv")
+
+
+def test_an_executors_options_are_those_of_its_calls_unless_a_function_has_its_own(server: RunningServer):
+    with PoolExecutor(timeout=0.3, retries=1) as pool:
+        with pytest.raises(TaskTimeout, match=r"0\.3 s"):
+            pool.submit(REAL, 60).result()
+        longer = compute_this(timeout=0.5)(sleep.__wrapped__)
+        with pytest.raises(TaskTimeout, match=r"0\.5 s"):
+            pool.submit(longer, 60).result()

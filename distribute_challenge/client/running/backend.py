@@ -33,8 +33,9 @@ _SHUT = "cannot schedule new futures after shutdown"
 class Backend:
     """Runs calls on the pool at `address`, on at most `limit` workers at once.
 
-    `initializer`, with its arguments, runs first in each worker process, with `options`. Raises ValueError if
-    that is no address, PoolError if the environment has some of the variables for TLS, and not all.
+    `initializer`, with its arguments, runs first in each worker process, with `options`. A private pool
+    writes a `profile`, if there is one. Raises ValueError if that is no address, PoolError if the
+    environment has some of the variables for TLS, and not all.
     """
 
     def __init__(
@@ -43,9 +44,14 @@ class Backend:
         limit: int | None,
         initializer: tuple[Shipment, tuple[Any, ...]] | None,
         options: Options,
+        profile: str | os.PathLike[str] | None = None,
     ) -> None:
         workers = local.worker_count(address)
-        self._private = None if workers is None else local.PrivateServer(workers)
+        if profile is not None and workers is None:
+            raise ValueError(
+                f"profile= is for a private pool, local://N: the server at {address} has its own"
+            )
+        self._private = None if workers is None else local.PrivateServer(workers, profile)
         self._public = Address.parse(address) if workers is None else None
         self.address = str(self._public or address)
         self._trust = Trust()

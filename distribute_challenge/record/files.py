@@ -56,10 +56,12 @@ def open_record(path: Path) -> tuple[RecordFile, RecordFile]:
 
     Raises OSError; also if what is there is no plain file, or another server writes it.
     """
+    if path.exists():
+        _check_unused(path)  # First: `/` has no name after which its tasks could be named.
     places = (path, tasks_path(path))
     there = [place for place in places if place.exists()]
-    for place in there:
-        _check_unused(place)
+    if places[1] in there:
+        _check_unused(places[1])
     if there:
         older = name_for_older(path, there[0].stat().st_mtime)
         for place, new in zip(places, (older, tasks_path(older)), strict=True):

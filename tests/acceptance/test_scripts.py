@@ -50,8 +50,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["server.py:", "required: N", "--help"]),
-        (["0"], ["'0' is not a number of workers", "give 1 or more"]),
+        (["0"], ["server.py:", "--help", "'0' is not a number of workers", "give 1 or more"]),
         (["-1"], ["-1"]),
         (["two"], ["'two' is not a number of workers"]),
         (["2.5"], ["'2.5' is not a number of workers"]),
@@ -67,6 +66,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
         (["1", "--port", "0", "--profile", "/proc/no/such/place.csv"], ["cannot write the profile", "none"]),
         (["1", "--port", "0", "--profile", "/dev/null"], ["what is there is not a plain file"]),
         (["1", "--port", "0", "--profile", "/"], ["what is there is not a plain file"]),
+        (["1", "--port", "0", "--profile", "."], ["what is there is not a plain file"]),
     ],
     ids=str,
 )
@@ -134,6 +134,7 @@ def test_the_ports_are_those_of_the_contract(tmp_path: Path, taken_port: int):
             "state": "free",
             "cpu": None,
             "memory": None,
+            "running": [],
         }
         measured = eventually(lambda: server.status()["workers"][0]["memory"], "it is measured")
         assert 10_000_000 < measured < 100_000_000
@@ -175,9 +176,12 @@ def test_a_profile_that_is_there_is_kept_under_another_name(start_server: Callab
     old = (first.folder / "profiling" / "results_1.csv").read_text()
     second = start_server(1)
     assert second.stop() == 0
-    kept = [path for path in (first.folder / "profiling").iterdir() if path.name != "results_1.csv"]
-    assert len(kept) == 1
-    assert re.fullmatch(r"results_1\.\d{8}-\d{6}\.csv", kept[0].name)
+    new = {"results_1.csv", "tasks_1.csv"}
+    kept = sorted(path for path in (first.folder / "profiling").iterdir() if path.name not in new)
+    assert [re.sub(r"\d{8}-\d{6}", "TIME", path.name) for path in kept] == [
+        "results_1.TIME.csv",
+        "tasks_1.TIME.csv",
+    ]
     assert kept[0].read_text() == old
 
 
@@ -218,7 +222,7 @@ def test_the_record_tells_what_happened(server: RunningServer):
     assert server.stop() == 0
     rows = server.rows()
     text = (server.folder / "profiling" / "results_2.csv").read_text()
-    assert text.startswith(",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event\n0,")
+    assert text.startswith(",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event,Tasks,Worker\n0,")
     assert [(row["Event"], row["Busy"], row["Finished"]) for row in rows] == [
         ("start", "[0, 0]", "0"),
         ("acquire", "[1, 0]", "0"),
@@ -259,5 +263,6 @@ def test_the_demo_shows_the_main_job(tmp_path: Path):
     for name in ("busy", "throughput", "resources"):
         assert f"plots/demo/{name}.pdf\n" in result.stdout
         assert (tmp_path / "plots" / "demo" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-    assert [path.name for path in (tmp_path / "profiling").iterdir()] == ["results_demo.csv"]
+    written = sorted(path.name for path in (tmp_path / "profiling").iterdir())
+    assert written == ["results_demo.csv", "tasks_demo.csv"]
     assert processes_in(tmp_path) == []

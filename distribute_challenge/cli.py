@@ -19,10 +19,16 @@ from distribute_challenge.tls import Tls, environment
 BACKLOG = 1024  # connections that may wait to be accepted
 
 
+def program() -> str:
+    """The name by which this program was started: `server.py`, or `compute server`."""
+    folder, _, name = sys.argv[0].rpartition("/")
+    # So does one process of ours start another.
+    return f"{folder.rpartition('/')[2]}.py" if name == "__main__.py" else name or "python"
+
+
 def fail(problem: str) -> NoReturn:
     """Leave the program because of what the user gave it: say what is wrong and what to do, in one line."""
-    script = sys.argv[0].rpartition("/")[2] or "python"
-    sys.stderr.write(f"{script}: {' '.join(problem.split())}\n")
+    sys.stderr.write(f"{program()}: {' '.join(problem.split())}\n")
     sys.exit(2)
 
 
@@ -37,8 +43,23 @@ def pool_errors_in_one_line() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
 
 
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Import what an extra of this package brings. Ends the script if that is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        fail(
+            f"{error.name} is not installed: install it with `pip install 'distribute-challenge[{name}]'` "
+            f"or, in a clone, `pip install '.[{name}]'`"
+        )
+
+
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that reports a mistake in one line, with what to do."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(prog=program(), description=description)
 
     def error(self, message: str) -> NoReturn:
         fail(f"{message} (see `{self.prog} --help`)")
@@ -176,7 +197,7 @@ def interval(text: str) -> int | float:
 
 def example_argument(description: str, default: int) -> int | float:
     """The command line of an example: a duration, and `--server` and `--tls-...` for where the pool is."""
-    parser = Parser(description=description)
+    parser = Parser(description)
     parser.add_argument("x", nargs="?", type=duration, default=default, help=f"seconds ({default})")
     where = "where the pool is ($COMPUTE_SERVER, or localhost:18811)"
     parser.add_argument("--server", metavar="HOST:PORT", help=where)

@@ -1,4 +1,7 @@
-"""`local://N`: a server of N workers that belongs to this program, and ends with it, kill -9 included."""
+"""`local://N`: a server of N workers that belongs to this program, and ends with it, kill -9 included.
+
+`local://` has as many as this process may use processors.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import threading
 import weakref
 from pathlib import Path
 
+from distribute_challenge import processors
 from distribute_challenge.address import Address
 from distribute_challenge.errors import ServerUnavailable
 
@@ -24,7 +28,7 @@ def worker_count(server: str) -> int | None:
     """N of `local://N`; None for another address. Raises ValueError."""
     if not server.startswith(SCHEME):
         return None
-    text = server.removeprefix(SCHEME)
+    text = server.removeprefix(SCHEME) or str(processors.usable())
     count = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
     if count < 1:
         raise ValueError(f"{server!r} is not an address: local:// takes a number of workers, as in local://4")

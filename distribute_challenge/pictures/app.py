@@ -20,7 +20,7 @@ DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw a profile; the exit code."""
-    parser = cli.Parser(prog="grapher.py", description="Draw what the workers did.")
+    parser = cli.Parser("Draw what the workers did.")
     add = parser.add_argument
     add("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
     add("--out", metavar="FOLDER", default="plots", help="where the figures go (plots)")
@@ -66,7 +66,7 @@ def benchmark() -> Any:
     except FileNotFoundError:
         return None
     except (ProfileFormatError, OSError) as error:
-        sys.stderr.write(f"grapher.py: the sweep is not drawn: {what_is_wrong(error)}\n")
+        sys.stderr.write(f"{cli.program()}: the sweep is not drawn: {what_is_wrong(error)}\n")
     return None
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distribute_challenge import cli
+from distribute_challenge import cli, processors
 from distribute_challenge.address import DEFAULT_PORT, Address
 from distribute_challenge.processors import THREAD_VARIABLES, thread_limits
 from distribute_challenge.record.profile import Usage
@@ -136,15 +136,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sock in (listener, *listeners):
             sock.close()
     if stop.exit_code:
-        sys.stderr.write(f"server.py: {stop.reason}\n")
+        sys.stderr.write(f"{cli.program()}: {stop.reason}\n")
     return stop.exit_code
 
 
 def parse(arguments: Sequence[str] | None) -> Any:
     """The command line."""
-    parser = cli.Parser(prog="server.py", description="Start a pool of N workers and serve it.")
+    parser = cli.Parser("Start a pool of N workers and serve it.")
     add = parser.add_argument
-    add("workers", metavar="N", type=cli.number_of("workers"), help="how many workers")
+    workers = "how many workers (as many as this process may use processors)"
+    add(
+        "workers",
+        metavar="N",
+        nargs="?",
+        type=cli.number_of("workers"),
+        default=processors.usable(),
+        help=workers,
+    )
     add("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     port = f"its port ({DEFAULT_PORT}); the workers' follow it. 0: the system picks all"
     add("--port", type=cli.port_number, default=DEFAULT_PORT, help=port)

@@ -74,17 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ProfileFormatError, ChildEnded) as error:
         cli.fail(str(error))
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "benchmark.py: stopped; what was measured is kept: the next run goes on from there\n"
-        )
+        kept = "stopped; what was measured is kept: the next run goes on from there"
+        sys.stderr.write(f"{cli.program()}: {kept}\n")
         return 128 + signal.SIGINT
     return show({cell: done[cell] for cell in wanted}, settings)
 
 
 def parse(arguments: Sequence[str] | None) -> Any:
     """The command line."""
-    about = "Measure the pool with more and more workers and clients."
-    parser = cli.Parser(prog="benchmark.py", description=about)
+    parser = cli.Parser("Measure the pool with more and more workers and clients.")
     add = parser.add_argument
     for things in ("--workers", "--clients"):
         add(things, type=cli.number_range, default=range(1, 5), metavar="A-B", help="(1-4)")
@@ -119,8 +117,8 @@ def show(sweep: dict[Cell, float], settings: Settings) -> int:
     for cell, throughput in sweep.items():
         if throughput > efficiency.ideal(*cell, *settings):
             sys.stderr.write(
-                f"benchmark.py: the cell {cell.workers} x {cell.clients} is above the ideal, as no pool can "
-                f"be: if {SWEEP} is of other --tasks or --seconds, remove it and measure again\n"
+                f"{cli.program()}: the cell {cell.workers} x {cell.clients} is above the ideal, as no pool "
+                f"can be: if {SWEEP} is of other --tasks or --seconds, remove it and measure again\n"
             )
             return 1
     return 0
@@ -161,7 +159,8 @@ def writing() -> Iterator[None]:
 def running_server(workers: int, profile: Path) -> Iterator[str]:
     """A server with its profile; its address. It ends when we do, kill -9 included."""
     owned, owner = os.pipe()
-    command = [sys.executable, str(ROOT / "server.py"), str(workers)]
+    main = ROOT / "distribute_challenge" / "server" / "__main__.py"
+    command = [sys.executable, str(main), str(workers)]
     command += ["--port", "0", "--profile", str(profile), "--owner", str(owned)]
     try:
         with running(command, "", pass_fds=(owned,)) as server:

@@ -30,9 +30,7 @@ from distribute_challenge.worker.service import Worker, WorkerService
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker until it is killed, or interrupted while idle."""
     cli.open_standard_descriptors()
-    parser = cli.Parser(
-        prog="worker.py", description="One worker of a pool. The server starts its workers itself."
-    )
+    parser = cli.Parser("One worker of a pool. The server starts its workers itself.")
     parser.add_argument("port", metavar="PORT", type=cli.port_number)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     parser.add_argument(

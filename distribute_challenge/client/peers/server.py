@@ -119,9 +119,9 @@ class ServerConnection:
     def unavailable(self, error: BaseException) -> ServerUnavailable:
         """The error when the server does not answer."""
         return ServerUnavailable(
-            f"no server answers at {self._address} ({error}): start one with `python3 server.py 2`, "
-            'say where it is with server="HOST:PORT" or the environment\'s COMPUTE_SERVER, or have a private '
-            'one with server="local://2"'
+            f"no server answers at {self._address} ({error}): start one with `compute server 2` (in a clone, "
+            '`python3 server.py 2`), say where it is with server="HOST:PORT" or the environment\'s '
+            'COMPUTE_SERVER, or have a private one with server="local://2"'
         )
 
     def _denied(self, error: Exception) -> AccessDenied:

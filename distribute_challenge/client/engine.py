@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 from typing import Any
 
@@ -26,13 +25,6 @@ def executor_at(server: str | None, tls: Tls | None = None, profile: str | None 
     key = (chosen() if server is None else server, tls, profile, os.getpid(), said)
     executor = _executors.get(key)
     if executor is None:
-        mine = PoolExecutor(key[0], tls=tls, profile=profile)
-        executor = _executors.setdefault(key, mine)  # In one step: another thread may have been faster.
-        if executor is mine:
-            atexit.register(_close, key)
+        # In one step: another thread may have been faster.
+        executor = _executors.setdefault(key, PoolExecutor(key[0], tls=tls, profile=profile))
     return executor
-
-
-def _close(key: _Key) -> None:
-    if key[3] == os.getpid():  # And not a forked child that ends: another thread may have held a lock then.
-        _executors[key].shutdown()

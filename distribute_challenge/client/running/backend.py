@@ -5,16 +5,19 @@ It knows no functions, only how they travel; whoever calls it has chosen the opt
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from distribute_challenge.address import ANY_USER_VARIABLE, Address
 from distribute_challenge.calls.payload import INITIALIZER, NO_PROGRAM, PRINTS
 from distribute_challenge.client import local
 from distribute_challenge.client.options import MapOptions, Options
+from distribute_challenge.client.owned import Owned
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
@@ -52,6 +55,9 @@ class Backend:
                 f"profile= is for a private pool, local://N: the server at {address} has its own"
             )
         self._private = None if workers is None else local.PrivateServer(workers, profile)
+        self._owned = Owned()
+        if self._private is not None:
+            self._owned.add(self._private.close)
         self._public = Address.parse(address) if workers is None else None
         self.address = str(self._public or address)
         self._trust = Trust()
@@ -64,12 +70,11 @@ class Backend:
         self._program = NO_PROGRAM if initializer is None else os.urandom(len(NO_PROGRAM))
         self._lock = threading.Lock()  # guards all that follows
         self._known_connections: Connections | None = None
-        self._drivers: list[Driver] = []  # at most one, where who survives this object finds it
+        self._driver: Driver | None = None
         self._is_shut = False
         self._mappings: weakref.WeakSet[Mapping] = weakref.WeakSet()
         _backends.add(self)
-        if self._private is not None:  # If it is dropped without a shutdown, its server goes as well.
-            weakref.finalize(self, _let_go, self._private, self._drivers)
+        weakref.finalize(self, self._owned.end_soon).atexit = False  # `_close_all` is for that.
 
     # From calls to results
 
@@ -129,51 +134,51 @@ class Backend:
             raise RuntimeError(_SHUT)
         connections = self._connections
         facts = self.facts(task.options)
-        prepare = None if self._initializer is None else self._make_preparation
+        prepare = None
+        if self._initializer is not None:  # It must not hold on to this object, which the driver survives.
+            prepare = partial(_preparation, *self._initializer, connections, self._program, self._options)
         if connections.are_inside:
             nesting.run_task(connections, task, prepare)
             return
         with self._lock:
-            if not self._drivers:
-                self._drivers.append(Driver(connections, prepare))
-            self._drivers[0].add(task, facts.workers, facts.max_tasks)
+            if self._driver is None:
+                self._driver = Driver(connections, prepare)
+                self._owned.add(self._driver.join)
+            self._driver.add(task, facts.workers, facts.max_tasks)
 
     # Ending
 
     def kill_all(self) -> None:
         """Stop all tasks, also those that run."""
-        for driver in list(self._drivers):
-            driver.kill_all()
+        if self._driver is not None:
+            self._driver.kill_all()
 
     def close(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls; with `wait`, return when all have ended. With `cancel`, none begins now."""
         with self._lock:
             self._is_shut = True
-            drivers = list(self._drivers)
+            driver = self._driver
         for mapping in list(self._mappings) if cancel else ():
             mapping.cancel()
-        for driver in drivers:
+        if driver is not None:
             driver.close(cancel=cancel)
-        if wait or not drivers:
-            self._end(drivers)
+        if wait or driver is None:
+            self._end()
         else:  # What is under way goes on, and then all is closed.
-            threading.Thread(target=self._end, args=(drivers,), name="closing", daemon=True).start()
+            threading.Thread(target=self._end, name="closing", daemon=True).start()
 
-    def _end(self, drivers: list[Driver]) -> None:
-        for driver in drivers:
-            for mapping in list(self._mappings):
-                mapping.wait_until_started()
-            driver.join()
-        if self._known_connections is not None:
-            self._known_connections.close()
-        if self._private is not None:
-            self._private.close()
+    def _end(self) -> None:
+        for mapping in list(self._mappings):
+            mapping.wait_until_started()
+        self._owned.end()
 
     def leave_to_parent(self) -> None:
         """In a forked child: connections and threads belong to the process that made them."""
         self._lock = threading.Lock()  # A thread that is not here may have held the other one.
-        self._known_connections = None
-        self._drivers.clear()
+        self._known_connections = self._driver = None
+        self._owned.forget()
+        if self._private is not None:
+            self._owned.add(self._private.close)
         self._mappings = weakref.WeakSet()
 
     # What is made when it is first needed
@@ -189,26 +194,32 @@ class Backend:
                 address = self._public if self._private is None else self._private.address()
                 assert address is not None
                 self._known_connections = Connections(address, self._trust)
+                self._owned.add(self._known_connections.close)
             return self._known_connections
 
     def _destination(self, options: Options) -> Destination:
-        connections = self._known_connections or self._connections
-        return Destination(self._program, connections.facts(options.wait_s).python, connections.may_share)
-
-    def _make_preparation(self) -> Task:
-        assert self._initializer is not None
-        shipment, args = self._initializer
-        flags = INITIALIZER | PRINTS * self._options.prints
-        parcel = shipment.parcel(args, {}, self._destination(self._options), flags)
-        return Task(shipment.name, parcel, Pace())
+        return _destination(self._known_connections or self._connections, self._program, options)
 
     def _check_open(self) -> None:
         if self._is_shut:
             raise RuntimeError(_SHUT)
-        if self._drivers and self._drivers[0].broken is not None:
-            raise self._drivers[0].broken.with_traceback(None)
+        if self._driver is not None and self._driver.broken is not None:
+            raise self._driver.broken.with_traceback(None)
         if not threading.main_thread().is_alive():  # Nobody would wait for them.
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+
+def _destination(connections: Connections, program: bytes, options: Options) -> Destination:
+    return Destination(program, connections.facts(options.wait_s).python, connections.may_share)
+
+
+def _preparation(
+    shipment: Shipment, args: tuple[Any, ...], connections: Connections, program: bytes, options: Options
+) -> Task:
+    """The task that runs the initializer on a worker."""
+    to = _destination(connections, program, options)
+    parcel = shipment.parcel(args, {}, to, INITIALIZER | PRINTS * options.prints)
+    return Task(shipment.name, parcel, Pace())
 
 
 _backends: weakref.WeakSet[Backend] = weakref.WeakSet()
@@ -222,9 +233,8 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-def _let_go(server: local.PrivateServer, drivers: list[Driver]) -> None:
-    """An executor was dropped: its private server goes when what is under way has ended."""
-    if drivers:
-        drivers[0].at_end(server.let_go)
-    else:
-        server.let_go()
+@atexit.register
+def _close_all() -> None:
+    """The program ends, and all that was submitted has."""
+    for backend in list(_backends):
+        backend.close(wait=True, cancel=False)

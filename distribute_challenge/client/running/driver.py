@@ -41,7 +41,6 @@ class Driver:
         self._bell: tuple[int, int] | None = None
         self._is_rung = False
         self._is_closing = False
-        self._at_end: Callable[[], None] = _nothing
         self._callbacks = Callbacks()
         self._lanes = Lanes(connections, self._post, prepare)  # only for the thread, but for their limits
 
@@ -77,15 +76,6 @@ class Driver:
             is_idle = self._thread is None
         if not is_idle:
             self._post(self._lanes.cancel_waiting if cancel else _nothing)
-
-    def at_end(self, action: Callable[[], None]) -> None:
-        """Call `action` when all tasks have ended: at once if there are none."""
-        with self._lock:
-            is_idle = self._thread is None
-            if not is_idle:
-                self._at_end = action
-        if is_idle:
-            action()
 
     def join(self) -> None:
         """Wait until all tasks have ended, and their callbacks have returned."""
@@ -167,8 +157,6 @@ class Driver:
                 return False
             self._close_bell()
             self._thread = None
-            action, self._at_end = self._at_end, _nothing
-        action()
         return True
 
     def _do_what_was_posted(self) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import select
 
+from distribute_challenge.server.clients import Clients, are_stopped
 from distribute_challenge.server.polling import await_any
+
+log = logging.getLogger(__name__)
 
 _HANG_UP = getattr(select, "POLLRDHUP", 0)  # Where it is missing, POLLHUP (always reported) has to do.
 
@@ -13,9 +18,11 @@ _HANG_UP = getattr(select, "POLLRDHUP", 0)  # Where it is missing, POLLHUP (alwa
 class Caller:
     """One client connection, as a holder of leases: its socket and its bell."""
 
-    def __init__(self, name: str, connection: int) -> None:
+    def __init__(self, name: str, connection: int, clients: Clients | None = None) -> None:
         self.name = name
         self._connection = connection
+        self._clients = clients
+        self._pids: list[int] | None = None  # those of the client, once they have been looked for
         self._bell: list[int] = []  # the reading and the writing end of a pipe, once it is put up
 
     def __str__(self) -> str:
@@ -25,22 +32,35 @@ class Caller:
         """Whether the client's end of the connection is closed."""
         return await_any({self._connection: _HANG_UP}, 0)
 
-    def await_bell(self, timeout_s: float | None) -> None:
-        """Return when the bell has rung, the client has hung up, or `timeout_s` seconds have passed."""
-        await_any({self._connection: _HANG_UP, self._bell[0]: select.POLLIN}, timeout_s)
+    def is_stopped(self) -> bool:
+        """Whether the client's process is known to be stopped, as by Ctrl-Z."""
+        return are_stopped(self._pids or [])
+
+    def find_process(self) -> None:
+        """Find out which is the client's process, if it is on this machine."""
+        if self._pids is None and self._clients is not None:
+            self._pids = self._clients.at_other_end(self._connection)
+            log.debug("%s waits in line; its process is %s", self, self._pids or "not known")
+
+    def await_bell(self, timeout_s: float | None) -> bool:
+        """Wait until the bell has rung or the client has hung up; False after `timeout_s` seconds."""
+        return await_any({self._connection: _HANG_UP, self._bell[0]: select.POLLIN}, timeout_s)
 
     def ring(self) -> None:
-        """Wake `await_bell`. Only for a caller that has just left the line, once."""
+        """Wake `await_bell`."""
         os.write(self._bell[1], b"!")
 
     def answer_bell(self) -> None:
-        """Take note of a `ring`."""
-        os.read(self._bell[0], 1)
+        """Take note of each `ring` so far."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell[0], 64)
 
     def prepare_to_wait(self) -> None:
         """Put up a bell. Raises RuntimeError if there are no descriptors left."""
         try:
-            self._bell = self._bell or [*os.pipe()]
+            if not self._bell:
+                self._bell += os.pipe()
+                os.set_blocking(self._bell[0], False)
         except OSError as error:
             raise RuntimeError(f"the server cannot let one more client wait ({error.strerror})") from None
 

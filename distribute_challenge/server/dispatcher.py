@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 
 from distribute_challenge.record.profile import COUNTS_ONLY
@@ -13,6 +15,9 @@ from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.scheduler import Scheduler, Ticket
 
 log = logging.getLogger(__name__)
+
+PATIENCE_S = 0.1  # Who has waited longer is worth the time it takes to find out which process it is.
+STOPPED_POLL_S = 0.2  # How often a client that was stopped is looked at: nothing tells when it goes on.
 
 
 class Dispatcher:
@@ -65,15 +70,24 @@ class Dispatcher:
             caller.prepare_to_wait()
             ticket = self._scheduler.wait(caller)
             self._note(COUNTS_ONLY, None)
-        caller.await_bell(timeout_s)
-        with self._lock:
-            if self._scheduler.leave(ticket):
-                self._note(COUNTS_ONLY, None)
-                return None
-            caller.answer_bell()
-            if ticket.worker is None:
-                self._check_open()
-            return ticket.worker
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        look_s = PATIENCE_S
+        while True:
+            if not caller.await_bell(max(min(look_s, deadline - time.monotonic()), 0)):
+                caller.find_process()
+            with self._lock:
+                caller.answer_bell()
+                if ticket.is_passed_over and not caller.is_stopped():
+                    self._has_come_back(ticket)
+                if not self._scheduler.is_in_line(ticket):
+                    if ticket.worker is None:
+                        self._check_open()
+                    return ticket.worker
+                if caller.has_hung_up() or time.monotonic() >= deadline:
+                    self._scheduler.leave(ticket)
+                    self._note(COUNTS_ONLY, None)
+                    return None
+                look_s = STOPPED_POLL_S if ticket.is_passed_over else math.inf
 
     def free(self, caller: Caller, worker: int, finished: int, failed: int) -> None:
         """End a lease. Raises ValueError, and changes nothing, unless `caller` holds it."""
@@ -83,7 +97,7 @@ class Dispatcher:
                 self._scheduler.retire(caller, worker, finished, failed)
                 self._note("free", worker)
             else:
-                self._drop_who_hung_up()
+                self._find_who_is_next()
                 self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
             self._tasks[worker] += finished + failed
             self._lost_under_lease.pop(worker, None)
@@ -104,7 +118,8 @@ class Dispatcher:
             self._tasks[worker] += finished + failed
             self._note(COUNTS_ONLY, None)
             # Who is to give a worker back, since it has run enough or we stop, is told that somebody waits.
-            return max(self._scheduler.waiting, int(self._is_worn(worker, 0) or self._is_closed))
+            waiting = self._scheduler.waiting - self._scheduler.passed_over
+            return max(waiting, int(self._is_worn(worker, 0) or self._is_closed))
 
     def count_inside(self, finished: int, failed: int) -> None:
         """Count functions that ran in place, within others: of those no client tells."""
@@ -147,7 +162,7 @@ class Dispatcher:
     def worker_up(self, worker: int) -> None:
         """A worker's process answers."""
         with self._lock:
-            self._drop_who_hung_up()
+            self._find_who_is_next()
             self._tasks[worker] = 0
             ticket = self._scheduler.up(worker)
             if self._is_open:
@@ -224,10 +239,25 @@ class Dispatcher:
         if self._is_closed and not self._scheduler.leases:
             self._on_idle()
 
-    def _drop_who_hung_up(self) -> None:
-        """Before a worker can be handed over: nobody who has gone may be first in line."""
-        while (first := self._scheduler.first_in_line()) is not None and first.holder.has_hung_up():
-            self._dismiss(first)
+    def _find_who_is_next(self) -> None:
+        """Before a worker can be handed over: nobody may be first in line who has gone, or is stopped."""
+        for ticket in self._scheduler.line():
+            if ticket.holder.has_hung_up():
+                self._dismiss(ticket)
+            elif not ticket.holder.is_stopped():
+                if not (ticket.is_passed_over and self._has_come_back(ticket)):
+                    return
+                ticket.holder.ring()
+            elif not ticket.is_passed_over:
+                self._scheduler.pass_over(ticket)
+                ticket.holder.ring()  # From now on it looks whether that is over.
+
+    def _has_come_back(self, ticket: Ticket[Caller]) -> bool:
+        """Have who was passed over wait again; whether there was a free worker, and it has got that."""
+        has_one = self._scheduler.come_back(ticket)
+        if has_one:
+            self._note("acquire", ticket.worker)
+        return has_one
 
     def _dismiss(self, ticket: Ticket[Caller]) -> None:
         self._scheduler.leave(ticket)

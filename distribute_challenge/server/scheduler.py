@@ -6,7 +6,8 @@ changes nothing. A *holder* is whoever may own a lease (in the server: one clien
 *ticket* one place in the line; both are told apart by identity and nothing else about them is known.
 
 A worker is *free* when nobody holds it and its process is up. Free workers and waiting clients never
-exist at the same time: each change that would make both hands the worker over before it returns.
+exist at the same time: each change that would make both hands the worker over before it returns. Who is
+passed over keeps its place, and does not count as waiting until it comes back.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ Holder = TypeVar("Holder")
 class Ticket(Generic[Holder]):
     """One place in the line: who took it, and the worker that was handed over when its turn came."""
 
-    __slots__ = ("holder", "worker")
+    __slots__ = ("holder", "is_passed_over", "worker")
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
         self.worker: int | None = None
+        self.is_passed_over = False
 
 
 class Scheduler(Generic[Holder]):
@@ -54,6 +56,7 @@ class Scheduler(Generic[Holder]):
         self._is_up = [False] * size
         self._held: dict[int, set[int]] = {}  # id(holder) -> the workers it holds
         self._line: OrderedDict[Ticket[Holder], None] = OrderedDict()
+        self.passed_over = 0  # of those in line
         self.tasks = 0  # that wait, of all holders
         self._tasks: dict[int, int] = {}  # id(holder) -> how many of them are its
         # Lowest number first. A worker that stops being free stays in the heap until it surfaces, so
@@ -84,8 +87,12 @@ class Scheduler(Generic[Holder]):
         return sorted(self._held.get(id(holder), ()))
 
     def first_in_line(self) -> Ticket[Holder] | None:
-        """The ticket that has waited longest, or None."""
-        return next(iter(self._line), None)
+        """The ticket that has waited longest, of those that are not passed over, or None."""
+        return next((ticket for ticket in self._line if not ticket.is_passed_over), None)
+
+    def is_in_line(self, ticket: Ticket[Holder]) -> bool:
+        """Whether a ticket is in line (still)."""
+        return ticket in self._line
 
     def line(self) -> list[Ticket[Holder]]:
         """The tickets in line, longest wait first."""
@@ -125,9 +132,23 @@ class Scheduler(Generic[Holder]):
         """Leave the line; False if the ticket is not in it (any more)."""
         if ticket not in self._line:
             return False
-        del self._line[ticket]
+        self._take_out(ticket)
         self.tell(ticket.holder, 0)
         return True
+
+    def pass_over(self, ticket: Ticket[Holder]) -> None:
+        """Hand nothing to a ticket in line, which keeps its place, until it comes back."""
+        self.passed_over += not ticket.is_passed_over
+        ticket.is_passed_over = True
+
+    def come_back(self, ticket: Ticket[Holder]) -> bool:
+        """The opposite of `pass_over`; whether there was a free worker for it, which it has got."""
+        self.passed_over -= ticket.is_passed_over
+        ticket.is_passed_over = False
+        ticket.worker = self.lease(ticket.holder)
+        if ticket.worker is not None:
+            self._take_out(ticket)
+        return ticket.worker is not None
 
     # Using and returning it
 
@@ -175,6 +196,10 @@ class Scheduler(Generic[Holder]):
 
     # What the moves are made of
 
+    def _take_out(self, ticket: Ticket[Holder]) -> None:
+        del self._line[ticket]
+        self.passed_over -= ticket.is_passed_over
+
     def _give(self, worker: int, holder: Holder) -> None:
         self._holder[worker] = holder
         self._held.setdefault(id(holder), set()).add(worker)
@@ -198,8 +223,9 @@ class Scheduler(Generic[Holder]):
         """Pass a worker to the first in line if it can be handed out, or else mark it free."""
         if self._holder[worker] is not None or not self._is_up[worker]:
             return None
-        if self._line:
-            ticket, _ = self._line.popitem(last=False)
+        ticket = self.first_in_line()
+        if ticket is not None:
+            self._take_out(ticket)
             ticket.worker = worker
             self._give(worker, ticket.holder)
             return ticket

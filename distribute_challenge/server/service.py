@@ -16,6 +16,7 @@ from distribute_challenge.record.profile import Clock
 from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.record.tasks import KILLED, LOST, TIMEOUT, CutOff
 from distribute_challenge.server.caller import Caller
+from distribute_challenge.server.clients import Clients
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.supervisor import Supervisor
@@ -40,6 +41,7 @@ class PoolState:
     max_frame: int
     threads: dict[str, str]  # the environment's variables for libraries of the workers
     started: float = field(default_factory=time.monotonic)
+    clients: Clients = field(default_factory=Clients)
     clock: Clock = field(default_factory=Clock)
 
     def status(self) -> dict[str, Any]:
@@ -94,7 +96,7 @@ class SchedulerService(rpyc.Service):
 
     def on_connect(self, connection: Any) -> None:
         """Called by RPyC before the first request."""
-        self._caller = Caller(threading.current_thread().name, connection.fileno())
+        self._caller = Caller(threading.current_thread().name, connection.fileno(), self._pool.clients)
 
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""

@@ -63,7 +63,7 @@ def check_owner(sock: socket.socket) -> tuple[socket.socket, int]:
     check_loopback(sock)
     peer, here = sock.getpeername()[:2], sock.getsockname()[:2]
     try:
-        state, uid, inode = _look_up(sock.family, peer, here)
+        state, uid, inode = look_up(sock.family, peer, here)
     except OSError as error:
         text = f"the system does not tell who is at the other end ({error}): {_ANYWAY}"
         raise AuthenticationError(text) from None
@@ -83,9 +83,9 @@ def check_listener(sock: socket.socket) -> None:
     check_loopback(sock)
     here, peer = sock.getsockname()[:2], sock.getpeername()[:2]
     try:
-        state, uid, inode = _look_up(sock.family, peer, here)
+        state, uid, inode = look_up(sock.family, peer, here)
         if inode == 0 and state == _ESTABLISHED:
-            state, uid, inode = _look_up(sock.family, peer, (_NO_ENDS[sock.family], 0))
+            state, uid, inode = look_up(sock.family, peer, (_NO_ENDS[sock.family], 0))
     except FileNotFoundError:
         raise EOFError("closed before it was accepted") from None
     except OSError as error:
@@ -96,7 +96,7 @@ def check_listener(sock: socket.socket) -> None:
         raise AuthenticationError(f"it belongs to the user with the number {uid}, not to {os.getuid()}")
 
 
-def _look_up(family: int, source: tuple[str, int], destination: tuple[str, int]) -> tuple[int, int, int]:
+def look_up(family: int, source: tuple[str, int], destination: tuple[str, int]) -> tuple[int, int, int]:
     """State, owner's uid and inode of the TCP socket with these two ends. Raises OSError."""
     if not sys.platform.startswith("linux"):
         raise OSError("only Linux does")

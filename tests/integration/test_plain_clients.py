@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import rpyc
 from rpyc.core.consts import HANDLE_GETATTR, HANDLE_PICKLE, HANDLE_SETATTR
@@ -309,3 +315,83 @@ def test_a_stopping_server_tells_those_who_wait(start_server: Callable[..., Runn
         holder.root.free_worker(port)
         assert server.process.wait(HANG_S) == 0
     assert [row["Event"] for row in server.rows()] == ["start", "acquire", "free", "stop"]
+
+
+WAITS = """
+import rpyc, sys
+connection = rpyc.connect("127.0.0.1", int(sys.argv[1]), config={"sync_request_timeout": None})
+connection.root.status()
+print("ready", flush=True)
+print(connection.root.acquire_worker(), flush=True)
+sys.stdin.read()
+"""
+
+
+class WaitingProgram:
+    """A program of ten lines that waits in line, and keeps its worker until its input ends."""
+
+    def __init__(self, server: RunningServer) -> None:
+        command = [sys.executable, "-c", WAITS, str(server.port)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        assert self.process.stdout is not None
+        self.said = self.process.stdout
+        assert self.said.readline() == "ready\n"
+        eventually(lambda: f"its process is [{self.process.pid}]" in server.stderr(), "the server knows it")
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+        is_stopped = number == signal.SIGSTOP
+        process = psutil.Process(self.process.pid)
+        eventually(lambda: (process.status() == psutil.STATUS_STOPPED) == is_stopped, "it has the signal")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=HANG_S)
+
+
+@pytest.fixture
+def programs(
+    start_server: Callable[..., RunningServer],
+) -> Iterator[tuple[rpyc.Connection, list[WaitingProgram]]]:
+    """A client that holds the only worker, and three programs that wait for it."""
+    server = start_server(1, "-v")
+    with contextlib.ExitStack() as opened, server.connect() as holder:
+        assert holder.root.find_free_worker() == server.ports[0]
+        waiting = []
+        for _ in range(3):
+            waiting.append(WaitingProgram(server))
+            opened.callback(waiting[-1].close)
+        yield holder, waiting
+
+
+def test_a_client_that_is_stopped_in_line_is_passed_over_and_keeps_its_place(
+    programs: tuple[rpyc.Connection, list[WaitingProgram]],
+):
+    holder, (first, second, third) = programs
+    first.send(signal.SIGSTOP)
+    port = json.loads(holder.root.status())["workers"][0]["port"]
+    holder.root.free_worker(port)
+    assert second.said.readline() == f"{port}\n"
+    first.send(signal.SIGCONT)
+    second.close()  # Its worker is replaced, and handed over.
+    assert first.said.readline() == f"{port}\n"
+    first.close()
+    assert third.said.readline() == f"{port}\n"
+
+
+def test_a_client_that_goes_on_gets_a_worker_that_nobody_else_wanted(
+    programs: tuple[rpyc.Connection, list[WaitingProgram]],
+):
+    holder, (first, *others) = programs
+    for other in others:
+        other.close()
+    first.send(signal.SIGSTOP)
+    port = json.loads(holder.root.status())["workers"][0]["port"]
+    holder.root.free_worker(port)
+    status = json.loads(holder.root.status())
+    assert (status["busy"], status["waiting"]) == ([0], 1)
+    assert holder.root.find_free_worker() == port
+    holder.root.free_worker(port)
+    first.send(signal.SIGCONT)
+    assert first.said.readline() == f"{port}\n"

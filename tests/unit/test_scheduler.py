@@ -138,6 +138,28 @@ def test_a_free_worker_that_dies_is_not_handed_out():
     assert pool.lease("ann") == 0
 
 
+def test_who_is_passed_over_keeps_its_place():
+    pool = pool_of(1)
+    pool.lease("ann")
+    bob, eve, joe = (pool.wait(name) for name in ("bob", "eve", "joe"))
+    pool.pass_over(bob)
+    assert pool.free("ann", 0) is eve
+    assert not pool.come_back(bob)
+    assert pool.free("eve", 0) is bob
+    assert pool.line() == [joe]
+
+
+def test_a_worker_that_only_those_wait_for_who_are_passed_over_is_free():
+    pool = pool_of(1)
+    pool.lease("ann")
+    place = pool.wait("bob")
+    pool.pass_over(place)
+    assert pool.free("ann", 0) is None
+    assert (pool.busy, pool.waiting, pool.passed_over) == ([0], 1, 1)
+    assert pool.come_back(place)
+    assert (place.worker, pool.busy, pool.waiting, pool.passed_over) == (0, [1], 0, 0)
+
+
 class Naive:
     """The rules again, as plainly as they can be put: lists, and a search for everything."""
 
@@ -145,13 +167,19 @@ class Naive:
         self.up = [False] * size
         self.holder: list[str | None] = [None] * size
         self.line: list[tuple[Ticket[str], str]] = []
+        self.passed_over: set[Ticket[str]] = set()
         self.finished = self.failed = 0
 
     def settle(self) -> None:
         """Hand free workers to those who wait."""
         for worker in range(len(self.up)):
-            if self.up[worker] and self.holder[worker] is None and self.line:
-                self.holder[worker] = self.line.pop(0)[1]
+            present = self.present()
+            if self.up[worker] and self.holder[worker] is None and present:
+                self.holder[worker] = present[0][1]
+                self.line.remove(present[0])
+
+    def present(self) -> list[tuple[Ticket[str], str]]:
+        return [entry for entry in self.line if entry[0] not in self.passed_over]
 
     def free_workers(self) -> list[int]:
         return [worker for worker, up in enumerate(self.up) if up and self.holder[worker] is None]
@@ -190,13 +218,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.naive.line = [entry for entry in self.naive.line if entry[0] is not ticket]
         assert self.pool.leave(ticket) == (len(self.naive.line) < before)
 
+    @rule(ticket=tickets)
+    def pass_over(self, ticket: Ticket[str]) -> None:
+        if any(ticket is other for other, _ in self.naive.line):
+            self.pool.pass_over(ticket)
+            self.naive.passed_over.add(ticket)
+
+    @rule(ticket=tickets)
+    def come_back(self, ticket: Ticket[str]) -> None:
+        if any(ticket is other for other, _ in self.naive.line):
+            free = self.naive.free_workers()
+            has_one = ticket in self.naive.passed_over and bool(free)
+            self.naive.passed_over.discard(ticket)
+            assert self.pool.come_back(ticket) == has_one
+            assert ticket.worker == (free[0] if has_one else None)
+
     @rule(holder=holders, worker=workers, finished=counts, failed=counts)
     def free(self, holder: str, worker: int, finished: int, failed: int) -> None:
         if self.refuses(holder, worker, finished, failed):
             with pytest.raises(ValueError, match=r"hold|negative"):
                 self.pool.free(holder, worker, finished, failed)
             return
-        first = self.naive.line[0][0] if self.naive.line and self.naive.up[worker] else None
+        present = self.naive.present()
+        first = present[0][0] if present and self.naive.up[worker] else None
         self.naive.holder[worker] = None
         self.naive.finished += finished
         self.naive.failed += failed
@@ -262,8 +306,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(held) == len(set(held)) == self.pool.leases
 
     @invariant()
-    def no_worker_is_free_while_someone_waits(self) -> None:
-        assert not (self.pool.waiting and 0 in self.pool.busy)
+    def no_worker_is_free_while_someone_waits_who_is_not_passed_over(self) -> None:
+        assert self.pool.waiting - self.pool.passed_over == len(self.naive.present())
+        assert not (self.naive.present() and 0 in self.pool.busy)
 
     @invariant()
     def busy_means_cannot_be_handed_out(self) -> None:

@@ -6,13 +6,18 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import cli
 from distribute_challenge.address import DEFAULT_PORT
 from distribute_challenge.errors import ProfileFormatError
-from distribute_challenge.pictures.words import significant
+from distribute_challenge.pictures.words import plural, significant
 from distribute_challenge.record.cells import FOLDER, SWEEP, read_settings
+from distribute_challenge.record.tasks import tasks_path
+
+if TYPE_CHECKING:
+    from distribute_challenge.pictures.reading import Profile
+    from distribute_challenge.pictures.tasks import Tasks
 
 # So that the same profile gives the same file.
 DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -23,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = cli.Parser("Draw what the workers did.")
     add = parser.add_argument
     add("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
-    add("--out", metavar="FOLDER", default="plots", help="where the figures go (plots)")
+    add("--out", metavar="FOLDER", help="where the figures go (plots)")
+    add("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev instead, or beside --out")
     add("--format", choices=("pdf", "png", "svg"), default="pdf", help="of the figures (pdf)")
     port = f"the server's, by which workers are named ({DEFAULT_PORT}); 0: none"
     add("--port", type=cli.port_number, default=DEFAULT_PORT, help=port)
@@ -47,14 +53,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"Throughput = {significant(profile.throughput)} tasks per second")
     if not profile.finished[-1]:
         print("no task finished in this profile")
+    if options.trace is not None:
+        write_trace(Path(options.trace), profile)
+        if options.out is None:
+            return 0
     figures: dict[str, Any] = {
         "busy": plots.busy(profile, options.port or None),
         "throughput": plots.throughput(profile),
         "resources": plots.resources(profile),
         "benchmark": benchmark(),
     }
-    save(figures, Path(options.out), options.format)
+    save(figures, Path(options.out or "plots"), options.format)
     return 0
+
+
+def tasks_of(profile: Profile) -> Tasks | None:
+    """The tasks of a profile; None if it has no such file. Ends the script if that is broken."""
+    from distribute_challenge.pictures.tasks import read_tasks
+
+    try:
+        return read_tasks(tasks_path(profile.path))
+    except FileNotFoundError:
+        return None
+    except (ProfileFormatError, OSError) as error:
+        cli.fail(what_is_wrong(error))
+
+
+def write_trace(path: Path, profile: Profile) -> None:
+    """Write a trace, and say where."""
+    from distribute_challenge.pictures import trace
+
+    try:
+        left_out = trace.write_trace(path, profile, tasks_of(profile))
+    except OSError as error:
+        cli.fail(f"cannot write {path} ({error.strerror}): name another file")
+    print(path)
+    if left_out:
+        print(f"{plural(left_out, 'task')} waited behind {trace.MOST_LINES} others: only counted in it")
 
 
 def benchmark() -> Any:

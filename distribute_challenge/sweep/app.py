@@ -23,6 +23,7 @@ from distribute_challenge.pictures.app import save
 from distribute_challenge.pictures.words import plural
 from distribute_challenge.record import cells
 from distribute_challenge.record.cells import FOLDER, SWEEP, Cell, Settings
+from distribute_challenge.record.tasks import tasks_path
 from distribute_challenge.sweep.children import ChildEnded, answer, running, tell
 
 ROOT = Path(__file__).parents[2]
@@ -138,10 +139,12 @@ def measure(cell: Cell, settings: Settings) -> float:
                 tell(client, b"start\n")
             spans = [tuple(map(float, answer(client).split())) for client in clients]
         with writing():
+            tasks_path(partial).replace(tasks_path(profile))
             partial.replace(profile)
     finally:
         with writing():
-            partial.unlink(missing_ok=True)
+            for path in (partial, tasks_path(partial)):
+                path.unlink(missing_ok=True)
     span_s = max(end for _, end in spans) - min(began for began, _ in spans)
     return settings.tasks * cell.clients / span_s
 

@@ -51,6 +51,26 @@ def test_times_that_a_spreadsheet_has_rounded_are_said(tmp_path: Path):
     )
 
 
+def test_a_trace_is_written_instead_of_the_figures(tmp_path: Path):
+    (tmp_path / "p.csv").write_text(PROFILE)
+    result = script("grapher.py", "p.csv", "--trace", "trace.json", cwd=tmp_path)
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert result.stdout.splitlines() == ["Throughput = 1.250 tasks per second", "trace.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "trace.json"]
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def test_a_trace_that_cannot_be_written_or_whose_tasks_are_broken_is_said(tmp_path: Path):
+    (tmp_path / "p.csv").write_text(PROFILE)
+    unwritable = script("grapher.py", "p.csv", "--trace", "there/trace.json", cwd=tmp_path)
+    assert unwritable.returncode == 2
+    assert "cannot write there/trace.json (No such file or directory): name another file" in unwritable.stderr
+    (tmp_path / "p.tasks.csv").write_text("nonsense")
+    broken = script("grapher.py", "p.csv", "--trace", "trace.json", cwd=tmp_path)
+    assert broken.returncode == 2
+    assert "p.tasks.csv, line 1: not a tasks file" in broken.stderr
+
+
 def test_the_grapher_says_what_is_wrong(tmp_path: Path):
     assert_is_one_helpful_line(script("grapher.py", cwd=tmp_path), "required: FILE")
     missing = script("grapher.py", "results_9.csv", cwd=tmp_path)
@@ -123,7 +143,10 @@ def test_the_benchmark_measures_draws_and_resumes(tmp_path: Path):
     assert two <= 4 / 0.4
     assert re.search(r"^ +1 +2 +\d\.\d{4} +5\.0000 +\d+\.\d%$", result.stdout, re.MULTILINE)
     names = sorted(path.name for path in (tmp_path / "profiling").iterdir())
-    assert names == ["benchmarks.csv", "benchmarks.json", "results_1_2.csv", "results_2_2.csv"]
+    assert names == [
+        *("benchmarks.csv", "benchmarks.json"),
+        *("results_1_2.csv", "results_2_2.csv", "tasks_1_2.csv", "tasks_2_2.csv"),
+    ]
     settings = json.loads((tmp_path / "profiling" / "benchmarks.json").read_text())
     assert settings == {"tasks": 2, "seconds": 0.2}
     before = (tmp_path / "profiling" / "results_1_2.csv").stat().st_mtime_ns

@@ -113,18 +113,19 @@ class BytesWrapper:
         return self._wrappers.setdefault(id(value), StandIn(bytes, (pickle.PickleBuffer(value),)))
 
 
-def unpack(section: memoryview) -> list[Buffer]:
-    """The buffers, writable. Raises ValueError if that is not what `pack` made, or the file is not there."""
+def unpack(section: memoryview, *, is_writable: bool = True) -> list[Buffer]:
+    """The buffers. Raises ValueError if that is not what `pack` made, or the file is not there."""
     if not section:
         return []
     try:
         if section[:1] == _SHARED:
-            return open_region(section[1:])
+            return open_region(section[1:], is_writable=is_writable)
         sizes, rest = unpack_sizes(section[1:])
         if section[:1] != _IN_PLACE or sum(sizes) != len(rest):
             raise ValueError("buffers of another size")
         ends = itertools.accumulate(sizes)
-        return [bytearray(rest[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+        kind = bytearray if is_writable else bytes
+        return [kind(rest[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
     except OSError as error:
         is_gone = error.errno in (errno.ENOENT, errno.ESRCH)
         raise Unreadable(f"the buffers beside it cannot be read ({error})", is_gone=is_gone) from None

@@ -1,8 +1,9 @@
 """Calls and outcomes as bytes.
 
     call     flags (1 byte), id (8), program (16), Unix seconds when the client had it (8), how many functions
-             it runs (4), lengths of label (2), modules, function and arguments (4 each), then
+             it runs (4), lengths of label (2), values, modules, function and arguments (4 each), then
              label      name of the function, and the client, for the record: `record/flight.py`
+             values     of those that are sent once: `scattered.py` has the format
              modules    pickled folders of the program's modules, and list of `Module`
              function   pickled; if it has a text, that is the `source` beside the call
              arguments  pickled (args, kwargs); for a chunk a list for each parameter, of its values
@@ -37,7 +38,7 @@ _MAX_TEXT = 1 << 20
 VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
 CHUNK, PRINTS, INITIALIZER, SHARES = 1, 2, 4, 8  # flags of a call
 NO_PROGRAM = bytes(16)
-_CALL = struct.Struct("!B8s16sdIHIII")
+_CALL = struct.Struct("!B8s16sdIHIIII")
 _OUTCOME = struct.Struct("!cdII")
 # What one frame may hold, less what RPyC adds around it.
 MAX_BYTES = (1 << 30) - (1 << 10)
@@ -57,15 +58,15 @@ class Call(NamedTuple):
     queued: float  # Unix seconds when the client had it
     functions: int  # how many it runs
     label: bytes  # the function's name and the client, for the record
+    values: bytes
     modules: bytes
     function: bytes
     arguments: bytes
 
     def pack(self, buffers: Sequence[Buffer] = ()) -> bytes:
         """As bytes, with those of its buffers. Raises OverflowError if they are too many."""
-        *head, label, modules, function, arguments = self
-        lengths = map(len, (label, modules, function, arguments))
-        packed = b"".join((_CALL.pack(*head, *lengths), label, modules, function, arguments, *buffers))
+        head, parts = self[:5], self[5:]
+        packed = b"".join((_CALL.pack(*head, *map(len, parts)), *parts, *buffers))
         check_size(len(packed))
         return packed
 
@@ -74,17 +75,14 @@ class Call(NamedTuple):
         """Read the output of `pack`: the call, and its buffers' bytes. Raises ValueError."""
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
-        flags, id_, program, queued, functions, label, modules, function, arguments = _CALL.unpack_from(data)
-        modules_at = _CALL.size + label
-        function_at = modules_at + modules
-        arguments_at = function_at + function
-        end = arguments_at + arguments
-        if end > len(data) or flags > CHUNK | PRINTS | INITIALIZER | SHARES:
+        *head, label, values, modules, function, arguments = _CALL.unpack_from(data)
+        parts, at = [], _CALL.size
+        for size in (label, values, modules, function, arguments):
+            parts.append(data[at : at + size])
+            at += size
+        if at > len(data) or head[0] > CHUNK | PRINTS | INITIALIZER | SHARES:
             raise ValueError("not a call")
-        parts = data[modules_at:function_at], data[function_at:arguments_at], data[arguments_at:end]
-        return cls(flags, id_, program, queued, functions, data[_CALL.size : modules_at], *parts), memoryview(
-            data
-        )[end:]
+        return cls(*head, *parts), memoryview(data)[at:]
 
 
 # What the files of modules without a text end with.

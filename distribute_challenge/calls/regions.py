@@ -174,8 +174,8 @@ def is_full() -> bool:
     return len(_regions) >= MAX_OPEN
 
 
-def open_region(description: memoryview) -> list[Buffer]:
-    """The buffers in another process's region, writable. Raises ValueError, OSError or struct.error."""
+def open_region(description: memoryview, *, is_writable: bool = True) -> list[Buffer]:
+    """The buffers in another process's region. Raises ValueError, OSError or struct.error."""
     process, descriptor, device, inode, stamp = _REGION.unpack_from(description)
     sizes, rest = unpack_sizes(description[_REGION.size :])
     if rest:
@@ -192,9 +192,11 @@ def open_region(description: memoryview) -> list[Buffer]:
         if not is_it or os.pread(file, _STAMP_BYTES, 0) != stamp:
             raise ValueError("the file with its buffers is another one by now")
         if len(_mappings) >= MAX_OPEN:  # Python keeps a descriptor for each.
-            return list(map(_read, itertools.repeat(file), sizes, offsets))
+            copies = list(map(_read, itertools.repeat(file), sizes, offsets))
+            return [copy if is_writable else memoryview(copy).toreadonly() for copy in copies]
         # What is written to a private one is copied, page by page: it is seen by nobody else.
-        mapping = mmap.mmap(file, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        protection = mmap.PROT_READ | mmap.PROT_WRITE * is_writable
+        mapping = mmap.mmap(file, size, flags=mmap.MAP_PRIVATE, prot=protection)
     finally:
         os.close(file)
     _mappings.add(mapping)

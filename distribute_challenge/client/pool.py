@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import chosen
 from distribute_challenge.client.options import MapOptions, Options
+from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.shipping import shipment_of
 from distribute_challenge.client.running.backend import Backend
 from distribute_challenge.client.running.tasks import TaskFuture
@@ -113,6 +114,22 @@ class PoolExecutor(Executor):
         """
         how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions, progress)
         return self.backend.map_calls(shipment_of(fn), iterables, self._options_of(fn), how)
+
+    def scatter(self, value: Any) -> Scattered:
+        """Send a value to each worker once, for all calls that use it; what stands for it in those.
+
+        It is pickled now. What is returned can stand wherever the value could: as an argument, also inside
+        lists, tuples and dicts, and in what a function uses. There it is the value, whose arrays are
+        read-only: on one machine, all workers see the same memory. It should not be changed, since the
+        calls on a worker share it. When what is returned goes, so does the value: on a worker with the next
+        call, or with the executor. Raises TaskNotSendable.
+
+        >>> pool = PoolExecutor()                             # doctest: +SKIP
+        >>> table = pool.scatter(numpy.zeros(10**8))          # doctest: +SKIP
+        >>> pool.submit(numpy.sum, table).result()            # doctest: +SKIP
+        0.0
+        """
+        return self.backend.scatter(value)
 
     def __repr__(self) -> str:
         return f"<PoolExecutor at {self.backend.address}>"

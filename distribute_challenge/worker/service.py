@@ -21,6 +21,7 @@ from distribute_challenge.calls.payload import FAILURE, NO_PROGRAM, PRINTS, SHAR
 from distribute_challenge.calls.regions import Buffer, Region
 from distribute_challenge.calls.replies import failure
 from distribute_challenge.calls.runner import Runner
+from distribute_challenge.calls.scattered import store
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ProgramModules
 from distribute_challenge.worker.output import Streams
@@ -46,12 +47,19 @@ class Worker:
             self._probe = self._probe or Probe()
             return self._probe
 
-    def run(self, source: str, call: Call, section: memoryview) -> tuple[bytes, Region | None]:
-        """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any."""
+    def run(
+        self, source: str, call: Call, section: memoryview, values: set[bytes]
+    ) -> tuple[bytes, Region | None]:
+        """Run a call, in the main thread; the outcome, and the file that holds buffers of it, if any.
+
+        Its connection holds the scattered `values`, by their tokens.
+        """
         problem = b""
         buffers: list[Buffer] = []
         try:
             buffers = unpack_buffers(section)
+            if call.values:
+                store.take(call.values, values)
         except ValueError as error:  # There are no descriptors left, say.
             problem = failure(error)
         size = len(section.obj)  # type: ignore[arg-type]
@@ -103,6 +111,7 @@ class WorkerService(rpyc.Service):
         self._worker = worker
         self._held: dict[bytes, Region] = {}  # by call: what the caller has not opened yet
         self._programs: set[bytes] = set()  # the programs (mostly one) whose calls have come from here
+        self._values: set[bytes] = set()  # the tokens of scattered values that have come from here
         self._peer = ""
 
     def on_connect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
@@ -112,6 +121,7 @@ class WorkerService(rpyc.Service):
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""
         self._held.clear()
+        store.release(self._values, list(self._values))
         programs, self._programs = self._programs, set()
         self._worker.modules.disconnect(programs)
         regions.let_go()
@@ -127,7 +137,8 @@ class WorkerService(rpyc.Service):
         if what.program not in self._programs:
             self._programs.add(what.program)
             worker.modules.connect(what.program)
-        outcome, region = worker.execution.run(lambda: worker.run(source, what, section), worker.tidy)
+        run = functools.partial(worker.run, source, what, section, self._values)
+        outcome, region = worker.execution.run(run, worker.tidy)
         if region is not None:
             self._held[what.id] = region
         return outcome

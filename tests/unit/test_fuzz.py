@@ -131,7 +131,7 @@ def unpack_shared_buffers(data: bytes) -> list[Buffer]:
     st.builds(
         Call,
         *(st.integers(0, 15), *[st.binary(min_size=n, max_size=n) for n in (8, 16)]),
-        *(st.floats(allow_nan=False), st.integers(0, 2**32 - 1), *[st.binary()] * 4),
+        *(st.floats(allow_nan=False), st.integers(0, 2**32 - 1), *[st.binary()] * 5),
     )
 )
 def test_a_call_comes_back_as_it_was(call: Call):

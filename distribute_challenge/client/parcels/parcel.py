@@ -18,7 +18,9 @@ from distribute_challenge.calls.payload import NO_PROGRAM, SHARES, Call
 from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
 from distribute_challenge.client.parcels.modules import NeededModules
+from distribute_challenge.client.parcels.scattered import Scattered, is_gone
 from distribute_challenge.record.flight import label
+from distribute_challenge.values import PROTOCOL
 
 _LAST_ID = (1 << 64) - 1
 
@@ -49,6 +51,17 @@ class Written(NamedTuple):
     data: bytes
     modules: frozenset[str] = frozenset()
     buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
+    values: tuple[Scattered, ...] = ()  # that it refers to
+
+
+class Sent:
+    """What has gone over a connection, and need not go again."""
+
+    __slots__ = ("modules", "values")
+
+    def __init__(self) -> None:
+        self.modules: dict[bytes, set[str]] = {}  # the digests of modules, for each program
+        self.values: set[bytes] = set()  # the tokens of scattered values
 
 
 class Destination(NamedTuple):
@@ -70,7 +83,7 @@ class Parcel:
 
     __slots__ = (
         *("arguments", "count", "flags", "function", "id", "label", "large", "modules", "program", "queued"),
-        *("size", "source"),
+        *("size", "source", "values"),
     )
 
     def __init__(
@@ -96,31 +109,45 @@ class Parcel:
         self.arguments = arguments.data
         self.modules = modules
         self.large = large
+        self.values = function.values + arguments.values  # that are sent once
         self.size = len(source) + len(function.data) + len(arguments.data)  # about, in bytes
         if large is not None:
             self.size += large.size
 
     def call(self) -> Call:
         """The call itself, for a process that has its modules."""
-        return self._call(self.flags, b"")
+        return self._call(self.flags, b"", b"")
 
-    def pack(self, sent: dict[bytes, set[str]], *, can_share: bool, limit: int) -> bytes:
-        """As bytes, for a connection on which the modules in `sent` have gone: digests, for each program.
+    def pack(self, sent: Sent, *, can_share: bool, limit: int) -> bytes:
+        """As bytes, for a connection on which so much has been `sent`.
 
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
         """
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
-        modules = self.modules.pack(sent.setdefault(self.program, set()))
+        modules = self.modules.pack(sent.modules.setdefault(self.program, set()))
+        values = self.pack_values(sent.values, can_share=can_share) if self.values or sent.values else b""
         flags = self.flags | SHARES * can_share
-        call = self._call(flags, modules).pack(buffers)
+        call = self._call(flags, values, modules).pack(buffers)
         if (size := len(call) + 4 * len(self.source)) > limit:
-            del sent[self.program]  # These modules have not gone there after all.
+            del sent.modules[self.program]  # These modules have not gone there after all.
+            sent.values.difference_update(value.token for value in self.values)
             raise OverflowError(
                 f"{size} bytes are more than the {limit} that workers take at once: split them, use a file, "
                 "or start the server with a larger --max-frame"
             )
         return call
 
-    def _call(self, flags: int, modules: bytes) -> Call:
+    def pack_values(self, sent: set[bytes], *, can_share: bool) -> bytes:
+        """The scattered values that have not been `sent`, and which of those are not needed any more."""
+        new = {value.token: value for value in self.values if value.token not in sent}
+        gone = list(filter(is_gone, sent))
+        sent.difference_update(gone)
+        sent.update(new)
+        if not new and not gone:
+            return b""
+        packed = [(token, value.pack(can_share=can_share)) for token, value in new.items()]
+        return pickle.dumps((packed, gone), PROTOCOL)
+
+    def _call(self, flags: int, values: bytes, modules: bytes) -> Call:
         head = (flags, self.id, self.program, self.queued, self.count, self.label)
-        return Call(*head, modules, self.function, self.arguments)
+        return Call(*head, values, modules, self.function, self.arguments)

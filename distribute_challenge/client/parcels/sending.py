@@ -10,7 +10,9 @@ import warnings
 from typing import Any
 
 from distribute_challenge.calls.buffers import Collector
+from distribute_challenge.calls.scattered import scattered
 from distribute_challenge.client.parcels.modules import is_users
+from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.text import find_text
 from distribute_challenge.values.code import names_of
 from distribute_challenge.values.definition import Definition
@@ -31,7 +33,7 @@ class Sender(ValuePickler):
     """Writes values for workers of the version `python`, as `3.12`; None: of this one.
 
     The text of `called` is not written: it travels beside the call. `modules` collects the user's own modules
-    that are needed to load what was written.
+    that are needed to load what was written, `values` the scattered values that it refers to.
     """
 
     def __init__(
@@ -41,11 +43,21 @@ class Sender(ValuePickler):
         python: str | None = None,
         large: Collector | None = None,
         modules: set[str] | None = None,
+        values: list[Scattered] | None = None,
     ) -> None:
         super().__init__(file, large)
         self.modules = set() if modules is None else modules
+        self.values = [] if values is None else values
         self._called = called
         self._python = python or _HERE
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called by pickle for all that is not of a plain type."""
+        if type(obj) is Scattered:
+            self.values.append(obj)
+            self.modules |= obj.modules
+            return scattered, (obj.token,)
+        return super().reducer_override(obj)
 
     @property
     def crosses_versions(self) -> bool:

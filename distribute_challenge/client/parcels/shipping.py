@@ -17,6 +17,7 @@ from distribute_challenge.calls.payload import CHUNK, PRINTS
 from distribute_challenge.client.parcels.durations import pace_of
 from distribute_challenge.client.parcels.modules import is_users, modules_for
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Parcel, Written
+from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender
 from distribute_challenge.client.parcels.text import find_text
 from distribute_challenge.errors import TaskNotSendable
@@ -120,9 +121,10 @@ class Shipment:
     ) -> Written:
         large = Collector()
         modules: set[str] = set()
+        values: list[Scattered] = []
 
         def pickler(file: io.BytesIO, large: Collector | None) -> Sender:
-            return Sender(file, self._code, python, large, modules)
+            return Sender(file, self._code, python, large, modules, values)
 
         try:
             data = payload.dump(value, kinds, pickler, large)
@@ -130,7 +132,7 @@ class Shipment:
             raise
         except BaseException as error:  # A `__reduce__` may raise anything, as by `sys.exit()`.
             raise TaskNotSendable(self._explain(parts(), error, python)) from error
-        return Written(data, frozenset(modules), large.buffers)
+        return Written(data, frozenset(modules), large.buffers, tuple(values))
 
     def _parts_of_function(self) -> Iterator[tuple[str, Any]]:
         if not self._functions or name_of(self.function) is not None:
@@ -164,6 +166,18 @@ class Shipment:
                     f"({reason}): make it inside the function instead"
                 )
         return f"{self.name} cannot be sent to a worker: {error}"
+
+
+def scatter(value: Any, to: Destination = ANYWHERE) -> Scattered:
+    """A value that is pickled now, and sent to each worker once. Raises TaskNotSendable."""
+    written = shipment_of(_scattered_value).dump_arguments(((value,), {}), to.python)
+    if written.values:
+        raise TaskNotSendable("a scattered value cannot hold another one: scatter what that holds, too")
+    return Scattered(Parts([written.data, *written.buffers], may_share=to.may_share), written.modules)
+
+
+def _scattered_value() -> None:
+    """Names, in messages, what is scattered."""
 
 
 # Of functions that hold on to nothing but constants: the latest that were sent for the first time.

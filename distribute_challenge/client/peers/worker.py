@@ -12,7 +12,7 @@ from distribute_challenge.address import Address
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import Probe, Unreadable, tell_secret
 from distribute_challenge.calls.payload import FAILURE, MAX_BYTES, Outcome, Piece, dump_failure
-from distribute_challenge.client.parcels.parcel import Parcel
+from distribute_challenge.client.parcels.parcel import Parcel, Sent
 from distribute_challenge.client.peers.failures import Broken, Busy, Misunderstood, distrusted
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.errors import PoolError, TaskNotSendable
@@ -49,8 +49,7 @@ class WorkerConnection:
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
         self._reader: OutputReader | None = None
         self._is_opening = False
-        # For each program, the digests of the modules that have gone there.
-        self._sent: dict[bytes, set[str]] = {}
+        self._sent = Sent()
         try:
             self.link = Link(address, trust, host)
         except AuthenticationError as error:

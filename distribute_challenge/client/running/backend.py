@@ -20,7 +20,8 @@ from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.owned import Owned
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written
-from distribute_challenge.client.parcels.shipping import Shipment
+from distribute_challenge.client.parcels.scattered import Scattered
+from distribute_challenge.client.parcels.shipping import Shipment, scatter
 from distribute_challenge.client.peers.connections import Connections, Facts
 from distribute_challenge.client.running import lone, nesting
 from distribute_challenge.client.running.driver import Driver
@@ -112,6 +113,11 @@ class Backend:
         mapping = Mapping(self, shipment, iterables, options, how)
         self._mappings.add(mapping)
         return iter(mapping)
+
+    def scatter(self, value: Any) -> Scattered:
+        """A value that is sent to each worker once. Raises TaskNotSendable."""
+        self._check_open()
+        return scatter(value, self._destination(self._options))
 
     # For maps
 

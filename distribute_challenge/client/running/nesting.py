@@ -13,6 +13,7 @@ from distribute_challenge.calls import flights
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.calls.runner import Runner
+from distribute_challenge.calls.scattered import store
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
@@ -78,8 +79,12 @@ def _free_lease(connections: Connections) -> lone.Lease | None:
 def _run_here(parcel: Parcel) -> Outcome:
     call = parcel.call()
     flight = flights.begin(call, parcel.size, is_inside=True)
+    held: set[bytes] = set()
+    if parcel.values:
+        store.take(parcel.pack_values(set(), can_share=True), held)
     with apart():
         outcome = _in_place.run(parcel.source, call, () if parcel.large is None else parcel.large.load())
+    store.release(held, list(held))
     large = Parts(outcome.buffers, may_share=False)
     flights.end(flight, call, outcome, len(outcome.content) + large.size)
     return outcome._replace(buffers=large.load())

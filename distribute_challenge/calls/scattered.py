@@ -1,0 +1,77 @@
+"""Values that are sent once and used by many calls, where they are received.
+
+values   pickled pair: for each new value its token and its buffers (`buffers.py`), of which the first is
+         the pickle, as of a call's (args, kwargs); and the tokens of those that are not needed any more
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from distribute_challenge.calls.buffers import unpack
+from distribute_challenge.calls.regions import Buffer
+
+TOKEN_BYTES = 16
+
+
+class _Entry:
+    """A value, loaded when it is used first."""
+
+    __slots__ = ("buffers", "holds", "value")
+
+    def __init__(self, buffers: list[Buffer]) -> None:
+        self.buffers: list[Buffer] | None = buffers
+        self.value: Any = None
+        self.holds = 0  # by so many connections
+
+
+class Store:
+    """The values of one process. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # A value may use others while it is loaded.
+        self._entries: dict[bytes, _Entry] = {}
+
+    def take(self, section: bytes, held: set[bytes]) -> None:
+        """Take in what came over a connection, which has `held` those so far. Raises ValueError."""
+        new, gone = pickle.loads(section)
+        self.release(held, gone)
+        with self._lock:
+            for token, packed in new:
+                if token not in held:
+                    if token not in self._entries:
+                        self._entries[token] = _Entry(unpack(memoryview(packed), is_writable=False))
+                    self._entries[token].holds += 1
+                    held.add(token)
+
+    def release(self, held: set[bytes], tokens: Iterable[bytes]) -> None:
+        """A connection does not hold these values any more. What none holds goes."""
+        with self._lock:
+            for token in held.intersection(tokens):
+                held.remove(token)
+                entry = self._entries[token]
+                entry.holds -= 1
+                if not entry.holds:
+                    del self._entries[token]
+
+    def value(self, token: bytes) -> Any:
+        """The value with that token. Raises LookupError if it has not come."""
+        with self._lock:
+            entry = self._entries.get(token)
+            if entry is None:
+                raise LookupError("a scattered value has not come with this call")
+            if entry.buffers is not None:
+                data, *large = entry.buffers
+                ((entry.value,), _), entry.buffers = pickle.loads(data, buffers=large), None
+            return entry.value
+
+
+store = Store()
+
+
+def scattered(token: bytes) -> Any:
+    """What stands in a pickle for a scattered value."""
+    return store.value(token)

@@ -1,0 +1,150 @@
+"""Values that are sent to each worker once."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distribute_challenge import PoolExecutor, TaskNotSendable, compute_this
+from tests.certificates import Certificates
+from tests.running import RunningServer, eventually
+
+LENGTH = 1_000_000  # of floats: 8 MB
+
+
+def total(values: Any) -> float:
+    return float(np.sum(values))
+
+
+def look(values: Any) -> tuple[int, bool, int]:
+    return id(values), values.flags.writeable, os.getpid()
+
+
+def total_within(things: Any) -> float:
+    return float(np.sum(things["lists"][0])) + float(np.sum(things["tuples"][1]))
+
+
+class Loud:
+    """Says each time that it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return _loaded, ()
+
+
+def _loaded() -> int:
+    _loads.append(1)
+    return len(_loads)
+
+
+_loads: list[int] = []
+
+
+def identity(value: Any) -> Any:
+    return value
+
+
+def descriptors() -> set[str]:
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
+
+
+def mapped_files(pid: int) -> int:
+    """How much of other processes' memory files a process has mapped, in bytes."""
+    found = 0
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        if "memfd:buffers" in line:
+            start, end = (int(part, 16) for part in line.split()[0].split("-"))
+            found += end - start
+    return found
+
+
+def test_a_value_can_stand_wherever_an_argument_can(server: RunningServer):
+    array = np.ones(LENGTH)
+    with PoolExecutor() as pool:
+        handle = pool.scatter(array)
+        assert pool.submit(total, handle).result() == LENGTH
+        assert pool.submit(total, values=handle).result() == LENGTH
+        within = {"lists": [handle], "tuples": (1, handle)}
+        assert pool.submit(total_within, within).result() == 2 * LENGTH
+        assert list(pool.map(total, [handle] * 20)) == [LENGTH] * 20
+        assert compute_this(lambda: total(handle))().run() == LENGTH
+
+
+def test_workers_load_it_once_and_share_its_memory(server: RunningServer):
+    with PoolExecutor(max_workers=1) as pool:
+        handle = pool.scatter(np.ones(LENGTH))
+        found = {pool.submit(look, handle).result() for _ in range(10)}
+        ((_, is_writable, pid),) = found
+        assert not is_writable
+        assert 8 * LENGTH <= mapped_files(pid) < 9 * LENGTH
+        loud = pool.scatter(Loud())
+        assert [pool.submit(identity, loud).result() for _ in range(5)] == [1] * 5
+
+
+def test_a_value_goes_with_its_handle(server: RunningServer):
+    before = descriptors()
+    with PoolExecutor(max_workers=1) as pool:
+        handle = pool.scatter(np.ones(LENGTH))
+        pid = pool.submit(look, handle).result()[2]
+        del handle
+        gc.collect()
+        pool.submit(abs, -1).result()
+        assert mapped_files(pid) < 8 * LENGTH
+        kept = pool.scatter(np.ones(LENGTH))
+        pool.submit(total, kept).result()
+    eventually(lambda: mapped_files(pid) < 8 * LENGTH, "an executor takes its values along")
+    del kept
+    gc.collect()
+    assert len(descriptors() - before) <= 4  # Memory files are kept for the next value.
+
+
+def test_a_value_is_what_it_was_when_it_was_scattered(server: RunningServer):
+    with PoolExecutor() as pool:
+        values = [1, 2]
+        handle = pool.scatter(values)
+        values.append(3)
+        assert pool.submit(identity, handle).result() == [1, 2]
+
+
+def test_over_tls_it_travels_once_for_each_connection(start_server: Any, certificates: Certificates):
+    tls = certificates.client
+    server = start_server(1, tls=certificates.server)
+    with PoolExecutor(f"localhost:{server.port}", tls=tls) as pool:
+        handle = pool.scatter(np.ones(LENGTH))
+        assert [pool.submit(total, handle).result() for _ in range(3)] == [LENGTH] * 3
+        assert not pool.submit(look, handle).result()[1]
+    server.stop()
+    with (server.folder / "profiling" / "tasks_1.csv").open(newline="") as file:
+        sent = [int(row["Sent"]) for row in csv.DictReader(file)]
+    assert sum(sent) < 2 * 8 * LENGTH
+
+
+@compute_this
+def total_of_totals(handle: Any) -> float:
+    """Its tasks run in place, or on the other worker."""
+    return sum(float(compute_this(total)(handle).run()) for _ in range(2))
+
+
+def test_a_function_on_the_pool_can_pass_it_on(server: RunningServer):
+    with PoolExecutor() as pool:
+        handle = pool.scatter(np.ones(LENGTH))
+        assert [future.result() for future in [pool.submit(total_of_totals, handle) for _ in range(4)]] == [
+            2 * LENGTH
+        ] * 4
+
+
+def test_what_cannot_be_sent_cannot_be_scattered(server: RunningServer):
+    with PoolExecutor() as pool:
+        with pytest.raises(TaskNotSendable, match="open file"), Path(__file__).open() as file:
+            pool.scatter(file)
+        handle = pool.scatter(1)
+        with pytest.raises(TaskNotSendable, match="another one"):
+            pool.scatter([handle])
+        with pytest.raises(TypeError, match="nowhere else"):
+            pickle.dumps(handle)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distribute_challenge.pictures import lanes, losses
+from distribute_challenge.pictures import losses
 from distribute_challenge.pictures.reading import Profile
 from distribute_challenge.pictures.tasks import Tasks
 from distribute_challenge.record.tasks import STATUSES
@@ -50,7 +50,7 @@ class _Trace:
     def __init__(self, profile: Profile, tasks: Tasks | None) -> None:
         self.profile = profile
         self.tasks = tasks
-        self.ports = lanes.ports(profile, tasks)
+        self.ports = _ports(profile, tasks)
         self.left_out = 0
         # A task may have waited before the server had begun.
         times = (profile.began, *(() if tasks is None else (tasks.started, tasks.queued)))
@@ -59,7 +59,7 @@ class _Trace:
     def events(self) -> Iterator[Event]:
         """All of them."""
         yield _named("process", WORKERS, 0, "workers")
-        for number, name in enumerate(lanes.names(self.ports)):
+        for number, name in enumerate(_names(self.ports)):
             yield _named("thread", WORKERS, self._thread(number), name)
         yield from self._busy() if self.tasks is None else self._tasks(self.tasks)
         yield from self._marks()
@@ -215,3 +215,48 @@ def _event(phase: str, process: int, thread: int, time_us: int, name: str, **con
 
 def _named(what: str, process: int, thread: int, name: str) -> Event:
     return _event("M", process, thread, 0, f"{what}_name", args={"name": name})
+
+
+def _ports(profile: Profile, tasks: Tasks | None) -> list[int | None]:
+    """The port of each worker of the profile; None for those of which no task is known.
+
+    A worker with a higher number has a higher port. If not all ran tasks, those that did are among those
+    that were busy.
+    """
+    return _match(np.any(profile.busy, axis=0), [] if tasks is None else np.unique(tasks.worker).tolist())
+
+
+def _match(was_busy: NDArray[np.bool_], seen: Sequence[int]) -> list[int | None]:
+    """The port of each worker: `was_busy` says which can have run tasks, `seen` are the ports where some ran.
+
+    >>> _match(np.array([True, False, True]), [18812, 18814])
+    [18812, None, 18814]
+    >>> _match(np.array([False, False]), [40001])
+    [40001, None]
+    """
+    seen = sorted(seen)
+    places = np.flatnonzero(was_busy).tolist()
+    if len(places) != len(seen):
+        # Some were only held. Ports in a row tell how far apart their workers are.
+        first = next((place for place in places if _fits(place, seen, len(was_busy))), None)
+        places = [first + port - seen[0] for port in seen] if seen and first is not None else range(len(seen))
+    found: list[int | None] = [None] * len(was_busy)
+    for place, port in zip(places, seen, strict=False):
+        if place < len(found):
+            found[place] = port
+    return found
+
+
+def _fits(first: int, seen: Sequence[int], workers: int) -> bool:
+    return bool(seen) and first + seen[-1] - seen[0] < workers
+
+
+def _names(of_ports: Sequence[int | None]) -> list[str]:
+    """What the lanes are called.
+
+    >>> _names([18812, None])
+    ['worker 1 :18812', 'worker 2']
+    """
+    return [
+        f"worker {number}" + (f" :{port}" if port else "") for number, port in enumerate(of_ports, start=1)
+    ]

@@ -26,7 +26,7 @@ from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.process import WorkerProcess
-from distribute_challenge.server.service import PoolState, SchedulerService
+from distribute_challenge.server.service import PoolState, SchedulerService, serve
 from distribute_challenge.server.supervisor import Supervisor
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import GIBI, KIBI
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lambda: SchedulerService(pool),
         max_frame_bytes=64 * KIBI,
         admit=authenticator(tls, any_local_user=options.allow_any_local_user),
+        serve=serve,
     )
 
     supervisor.start(dispatcher)

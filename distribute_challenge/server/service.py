@@ -20,6 +20,7 @@ from distribute_challenge.server.clients import Clients
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.supervisor import Supervisor
+from distribute_challenge.wire.serving import Served
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,12 @@ class PoolState:
         if port not in self.ports:
             raise ValueError(f"no worker of this pool has the port {port}")
         return self.ports.index(port)
+
+
+def serve(served: Served) -> None:
+    """Serve a client until its connection ends, also by no answer from its system: its workers are needed."""
+    served.channel.stream.end_if_not_taken()
+    served.serve_all()
 
 
 class SchedulerService(rpyc.Service):

@@ -87,6 +87,7 @@ class Link:
         self._channel = FrameChannel(self._stream, 4 * GIBI, first_frame_bytes=64 * KIBI)
         self.never_wait, self.wait_again = self._stream.never_wait, self._stream.wait_again
         self.flush, self.wait_in_ticks = self._stream.flush, self._stream.wait_in_ticks
+        self.end_if_not_taken = self._stream.end_if_not_taken
         self._numbers = itertools.count(FIRST_NUMBER)
         # By their numbers, as they are written. Of those not waited for it is the method's name.
         self._answers: dict[bytes, Answer | str] = {}
@@ -103,11 +104,13 @@ class Link:
 
     def hear(self) -> None:
         """Wait for the first answer, which shows what the peer is. EOFError or TimeoutError if none comes."""
-        self._wait(self._greeting)
+        self.wait(self._greeting)
 
     def is_stuck(self, now: float) -> bool:
         """Whether the peer has failed, as far as that shows while an answer that may take long is awaited."""
-        return not self.has_heard and now - self._made_at > ANSWER_TIMEOUT_S
+        if not self.has_heard and now - self._made_at > ANSWER_TIMEOUT_S:
+            return True
+        return self._stream.is_peer_gone()
 
     def ask(self, method: MethodCall, *args: Any) -> Answer:
         """Send a call, of plain values. EOFError if the connection has ended."""
@@ -122,17 +125,17 @@ class Link:
     def call(self, method: MethodCall, *args: Any) -> Any:
         """Make a call that is answered at once. EOFError, or TimeoutError, if it is not."""
         answer = self.ask(method, *args)
-        self._wait(answer)
+        self.wait(answer)
         return answer.value
 
-    def await_answer(self, answer: Answer, limit_s: float) -> bool:
-        """Whether an answer is here within `limit_s` seconds. EOFError at the end of the connection."""
+    def wait(self, answer: Answer, limit_s: float | None = None) -> None:
+        """Wait for an answer, by default ANSWER_TIMEOUT_S. TimeoutError; EOFError if the peer has gone."""
+        limit_s = ANSWER_TIMEOUT_S if limit_s is None else limit_s
         deadline = time.monotonic() + limit_s
         while not answer.is_here:
             if not self._channel.poll(max(deadline - time.monotonic(), 0)):
-                return False
+                raise TimeoutError(f"no answer within {limit_s:g} s")
             self._take(self._channel.recv())
-        return True
 
     @property
     def closed(self) -> bool:
@@ -195,10 +198,6 @@ class Link:
         number, message = method.request(next(self._numbers), args)
         self._answers[number] = answer
         self._channel.send(message)
-
-    def _wait(self, answer: Answer) -> None:
-        if not self.await_answer(answer, ANSWER_TIMEOUT_S):
-            raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:g} s")
 
     def _take(self, data: bytes) -> None:
         self.has_heard = True

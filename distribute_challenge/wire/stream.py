@@ -23,6 +23,11 @@ _MAX_PARTS = 256  # that go to the system at once; it takes 1024
 _TCP_NOTSENT_LOWAT = 25  # In Linux; the socket module does not have it everywhere.
 _TIMEVAL = struct.Struct("@ll")  # of the C library
 
+GONE_S = 60.0  # An end whose system has not answered for so long is gone. (One that is closed shows at once.)
+_PROBE_AFTER_S, _PROBE_EVERY_S, _PROBES = 30, 10, 3  # while nothing is sent
+_TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
+_TCP_INFO = struct.Struct("=24xI28xI")  # packets without an answer; milliseconds since the last one
+
 _open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
@@ -39,18 +44,10 @@ def _close_inherited_sockets() -> None:
 os.register_at_fork(after_in_child=_close_inherited_sockets)
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    """Have the kernel find out, within a minute, that the other end is gone without a word."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
 class SocketStream(rpyc.SocketStream):
     """RPyC's socket stream with whole writes, which need not wait, and reads of whatever has arrived."""
 
-    __slots__ = ("_is_patient", "_outbox", "_sent_poller")
+    __slots__ = ("_is_patient", "_is_tcp", "_outbox", "_sent_poller")
 
     # With one processor, the peer can answer only when we do not use it.
     can_spin = hasattr(os, "sched_yield") and (os.cpu_count() or 1) > 1
@@ -58,13 +55,47 @@ class SocketStream(rpyc.SocketStream):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         sock.settimeout(None)
-        if sock.family != getattr(socket, "AF_UNIX", None):
+        self._is_tcp = sock.family != getattr(socket, "AF_UNIX", None)
+        if self._is_tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _keep_alive(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in (
+                ("TCP_KEEPIDLE", _PROBE_AFTER_S),
+                ("TCP_KEEPINTVL", _PROBE_EVERY_S),
+                ("TCP_KEEPCNT", _PROBES),
+            ):
+                if hasattr(socket, option):
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         self._sent_poller: select.poll | None = None
         self._is_patient = True
         self._outbox: deque[bytes | memoryview] = deque()
         not_for_children(sock)
+
+    # Whether the other end is there. The system's probes run while nothing is sent; without what follows, a
+    # connection over which something was sent that gets no answer would last for a quarter of an hour.
+
+    def end_if_not_taken(self) -> None:
+        """Have the connection end if the peer does not take what is sent for GONE_S.
+
+        Only for a peer that always reads: one that is stopped, or busy, is as good as gone to this.
+        """
+        if self._is_tcp:
+            with contextlib.suppress(OSError):  # Not every system has it.
+                self.sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(GONE_S * 1000))
+
+    def is_peer_gone(self) -> bool:
+        """Whether the peer's system has not answered for GONE_S, although something was sent to it.
+
+        That of a peer which is stopped, or busy, does answer.
+        """
+        if not self._is_tcp or not hasattr(socket, "TCP_INFO"):
+            return False
+        try:
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError:  # It was closed: reading tells.
+            return False
+        packets, silent_ms = _TCP_INFO.unpack(info)
+        return bool(packets and silent_ms >= GONE_S * 1000)
 
     # Reading
 

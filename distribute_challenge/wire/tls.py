@@ -80,7 +80,8 @@ class TlsSocket:
         self._lock = threading.RLock()  # guards OpenSSL's state; again from within, when garbage is collected
         self.wait_s: float | None = None  # how long a `recv` may wait
         self.family = sock.family
-        self.close, self.fileno, self.setsockopt = sock.close, sock.fileno, sock.setsockopt
+        self.close, self.fileno = sock.close, sock.fileno
+        self.setsockopt, self.getsockopt = sock.setsockopt, sock.getsockopt
 
     def settimeout(self, timeout_s: float | None) -> None:
         """Have no call wait in OpenSSL, whatever the limit: those that wait do so outside."""

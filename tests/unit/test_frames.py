@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import rpyc
@@ -121,6 +124,44 @@ def can_send(ours: FrameChannel) -> bool:
     except EOFError:
         return False
     return True
+
+
+class Unanswered(socket.socket):
+    """A socket whose packets get no answer any more."""
+
+    silent_ms = 0
+
+    def getsockopt(self, *option: Any) -> Any:
+        info = bytearray(super().getsockopt(*option))
+        struct.pack_into("=I28xI", info, 24, 1, self.silent_ms)
+        return bytes(info)
+
+
+def test_a_peer_whose_system_has_not_answered_for_a_minute_is_gone(pair):
+    sock = Unanswered(fileno=pair[0].detach())
+    with sock:
+        stream = SocketStream(sock)
+        for sock.silent_ms, is_gone in ((59_000, False), (61_000, True)):
+            assert stream.is_peer_gone() == is_gone
+    assert not stream.is_peer_gone()
+
+
+def test_a_peer_that_does_not_read_is_there(pair, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("distribute_challenge.wire.stream.GONE_S", 0.2)
+    stream = SocketStream(pair[0])
+    stream.never_wait()
+    stream.write(bytes(50_000_000))
+    assert not stream.flush()
+    assert select.select([], [pair[0]], [], 0.5) == ([], [], [])
+    assert not stream.is_peer_gone()
+
+
+def test_a_connection_can_end_when_its_peer_does_not_read(pair, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("distribute_challenge.wire.stream.GONE_S", 0.5)
+    ours = channel(pair[0])
+    ours.stream.end_if_not_taken()
+    with pytest.raises(EOFError):
+        ours.send(bytes(50_000_000))
 
 
 def test_the_kernel_is_to_find_ends_that_are_gone_without_a_word():

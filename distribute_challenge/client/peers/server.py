@@ -25,6 +25,8 @@ _ACQUIRE, _FIND = MethodCall("acquire_worker"), MethodCall("find_free_worker")
 _FREE, _KEEP, _RECYCLE = MethodCall("free_worker"), MethodCall("keep_worker"), MethodCall("recycle_worker")
 _STATUS = MethodCall("status")
 
+RECYCLED_S = 20.0  # A server that is there has had a worker killed before.
+
 
 class ServerConnection:
     """The server's calls, on one connection. Those that begin with `ask` give an answer to come.
@@ -38,6 +40,7 @@ class ServerConnection:
         self._tls = trust.tls
         try:
             self.link = Link(address, trust)
+            self.link.end_if_not_taken()
         except AuthenticationError as error:
             raise distrusted(address, error) from None
         except (EOFError, ssl.SSLError) as error:
@@ -80,8 +83,10 @@ class ServerConnection:
 
     def recycle(self, port: int, broken: Broken) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
+        answer = self.ask_to_recycle(port, broken)
         try:
-            return Ending.from_json(self.ask_to_recycle(port, broken).value)
+            self.link.wait(answer, RECYCLED_S)
+            return Ending.from_json(answer.value)
         except (EOFError, OSError) as error:
             raise self.ended(error) from None
 
@@ -147,7 +152,8 @@ class ServerConnection:
         )
 
     def ended(self, error: BaseException) -> ServerUnavailable:
-        """The error when the server ends while a function runs."""
+        """The error when the connection to the server ends while a function runs."""
         return ServerUnavailable(
-            f"the server at {self._address} has ended, and its workers with it ({error})"
+            f"the server at {self._address} has ended, and its workers with it, or it cannot be reached any "
+            f"more ({error}): see whether it still runs, and run again what had no result"
         )

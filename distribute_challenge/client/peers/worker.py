@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import threading
@@ -115,7 +116,8 @@ class WorkerConnection:
             log.debug("no memory can be shared here: %s", error)
             return
         self._probing = self.link.ask(_SHARE, self._probe.description)
-        if self.link.await_answer(self._probing, _PROBE_S):
+        with contextlib.suppress(TimeoutError):
+            self.link.wait(self._probing, _PROBE_S)
             self._learn_of_memory(self._probing)
 
     def _learn_of_memory(self, answer: Answer) -> None:

@@ -17,7 +17,7 @@ from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import INITIALIZER
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken
-from distribute_challenge.client.peers.server import ServerConnection
+from distribute_challenge.client.peers.server import RECYCLED_S, ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.client.running.pipeline import Pipeline
 from distribute_challenge.client.running.tasks import Task, end_lost
@@ -70,7 +70,7 @@ class Lane:
         self._max_functions = max_tasks or math.inf
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
-        self._broken = Broken("")
+        self._broken, self._broke_at = Broken(""), 0.0
         self._finished = self._failed = 0  # since they were last counted
         self._began_at = self._kept_at = time.monotonic()
         server.link.never_wait()
@@ -97,7 +97,7 @@ class Lane:
     @property
     def wants_ticks(self) -> bool:
         """Whether it has something to do now and then, whatever arrives."""
-        return self.load > 0 or self.state is State.WAITING
+        return self.load > 0 or self.state in (State.WAITING, State.ENDING)
 
     def has_waited(self, now: float) -> bool:
         """Whether it has been in line for some time."""
@@ -241,6 +241,8 @@ class Lane:
                 self._break(broken)
 
     def _tick(self, now: float) -> None:
+        if self.state is State.ENDING and now - self._broke_at > RECYCLED_S:
+            self._lose_server(EOFError("it does not answer"))
         if self.state is not State.WORKING or self.pipeline is None:
             return
         if self.pipeline.tick(now) is not None:
@@ -261,7 +263,7 @@ class Lane:
 
     def _break(self, broken: Broken) -> None:
         """Have the worker replaced. Its end will tell what it had begun, which is lost, and what not."""
-        self._broken = broken
+        self._broken, self._broke_at = broken, time.monotonic()
         if self.pipeline is not None:
             self.pipeline.give_up(ends_task=broken.ends_task)
         if self._finished + self._failed:

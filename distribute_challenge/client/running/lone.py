@@ -24,7 +24,7 @@ from distribute_challenge.wire.link import Answer
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 10
-SMALL_BYTES = 1 << 16  # of a call: a socket takes so many at once
+SMALL_BYTES = 1 << 14  # of a call: a socket takes so many at once
 
 
 class Lease:
@@ -139,8 +139,11 @@ def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> A
     worker.link.never_wait()
     answer = worker.start(parcel)
     while not worker.link.flush_for_a_tick():
-        if time.monotonic() >= deadline:
+        if (now := time.monotonic()) >= deadline:
             raise Overdue(timeout_s)
+        worker.link.serve_arrived()
+        if worker.link.is_stuck(now):
+            raise Broken("it does not answer its client")
     worker.link.wait_again()
     return answer
 

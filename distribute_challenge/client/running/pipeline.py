@@ -112,9 +112,11 @@ class Pipeline:
             return Killed()
         if timeout_s is not None and now - task.sent_at > timeout_s * task.count:
             return Overdue(timeout_s * task.count)
+        if now - max(task.sent_at, self._answered_at) <= OUTPUT_S:
+            return None
         if self.worker.link.is_stuck(now):
             return Broken("it does not answer its client")
-        if task.parcel.flags & PRINTS and now - max(task.sent_at, self._answered_at) > OUTPUT_S:
+        if task.parcel.flags & PRINTS:
             self._printer = self._printer or Printer()
             self.worker.show_output(task.parcel.id, self._printer)
         return None

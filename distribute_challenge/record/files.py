@@ -16,32 +16,56 @@ from distribute_challenge.record.tasks import tasks_path
 
 log = logging.getLogger(__name__)
 
+_LONGEST_ROW = 1 << 20
+
 
 class RecordFile:
     """A file to which rows are appended, each time with one system call, locked for as long as it is open.
 
     It has no buffer: after a full disk, nothing is left in it that could fail again. A failure is logged
-    once, and the record ends there. Making it raises OSError.
+    once, and the record ends there. If somebody cuts it, it goes on after the last whole row. Making it
+    raises OSError.
     """
 
     def __init__(self, path: Path, header: str) -> None:
         self._path = path
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._header = header.encode()
+        self._size = 0
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
         self._file: FileIO | None = FileIO(descriptor, "a")
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._file.write(header.encode())
+        self._append(self._header)
 
     def write(self, text: str) -> None:
         """Append rows."""
         if self._file is None or not text:
             return
         try:
-            data = text.encode()
-            if self._file.write(data) < len(data):
-                raise OSError(errno.ENOSPC, "no space left for the rest of a row")
+            size = os.fstat(self._file.fileno()).st_size
+            if size < self._size:
+                self._mend(size)
+            self._append(text.encode())
         except OSError as error:
             log.error("the record %s ends here (%s); the pool works on", self._path, error.strerror)
             self.close()
+
+    def _mend(self, size: int) -> None:
+        """Leave whole rows of a file that was cut to `size` bytes, and the header."""
+        assert self._file is not None
+        looked_at = min(size, _LONGEST_ROW)
+        end = os.pread(self._file.fileno(), looked_at, size - looked_at)
+        self._size = size - looked_at + end.rfind(b"\n") + 1
+        if self._size < size:
+            os.ftruncate(self._file.fileno(), self._size)
+        if not self._size:
+            self._append(self._header)
+
+    def _append(self, data: bytes) -> None:
+        assert self._file is not None
+        written = self._file.write(data)
+        self._size += written
+        if written < len(data):
+            raise OSError(errno.ENOSPC, "no space left for the rest of a row")
 
     def close(self) -> None:
         """End the record. Harmless to repeat."""

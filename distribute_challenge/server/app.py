@@ -39,11 +39,11 @@ MIN_MEMORY_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Stop:
-    """Why the server stops: a signal, or something that makes going on pointless."""
+    """Why the server stops: a signal, after which functions may end, or what makes going on pointless."""
 
     reason: str
     exit_code: int
-    grace_s: float = 0
+    grace_s: float | None = None
 
 
 class Progress(enum.Enum):
@@ -64,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
-    mailbox.post_signals(
-        (signal.SIGINT, signal.SIGTERM), lambda number: Stop(signal.Signals(number).name, 0, options.grace)
-    )
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As `nohup` has it.
+        numbers.append(signal.SIGHUP)
+    mailbox.post_signals(numbers, lambda number: Stop(signal.Signals(number).name, 0, options.grace))
     if options.owner is not None:
         mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 
@@ -127,9 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # First nobody gets a worker any more. Those who wait are told, and so is whoever still connects.
         dispatcher.close()
         # Then running functions may end. A second signal, or a worker's failure, cuts that short.
-        await_idle(mailbox, stop.grace_s)
+        if stop.grace_s is not None:
+            await_idle(mailbox, stop, pool)
     finally:
-        # Only then the workers go; that this ends them is not recorded as a loss.
+        # Only then the workers go, which is no loss to record; their clients are told first, by a hang-up.
         dispatcher.end()
         acceptor.close()
         supervisor.stop()
@@ -232,13 +234,16 @@ def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:
     return f"ready: {address}, {workers} {', '.join(map(str, ports))}; {recorded}"
 
 
-def await_idle(mailbox: Mailbox[Stop | Progress], grace_s: float) -> None:
-    """Wait until no worker is leased: at most `grace_s` seconds, or until the next signal."""
+def await_idle(mailbox: Mailbox[Stop | Progress], stop: Stop, pool: PoolState) -> None:
+    """Wait, and say for what, until no worker is leased; as long as `stop` has it, or until a signal."""
+    grace_s = stop.grace_s or 0
     deadline = time.monotonic() + grace_s
+    if grace_s and (work := pool.work()):
+        log.warning("%s: waiting up to %s s for %s; a second signal kills them", stop.reason, grace_s, work)
     while (mail := mailbox.read(deadline - time.monotonic())) is Progress.ALL_UP:
         continue
-    if mail is None and grace_s:
-        log.warning("some functions did not end within the %s s of grace", grace_s)
+    if mail is not Progress.IDLE and (work := pool.work()):
+        log.warning("killing %s", work)
 
 
 def kill_the_greedy(

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import select
+import socket
 
 from distribute_challenge.server.clients import Clients, are_stopped
 from distribute_challenge.server.polling import await_any
@@ -31,6 +32,11 @@ class Caller:
     def has_hung_up(self) -> bool:
         """Whether the client's end of the connection is closed."""
         return await_any({self._connection: _HANG_UP}, 0)
+
+    def hang_up(self) -> None:
+        """End the connection."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection)) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
 
     def is_stopped(self) -> bool:
         """Whether the client's process is known to be stopped, as by Ctrl-Z."""

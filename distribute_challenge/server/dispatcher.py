@@ -153,9 +153,10 @@ class Dispatcher:
                 self._end_badly(worker, worker in up)
             self._check_idle()
             doomed = [self._process(worker) for worker in up]
+            why = "the server stopped" if self._is_ended else "its client has gone"
         for process in doomed:
             assert process is not None
-            process.kill(end=CutOff(LOST, "WorkerLost: its client has gone"))
+            process.kill(end=CutOff(LOST, f"WorkerLost: {why}"))
 
     # Workers
 
@@ -194,10 +195,19 @@ class Dispatcher:
                 self._dismiss(ticket)
             self._check_idle()
 
+    def leased(self) -> list[int]:
+        """The workers that somebody holds, lowest number first."""
+        with self._lock:
+            return [worker for worker in range(self._scheduler.size) if self._scheduler.holder(worker)]
+
     def end(self) -> None:
-        """What becomes of the workers after this is no loss."""
+        """Hang up on who holds a worker. What becomes of the workers after this is no loss."""
         with self._lock:
             self._is_ended = True
+            holders = {self._scheduler.holder(worker) for worker in range(self._scheduler.size)}
+        for holder in holders:
+            if holder is not None:
+                holder.hang_up()
 
     def record_stop(self) -> None:
         """Record the end of the pool, with all that was counted."""

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -162,13 +163,21 @@ class WorkerProcess:
         """Drop the lines that were printed so far."""
         self._lines.clear()
 
-    def watch(self, *, until_ready: bool = False) -> bool:
-        """Take in what it prints until it has ended; or until it answers, and then True."""
+    def watch(self, *, ready_within_s: float | None = None) -> bool:
+        """Take in what it prints until it has ended; with a time limit, until it answers, and then True.
+
+        If it does not answer within that time, it is killed.
+        """
         poller = select.poll()
         poller.register(self._sentinel, select.POLLIN)
         poller.register(self._output, select.POLLIN)
-        while not (until_ready and self.is_ready):
-            events = dict(poller.poll())
+        deadline = None if ready_within_s is None else time.monotonic() + ready_within_s
+        while ready_within_s is None or not self.is_ready:
+            left_s = None if deadline is None else max(deadline - time.monotonic(), 0)
+            events = dict(poller.poll(None if left_s is None else left_s * 1000))
+            if left_s == 0 and not self.is_ready:
+                deadline = None
+                self.kill(f"it did not answer within {ready_within_s:g} s of its start")
             if self._output in events and not self._read_output():
                 poller.unregister(self._output)  # It closed its standard streams, and lives on.
             if self._sentinel in events:

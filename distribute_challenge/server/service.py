@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_COUNT = 1 << 53
 MAX_SECONDS = 1e9
 ENDING_TIMEOUT_S = 5
+_MOST_TOLD = 5
 _ERRORS = {TIMEOUT: "TaskTimeout", KILLED: "CancelledError", LOST: "WorkerLost"}
 
 
@@ -73,6 +74,19 @@ class PoolState:
             {"function": call.function, "client": call.client, "since": round(self.clock.at(call.started), 3)}
             for call in process.flight.running()
         ]
+
+    def work(self) -> str:
+        """The functions on workers that somebody holds, for a message; empty if there are none."""
+        held = self.dispatcher.leased()
+        told = [self._what_runs_on(worker) for worker in held[:_MOST_TOLD]]
+        more = [f"{len(held) - _MOST_TOLD} more"] if len(held) > _MOST_TOLD else []
+        return ", ".join(told + more)
+
+    def _what_runs_on(self, worker: int) -> str:
+        process = self.supervisor.process(worker)
+        for call in [] if process is None else process.flight.running():
+            return f"{call.function} of {call.client} (worker {self.ports[worker]})"
+        return f"a client that holds worker {self.ports[worker]}"
 
     def port(self, worker: int | None) -> int:
         """A worker's port; -1 for none."""

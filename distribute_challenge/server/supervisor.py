@@ -19,6 +19,7 @@ from distribute_challenge.tls import Tls
 
 log = logging.getLogger(__name__)
 
+START_S = 60.0  # A worker that has not answered by then is given up.
 MAX_FAILED_STARTS = 5  # in a row
 MAX_PAUSE_S = 30.0
 
@@ -34,6 +35,7 @@ class Supervisor:
         on_failure: Callable[[str], None],
         worker_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        start_s: float = START_S,
     ) -> None:
         self._listeners = listeners
         self._server = server
@@ -41,6 +43,7 @@ class Supervisor:
         self._on_failure = on_failure
         self._worker_options = worker_options
         self._environment = environment or {}
+        self._start_s = start_s
         # Called with the number of a worker whose process has ended, and that process, by its keeper.
         self.on_gone: Callable[[int, WorkerProcess], None] = lambda _worker, _process: None
         self._lock = threading.Lock()  # guards the one below: no process starts once stopping is decided
@@ -93,19 +96,20 @@ class Supervisor:
             else:
                 if process is None:
                     return
-                is_up = process.watch(until_ready=True)
+                is_up = process.watch(ready_within_s=self._start_s)
                 if is_up:
                     was_up, self.problems[worker] = True, None
                     observer.worker_up(worker)
                     process.watch()
                 ending = process.bury()
                 # Once it has been up, who kills it while it starts does not prove that it cannot start.
-                failed_starts = 0 if is_up else 1 if was_up and ending.signal else failed_starts + 1
+                is_someones = was_up and ending.signal and not ending.reason
+                failed_starts = 0 if is_up else 1 if is_someones else failed_starts + 1
                 self.on_gone(worker, process)
                 observer.worker_down(worker, process)
                 log.info("%s", ending)
-                if failed_starts >= MAX_FAILED_STARTS:
-                    problem = _explain(ending)
+                if failed_starts >= MAX_FAILED_STARTS or (ending.reason and not is_up):
+                    problem = _explain(ending, failed_starts)
                     # As while an upgrade is under way: others still run functions.
                     others = self.problems[:worker] + self.problems[worker + 1 :]
                     is_hopeless = not was_up or None not in others
@@ -145,6 +149,7 @@ def turn_away_callers(listener: socket.socket) -> None:
         listener.setblocking(True)
 
 
-def _explain(ending: Ending) -> str:
+def _explain(ending: Ending, times: int) -> str:
     last = [line.strip() for line in [*ending.last_lines, *ending.stack][-3:]] or ["it printed nothing"]
-    return f"a worker ended {MAX_FAILED_STARTS} times before it was ready ({ending}): {'; '.join(last)}"
+    so_often = "once" if times == 1 else f"{times} times"
+    return f"a worker ended {so_often} before it was ready ({ending}): {'; '.join(last)}"

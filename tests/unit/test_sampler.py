@@ -18,7 +18,7 @@ from unittest.mock import Mock
 import psutil
 import pytest
 
-from distribute_challenge.record.files import open_record
+from distribute_challenge.record.files import RecordFile, open_record
 from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader, FlightRecorder, label
 from distribute_challenge.record.profile import COUNTS_ONLY, Usage
 from distribute_challenge.record.sampler import Meter, Sampler
@@ -79,7 +79,7 @@ def test_a_record_that_was_never_started_is_written_when_it_is_closed(tmp_path: 
 
 def test_a_full_disk_ends_the_record_and_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     sampler = Sampler(tmp_path / "p.csv", [1], 0.01, lambda: [None])
-    with Path("/dev/full").open("wb") as full:
+    with Path("/dev/full").open("r+b", buffering=0) as full:
         os.dup2(full.fileno(), descriptor_of(tmp_path / "p.csv"))
     with caplog.at_level(logging.ERROR):
         sampler.start()
@@ -225,3 +225,19 @@ def test_what_ended_and_what_was_cut_off_are_rows(tmp_path: Path):
         float(killed["Seconds"]), abs=1e-5
     )
     assert long.started <= within.started
+
+
+@pytest.mark.parametrize("left", [0, 5, 60, 100, 101, 130])
+def test_a_record_that_somebody_cuts_stays_whole(tmp_path: Path, left: int):
+    """With `: > FILE`, say, or by a program that rotates logs."""
+    path = tmp_path / "rows.csv"
+    header, row = "a,b\n", "x" * 47 + ",1\n"
+    file = RecordFile(path, header)
+    file.write(row * 3)
+    with path.open("r+b") as other:
+        other.truncate(left)
+    file.write(row)
+    file.write(row)
+    file.close()
+    whole = header + row * (max(left - len(header), 0) // len(row))
+    assert path.read_text() == whole + row * 2

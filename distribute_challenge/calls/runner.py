@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import pickle
 import sys
@@ -37,6 +38,9 @@ class Runner:
         self._is_in_place = in_place
         # What each executor's initializer has bound: program -> module -> global name -> value.
         self._programs: dict[bytes, dict[int, dict[str, Any]]] = {}
+        self.contexts: dict[
+            bytes, contextvars.Context
+        ] = {}  # that they ran in: they may set decimal's precision
         self._kept = Kept()
         self._chunks: list[Iterator[Any]] = []  # those that run: what has not begun of each
         os.register_at_fork(after_in_child=self._leave_to_parent)
@@ -84,6 +88,7 @@ class Runner:
     def forget(self, program: bytes) -> None:
         """The executor has gone: forget what its initializer has bound."""
         self._programs.pop(program, None)
+        self.contexts.pop(program, None)
 
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
@@ -143,6 +148,7 @@ class Runner:
 
     def _remember(self, program: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
         bound = self._programs[program] = {}
+        self.contexts[program] = contextvars.copy_context()
         for key, module in loaded.modules.items():
             old = before[key]
             bound[key] = {

@@ -1,16 +1,15 @@
 """Runs functions one at a time, in the main thread, and leaves the process clean after each.
 
-It owns the main thread and the process's surroundings (directory, environment, `sys.path`, standard
-streams). Work is a callable; what it does, and for whom, is unknown here.
+It owns the main thread. Work is a callable; what it does, and for whom, is unknown here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import select
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from distribute_challenge.calls.payload import BUSY
 from distribute_challenge.wire.serving import Served
+from distribute_challenge.worker.surroundings import Surroundings
 
 T = TypeVar("T")
 
@@ -187,7 +187,7 @@ class Execution:
     def _run_here(self, work: Callable[[], T], tidy: Callable[[], object] | None) -> T:
         self._has_run, self._tidy = True, tidy
         try:
-            return work()
+            return contextvars.Context().run(work)  # What it sets (decimal's precision) ends with it.
         finally:
             for timer in _TIMERS:  # An alarm that was set would ring in what follows.
                 signal.setitimer(timer, 0)
@@ -198,72 +198,3 @@ class Execution:
         self._tasks.append(task)
         with contextlib.suppress(BlockingIOError):  # It is full of such marks already.
             os.write(self._bell[1], b"!")
-
-
-class Surroundings:
-    """The state of the process that a function may change, and the next one must find as it was."""
-
-    def __init__(self, make_stream: Callable[[int], TextIO]) -> None:
-        self._make_stream = make_stream
-        # A descriptor finds the directory again even if it is renamed or removed.
-        self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
-        self._environ = os.environ
-        self._environment = dict(os.environ)
-        self._touched: set[Any] = set()  # what was set or removed, by `os.environ` or below it
-        self._putenv, self._unsetenv = os.putenv, os.unsetenv
-        os.putenv, os.unsetenv = self._note_putenv, self._note_unsetenv
-        self._recursion_limit = sys.getrecursionlimit()
-        self._path = sys.path
-        self._path_entries = list(sys.path)
-        self._streams = (sys.stdin, sys.stdout, sys.stderr)
-        # Copies of descriptors 0 to 2, for a function that closes or redirects those.
-        self._descriptors = [os.dup(number) for number in range(3)]
-
-    def restore(self) -> None:
-        """Put everything back."""
-        for stream in self._streams[1:]:
-            # Closed, or its descriptor is: what the function printed last is lost, and nothing else.
-            with contextlib.suppress(ValueError, OSError):
-                stream.flush()
-        for number, copy in enumerate(self._descriptors):
-            os.dup2(copy, number)
-        sys.stdin, sys.stdout, sys.stderr = self._streams = self._usable_streams()
-        os.fchdir(self._directory)
-        os.environ = self._environ  # noqa: B003  A function may have put another object there.
-        if self._touched:
-            self._restore_environment()
-        sys.setrecursionlimit(self._recursion_limit)
-        sys.path = self._path
-        sys.path[:] = self._path_entries
-
-    def _restore_environment(self) -> None:
-        for name in set(map(os.fsdecode, self._touched)):
-            if name in self._environment:
-                os.environ[name] = self._environment[name]
-            else:
-                with contextlib.suppress(KeyError):  # It is not there, and may be so below.
-                    del os.environ[name]
-        self._touched.clear()
-
-    def _note_putenv(self, name: Any, value: Any, /) -> None:
-        self._touched.add(name)
-        self._putenv(name, value)
-
-    def _note_unsetenv(self, name: Any, /) -> None:
-        self._touched.add(name)
-        self._unsetenv(name)
-
-    def _usable_streams(self) -> Any:
-        stdin, stdout, stderr = self._streams
-        return (
-            stdin if _is_usable(stdin) else open(0, closefd=False),
-            stdout if _is_usable(stdout) else self._make_stream(1),
-            stderr if _is_usable(stderr) else self._make_stream(2),
-        )
-
-
-def _is_usable(stream: Any) -> bool:
-    try:
-        return not stream.closed
-    except ValueError:  # It was detached from its descriptor.
-        return False

@@ -16,6 +16,7 @@ from typing import Any
 
 from distribute_challenge.calls.payload import COMPILED, NO_PROGRAM, Module, is_this_package
 from distribute_challenge.calls.program import current
+from distribute_challenge.worker.settings import Settings
 
 MAX_ENDED = 4  # programs without a connection, whose modules are still there if they come again
 
@@ -47,12 +48,13 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 class _Program:
-    """The modules of one program, or of one executor that has an initializer."""
+    """The modules and settings of one program, or of one executor that has an initializer."""
 
     def __init__(self) -> None:
         self.wanted: dict[str, Module] = {}  # all that calls of it have brought so far, with their texts
         self.folders: tuple[str, ...] = ()
         self.aside: dict[str, types.ModuleType] = {}  # its modules, while another program's are in use
+        self.settings: Settings | None = None  # as it left them; None: it finds those of a new worker
         self.connections = 0
 
     def complete(self, module: Module) -> Module:
@@ -91,6 +93,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         self._folders: tuple[str, ...] = ()
         self._hidden: dict[str, types.ModuleType] = {}  # the worker's, by names that the program uses itself
         self._libraries = set(sys.modules)  # what belongs to no program
+        self._settings = Settings(is_first=True)
         self._lock = threading.Lock()  # guards the two below
         self._programs: dict[bytes, _Program] = {NO_PROGRAM: _Program()}
         self._ended: list[bytes] = []  # those without a connection, the latest last
@@ -155,6 +158,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
             self._hide(new.wanted)
             sys.modules.update(new.aside)
             new.aside.clear()
+            (new.settings or self._settings).apply()
             current.id = program
         self._hide(module.name for module in news if not new.owns(module.name))
         changed = [
@@ -178,6 +182,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
     def _leave(self) -> None:
         """Put the modules of the program aside that was in use."""
         old = self._programs[self._program]
+        old.settings = Settings()
         for name in set(sys.modules).difference(self._libraries):
             if old.owns(name):
                 old.aside[name] = sys.modules[name]

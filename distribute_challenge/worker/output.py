@@ -93,9 +93,9 @@ class Streams:
         """The call is over: what it has printed and nobody has read, and from which byte that begins."""
         for stream in self._made:
             _flush(stream)
-        for stream in (sys.stdout, sys.stderr):
-            if stream not in self._made:  # Something that the function put there.
-                _flush(stream)
+        for own in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
+            if own not in self._made:  # Something that the function put there.
+                _flush(own)
         if threading.active_count() > self._threads:
             self._left.update(threading.enumerate())
             self._left.discard(threading.main_thread())

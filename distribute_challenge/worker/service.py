@@ -25,6 +25,7 @@ from distribute_challenge.calls.scattered import store
 from distribute_challenge.worker.execution import Execution
 from distribute_challenge.worker.modules import ProgramModules
 from distribute_challenge.worker.output import Streams
+from distribute_challenge.worker.surroundings import end_if_ruined
 
 LARGE_BYTES = 1 << 20
 
@@ -88,14 +89,22 @@ class Worker:
     def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Outcome:
         try:
             self.modules.use(call.modules, call.program)
+            context = self._runner.contexts.get(call.program)
+            if context is not None:
+                return context.copy().run(self._runner.run, source, call, buffers)
             return self._runner.run(source, call, buffers)
         except BaseException as error:  # A module cannot be imported, say.
             return Outcome(FAILURE, failure(error))
+        finally:
+            end_if_ruined()
 
     def run_text(self, source: str, client: str) -> Any:
         """Run what a plain client sent, which has no modules of its own."""
         self.modules.use(b"", NO_PROGRAM)
-        return flights.record_text(source, client, run_text)
+        try:
+            return flights.record_text(source, client, run_text)
+        finally:
+            end_if_ruined()
 
     def tidy(self) -> None:
         """Called when the outcome is on its way."""

@@ -1,0 +1,204 @@
+"""What a function leaves in its worker: what is put back, what is its program's, what costs the worker."""
+
+from __future__ import annotations
+
+import builtins
+import decimal
+import gc
+import locale
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from distribute_challenge import PoolExecutor, WorkerLost
+from tests.running import HANG_S, RunningServer, connect
+
+
+@pytest.fixture
+def server(start_server: Callable[..., RunningServer]) -> RunningServer:
+    return start_server(1)
+
+
+@pytest.fixture
+def pool(server: RunningServer) -> Iterator[PoolExecutor]:
+    with PoolExecutor(server.address) as pool:
+        yield pool
+
+
+def does_nothing(*_: Any) -> None:
+    pass
+
+
+def draws() -> None:
+    import matplotlib.pyplot as plt
+
+    plt.plot([1, 2])
+
+
+def lines_drawn() -> int:
+    import matplotlib.pyplot as plt
+
+    return len(plt.gca().lines)
+
+
+def masked() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def umask() -> int:
+    os.umask(found := os.umask(0))
+    return found
+
+
+LEFT_BY_FUNCTIONS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "umask": (lambda: os.umask(0o177), umask),
+    "signal handler": (
+        lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+        lambda: signal.getsignal(signal.SIGUSR1),
+    ),
+    "signal handler, by keyword": (
+        lambda: signal.signal(signalnum=signal.SIGTERM, handler=does_nothing),
+        lambda: signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
+    ),
+    "signal mask": (lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}), masked),
+    "decimal context": (
+        lambda: setattr(decimal.getcontext(), "prec", 5),
+        lambda: decimal.getcontext().prec,
+    ),
+    "time zone": (lambda: (os.environ.update(TZ="Asia/Tokyo"), time.tzset()), lambda: time.tzname),
+    "garbage collector": (gc.disable, gc.isenabled),
+    "trace function": (lambda: sys.settrace(does_nothing), sys.gettrace),
+    "profile function": (lambda: sys.setprofile(does_nothing), sys.getprofile),
+    "time limit of sockets": (lambda: socket.setdefaulttimeout(1), socket.getdefaulttimeout),
+    "arguments": (lambda: sys.argv.append("-v"), lambda: sys.argv),
+    "other arguments": (lambda: setattr(sys, "argv", []), lambda: sys.argv),
+    "exception hook": (
+        lambda: setattr(sys, "excepthook", does_nothing),
+        lambda: sys.excepthook is sys.__excepthook__,
+    ),
+    "no standard output": (lambda: delattr(sys, "stdout"), lambda: sys.stdout.write("seen")),
+    "no path": (lambda: delattr(sys, "path"), lambda: sys.path),
+    "no finders": (lambda: delattr(sys, "meta_path"), lambda: len(sys.meta_path)),
+    "matplotlib's figures": (draws, lines_drawn),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_BY_FUNCTIONS)
+def test_the_next_function_finds_what_the_first_one_found(pool: PoolExecutor, what: str):
+    leave, look = LEFT_BY_FUNCTIONS[what]
+    before = pool.submit(look).result(HANG_S)
+    pool.submit(leave).result(HANG_S)
+    assert pool.submit(look).result(HANG_S) == before
+
+
+LEFT_BY_PROGRAMS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "log level": (lambda: logging.basicConfig(level=logging.DEBUG), lambda: logging.getLogger().level),
+    "log handlers": (logging.basicConfig, lambda: len(logging.getLogger().handlers)),
+    "no log": (lambda: logging.disable(logging.CRITICAL), lambda: logging.getLogger().isEnabledFor(50)),
+    "warnings": (lambda: warnings.simplefilter("error"), lambda: warnings.filters[0][0]),
+    "locale": (
+        lambda: locale.setlocale(locale.LC_NUMERIC, "C.UTF-8"),
+        lambda: locale.setlocale(locale.LC_NUMERIC),
+    ),
+    "a built-in name": (lambda: setattr(builtins, "_", str), lambda: hasattr(builtins, "_")),
+    "another built-in function": (lambda: setattr(builtins, "ascii", repr), lambda: ascii is repr),
+    "precision of decimal": (
+        lambda: setattr(decimal.getcontext(), "prec", 5),
+        lambda: decimal.getcontext().prec,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEFT_BY_PROGRAMS)
+def test_what_an_initializer_sets_up_is_there_for_its_executor_and_for_no_other(
+    server: RunningServer, pool: PoolExecutor, what: str
+):
+    set_up, look = LEFT_BY_PROGRAMS[what]
+    before = pool.submit(look).result(HANG_S)
+    with PoolExecutor(server.address, initializer=set_up) as other:
+        for _ in range(2):
+            assert other.submit(look).result(HANG_S) != before
+            assert pool.submit(look).result(HANG_S) == before
+
+
+def draw() -> float:
+    return random.random()
+
+
+def test_a_seed_is_of_its_program(server: RunningServer, pool: PoolExecutor):
+    sequence = random.Random(7)
+    expected = [sequence.random() for _ in range(3)]
+    with PoolExecutor(server.address, initializer=lambda: random.seed(7)) as other:
+        drawn = []
+        for _ in range(3):
+            drawn.append(other.submit(draw).result(HANG_S))
+            assert pool.submit(draw).result(HANG_S) not in expected
+    assert drawn == expected
+
+
+def forgets_all_modules() -> None:
+    sys.modules.clear()
+
+
+def forgets_its_own_package() -> None:
+    for name in list(sys.modules):
+        if name.startswith("distribute_challenge"):
+            del sys.modules[name]
+
+
+def forgets_all_built_in_names() -> None:
+    vars(builtins).clear()
+
+
+def forgets_one_built_in_name() -> None:
+    del builtins.print
+
+
+def closes_all_descriptors() -> None:
+    os.closerange(0, 1000)
+
+
+RUINS = [
+    forgets_all_modules,
+    forgets_its_own_package,
+    forgets_all_built_in_names,
+    forgets_one_built_in_name,
+    closes_all_descriptors,
+]
+
+
+@pytest.mark.parametrize("ruin", RUINS)
+def test_a_function_that_ruins_its_interpreter_costs_its_worker_and_not_the_next_caller(
+    server: RunningServer, ruin: Callable[[], None]
+):
+    (pid,) = server.worker_pids()
+    with PoolExecutor(server.address) as pool, PoolExecutor(server.address) as other:
+        with pytest.raises(WorkerLost):
+            pool.submit(ruin).result(HANG_S)
+        assert other.submit(pow, 2, 10).result(HANG_S) == 1024
+    assert server.worker_pids() != [pid]
+    status = server.idle_status()
+    assert (status["finished"], status["failed"]) == (1, 1)
+
+
+def test_a_plain_client_that_ruins_the_interpreter_costs_its_worker(server: RunningServer):
+    (pid,) = server.worker_pids()
+    (port,) = server.ports
+    with server.connect() as scheduler:
+        scheduler.root.acquire_worker()
+        worker = connect(port)
+        with pytest.raises(EOFError):
+            worker.root.run_code("import sys; sys.modules.clear(); result = 1")
+        scheduler.root.free_worker(port, 0, 1)
+    with PoolExecutor(server.address) as pool:
+        assert pool.submit(pow, 2, 10).result(HANG_S) == 1024
+    assert server.worker_pids() != [pid]

@@ -23,7 +23,9 @@ from distribute_challenge.address import DEFAULT_PORT, Address
 from distribute_challenge.processors import THREAD_VARIABLES, thread_limits
 from distribute_challenge.record.profile import Usage
 from distribute_challenge.record.sampler import Sampler
+from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dispatcher import Dispatcher
+from distribute_challenge.server.fresh import FreshScheduler
 from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.service import PoolState, SchedulerService, serve
@@ -93,9 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     sampler = open_sampler(options, ports, supervisor.processes)
     supervisor.on_gone = lambda worker, process: sampler.worker_gone(worker, process.flight, process.end)
+    scheduler: FreshScheduler[Caller] | None = None
+    if options.fresh:
+        scheduler = FreshScheduler(options.workers, lambda caller: caller.program, supervisor.has_run)
     dispatcher = Dispatcher(
         options.workers,
         max_tasks=options.max_tasks,
+        scheduler=scheduler,
         process=supervisor.process,
         record=sampler.record,
         on_all_up=lambda: mailbox.post(Progress.ALL_UP),
@@ -103,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     sampler.on_inside, sampler.on_close = dispatcher.count_inside, dispatcher.record_stop
     threads = {name: {**os.environ, **limits}[name] for name in THREAD_VARIABLES}
-    pool = PoolState(dispatcher, supervisor, sampler, ports, options.max_tasks, options.max_frame, threads)
+    fixed = options.max_tasks, options.max_frame, options.fresh, threads
+    pool = PoolState(dispatcher, supervisor, sampler, ports, *fixed)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
     acceptor = Acceptor(
@@ -170,6 +177,7 @@ def parse(arguments: Sequence[str] | None) -> Any:
     add("--max-tasks", metavar="N", type=cli.number_of("functions"), help=tasks)
     threads = "threads that libraries (BLAS, OpenMP) use in each worker (its share of the processors)"
     add("--threads", metavar="K", type=cli.number_of("threads"), help=threads)
+    add("--fresh", action="store_true", help="a new worker process where a worker passes to another program")
     add("--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest call workers take (1G)")
     anybody = "let in every user of this machine: each can then run any code as you"
     add("--allow-any-local-user", action="store_true", help=anybody)

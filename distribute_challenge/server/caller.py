@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+from collections.abc import Hashable
 
 from distribute_challenge.server.clients import Clients, are_stopped
 from distribute_challenge.server.polling import await_any
@@ -21,6 +22,7 @@ class Caller:
 
     def __init__(self, name: str, connection: int, clients: Clients | None = None) -> None:
         self.name = name
+        self.program: Hashable = self  # to which it belongs, as far as it has said
         self._connection = connection
         self._clients = clients
         self._pids: list[int] | None = None  # those of the client, once they have been looked for

@@ -36,9 +36,10 @@ class Dispatcher:
         on_all_up: Callable[[], None],
         on_idle: Callable[[], None],
         max_tasks: int | None = None,
+        scheduler: Scheduler[Caller] | None = None,
     ) -> None:
         self._lock = threading.Lock()  # guards all that follows, and the order of what is recorded
-        self._scheduler: Scheduler[Caller] = Scheduler(size)
+        self._scheduler: Scheduler[Caller] = scheduler or Scheduler(size)
         self._lost_under_lease: dict[int, WorkerProcess] = {}  # until that lease ends
         self._max_tasks = max_tasks
         self._tasks = [0] * size  # that each worker's process has run
@@ -99,6 +100,7 @@ class Dispatcher:
             else:
                 self._find_who_is_next()
                 self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
+                self._renew()
             self._tasks[worker] += finished + failed
             self._lost_under_lease.pop(worker, None)
             self._check_idle()
@@ -235,7 +237,17 @@ class Dispatcher:
         worker = self._scheduler.lease(caller)
         if worker is not None:
             self._note("acquire", worker)
+        else:
+            self._renew(1)
         return worker
+
+    def _renew(self, more: int = 0) -> None:
+        """Have a free worker come up anew for those in line and so many more, if it has to."""
+        worker = self._scheduler.renew(more)
+        if worker is not None and (process := self._process(worker)) is not None:
+            self._note("free", worker)
+            log.info("worker %d has run functions of another program, and is replaced", process.port)
+            process.kill()
 
     def _is_worn(self, worker: int, more: int) -> bool:
         """Whether a worker's process has run as many functions as it shall."""
@@ -267,6 +279,8 @@ class Dispatcher:
         has_one = self._scheduler.come_back(ticket)
         if has_one:
             self._note("acquire", ticket.worker)
+        else:
+            self._renew()
         return has_one
 
     def _dismiss(self, ticket: Ticket[Caller]) -> None:

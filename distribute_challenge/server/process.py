@@ -159,6 +159,10 @@ class WorkerProcess:
         with self._lock:
             return self.flight.last_begun.hex()
 
+    def has_run(self) -> bool:
+        """Whether it has begun any call."""
+        return any(bytes.fromhex(self.last_call()))
+
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""
         self._lines.clear()

@@ -150,6 +150,14 @@ class Scheduler(Generic[Holder]):
             self._take_out(ticket)
         return ticket.worker is not None
 
+    def renew(self, more: int = 0) -> int | None:
+        """A free worker that has to come up anew for those in line, and so many more: it is down now.
+
+        Here there is none.
+        """
+        del more
+        return None
+
     # Using and returning it
 
     def keep(self, holder: Holder, worker: int, finished: int = 0, failed: int = 0) -> None:
@@ -229,8 +237,11 @@ class Scheduler(Generic[Holder]):
             ticket.worker = worker
             self._give(worker, ticket.holder)
             return ticket
+        self._set_free(worker)
+        return None
+
+    def _set_free(self, worker: int) -> None:
         self.busy[worker] = 0
         if not self._in_heap[worker]:
             self._in_heap[worker] = True
             heapq.heappush(self._heap, worker)
-        return None

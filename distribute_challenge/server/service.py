@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MAX_COUNT = 1 << 53
 MAX_SECONDS = 1e9
+MAX_PROGRAM = 64  # bytes
 ENDING_TIMEOUT_S = 5
 _MOST_TOLD = 5
 _ERRORS = {TIMEOUT: "TaskTimeout", KILLED: "CancelledError", LOST: "WorkerLost"}
@@ -41,6 +42,7 @@ class PoolState:
     ports: list[int]
     max_tasks: int | None
     max_frame: int
+    is_fresh: bool
     threads: dict[str, str]  # the environment's variables for libraries of the workers
     started: float = field(default_factory=time.monotonic)
     clients: Clients = field(default_factory=Clients)
@@ -49,7 +51,8 @@ class PoolState:
     def status(self) -> dict[str, Any]:
         """The workers, the counts, and what is fixed."""
         states, counts = self.dispatcher.snapshot()
-        fixed = {"max_tasks": self.max_tasks, "max_frame": self.max_frame, "threads": self.threads}
+        limits = {"max_tasks": self.max_tasks, "max_frame": self.max_frame}
+        fixed = {**limits, "fresh": self.is_fresh, "threads": self.threads}
         told = zip(self.ports, self.supervisor.processes(), states, self.sampler.latest, strict=True)
         workers: list[dict[str, Any]] = [
             {
@@ -164,6 +167,12 @@ class SchedulerService(rpyc.Service):
         told = (self._caller, ending.worker, ending.how, reason)
         log.warning("%s has had %s replaced (%s); its reason: %.500s", *told)
         return ending.to_json()
+
+    def exposed_introduce(self, program: bytes) -> None:
+        """This connection belongs to that program: with --fresh it shares workers with its others."""
+        if type(program) is not bytes or not 0 < len(program) <= MAX_PROGRAM:
+            raise ValueError(f"a program is told apart by bytes, 1 to {MAX_PROGRAM} of them")
+        self._caller.program = program
 
     def exposed_status(self) -> str:
         """JSON on the workers and the counts."""

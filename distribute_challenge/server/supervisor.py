@@ -64,6 +64,11 @@ class Supervisor:
         """The worker's latest process."""
         return self._processes[worker]
 
+    def has_run(self, worker: int) -> bool:
+        """Whether the worker's latest process has begun any call."""
+        process = self._processes[worker]
+        return process is not None and process.has_run()
+
     def processes(self) -> list[WorkerProcess | None]:
         """Each worker's latest process; None where there has been none yet."""
         return list(self._processes)

@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeVar
 
 from distribute_challenge.address import Address, is_loopback
 from distribute_challenge.calls import regions
-from distribute_challenge.calls.payload import MAX_BYTES
+from distribute_challenge.calls.payload import MAX_BYTES, NO_PROGRAM
+from distribute_challenge.calls.program import current
 from distribute_challenge.client.peers.inside import is_inside
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
@@ -33,13 +34,16 @@ class Facts(NamedTuple):
     workers: int
     max_tasks: int | None  # after which a worker is replaced
     max_frame: int = MAX_BYTES  # bytes of the largest call that workers take
+    is_fresh: bool = False  # whether each program gets new workers
 
 
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
-    def __init__(self, address: Address, trust: Trust = NO_OTHERS) -> None:
+    def __init__(self, address: Address, trust: Trust = NO_OTHERS, program: bytes = NO_PROGRAM) -> None:
+        """`program` is that of an executor with an initializer; else they belong to this one."""
         self.address = address
+        self._program = program
         self.are_inside = is_inside(address)
         # Memory, with the workers, if they are on this machine.
         self.may_share = trust.tls is None and is_loopback(address)
@@ -58,12 +62,20 @@ class Connections:
         A server that was never there yet is waited for, at most `wait_s` seconds.
         """
         if self._facts is None:
-            server, status = self.new_server(ServerConnection.status, 0 if self._was_there else wait_s)
-            python = ".".join(status["python"].split(".")[:2])
-            limit = status.get("max_frame", MAX_BYTES)
-            self._facts = Facts(python, len(status["workers"]), status.get("max_tasks"), limit)
+            server, facts = self.new_server(self._learn, 0 if self._was_there else wait_s)
             self.put_server(server)
+            self._facts = facts
+            return facts
         return self._facts
+
+    def _learn(self, server: ServerConnection) -> Facts:
+        status = server.status()
+        python = ".".join(status["python"].split(".")[:2])
+        limit = status.get("max_frame", MAX_BYTES)
+        told = status.get("max_tasks"), limit, status.get("fresh", False)
+        facts = Facts(python, len(status["workers"]), *told)
+        self._introduce(server, facts)
+        return facts
 
     def forget_facts(self) -> None:
         """Another server may be there by now."""
@@ -103,12 +115,18 @@ class Connections:
     def _connect(self, first: Callable[[ServerConnection], T]) -> tuple[ServerConnection, T]:
         server = ServerConnection(self.address, self._trust)
         try:
+            self._introduce(server, self._facts)
             return server, first(server)
         except BaseException as error:
             server.close()
             if isinstance(error, EOFError | OSError) and not isinstance(error, PoolError):
                 raise server.failed(error) from None
             raise
+
+    def _introduce(self, server: ServerConnection, facts: Facts | None) -> None:
+        """Say to which program a connection belongs, where that counts."""
+        if facts is not None and facts.is_fresh:
+            server.introduce(current.id if self._program == NO_PROGRAM else self._program)
 
     def put_server(self, server: ServerConnection) -> None:
         """Keep a server connection for another call."""

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _ACQUIRE, _FIND = MethodCall("acquire_worker"), MethodCall("find_free_worker")
 _FREE, _KEEP, _RECYCLE = MethodCall("free_worker"), MethodCall("keep_worker"), MethodCall("recycle_worker")
-_STATUS = MethodCall("status")
+_STATUS, _INTRODUCE = MethodCall("status"), MethodCall("introduce")
 
 RECYCLED_S = 20.0  # A server that is there has had a worker killed before.
 
@@ -69,6 +69,10 @@ class ServerConnection:
             return int(answer.value)
         except RuntimeError as error:  # The server says that it is stopping.
             raise ServerUnavailable(f"{self._address}: {error.args[0]}") from None
+
+    def introduce(self, program: bytes) -> None:
+        """Say to which program this connection belongs. EOFError if it has ended."""
+        self.link.tell(_INTRODUCE, program)
 
     def free(self, port: int, *, finished: int, failed: int) -> None:
         """End the lease. Sent, and not waited for: the answer holds nothing."""

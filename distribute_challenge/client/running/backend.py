@@ -199,7 +199,7 @@ class Backend:
             if self._known_connections is None:
                 address = self._public if self._private is None else self._private.address()
                 assert address is not None
-                self._known_connections = Connections(address, self._trust)
+                self._known_connections = Connections(address, self._trust, self._program)
                 self._owned.add(self._known_connections.close)
             return self._known_connections
 

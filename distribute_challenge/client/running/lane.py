@@ -71,6 +71,7 @@ class Lane:
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
         self._broken, self._broke_at = Broken(""), 0.0
+        self._has_run = False  # any task but the initializer
         self._finished = self._failed = 0  # since they were last counted
         self._began_at = self._kept_at = time.monotonic()
         server.link.never_wait()
@@ -112,7 +113,8 @@ class Lane:
         assert self.pipeline is not None
         if self.load:
             return self.pipeline.can_send_ahead(task)
-        if now - self._kept_at < TICK_S:
+        # Who has prepared a worker runs something there, or a slow initializer could go on for ever.
+        if not self._has_run or now - self._kept_at < TICK_S:
             return True
         self._ask_to_keep()  # Somebody may have come to wait meanwhile.
         return False
@@ -234,6 +236,7 @@ class Lane:
                     finished, failed = outcome.counts(task.count)
                     self._finished += finished
                     self._failed += failed
+                    self._has_run = True
                 self.has_done_something = True
                 task.complete(outcome)
         except Broken as broken:

@@ -11,6 +11,7 @@ from collections.abc import Hashable
 
 from distribute_challenge.server.clients import Clients, are_stopped
 from distribute_challenge.server.polling import await_any
+from distribute_challenge.wire.descriptors import check_left
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ class Caller:
             if not self._bell:
                 self._bell += os.pipe()
                 os.set_blocking(self._bell[0], False)
+                check_left(self._bell[1])
         except OSError as error:
+            self.close()
             raise RuntimeError(f"the server cannot let one more client wait ({error.strerror})") from None
 
     def close(self) -> None:

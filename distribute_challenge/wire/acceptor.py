@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import select
 import socket
 import threading
@@ -16,14 +15,16 @@ import rpyc
 from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.wire.access import Authenticator, check_owner
+from distribute_challenge.wire.descriptors import NONE_LEFT, check_left
 from distribute_challenge.wire.frames import FrameChannel
-from distribute_challenge.wire.serving import SERVER_CONFIG, Served
+from distribute_challenge.wire.serving import SERVER_CONFIG, Served, refuse
 from distribute_challenge.wire.stream import not_for_children
 from distribute_challenge.wire.tls import stream_over
 
 log = logging.getLogger(__name__)
 
-_NO_DESCRIPTORS_PAUSE_S = 0.1
+# Others must give descriptors back; nothing tells when they do.
+_NO_DESCRIPTORS_PAUSE_S, _NO_DESCRIPTORS_S = 0.1, 5.0
 _REFUSED_EVERY_S = 60.0
 _MAX_SOURCES = 1000
 
@@ -47,10 +48,9 @@ class Acceptor:
         self._admit = admit
         self._config = config
         self._serve_all = serve
+        self._lock = threading.Lock()  # guards the one below
         self._refused: dict[str, float] = {}  # when a refusal was last logged, by its source
         self._is_closed = threading.Event()
-        # Given up for a moment when descriptors run out, so that a caller can be turned away.
-        self._spare: int | None = None
         not_for_children(listener)
 
     def start(self, name: str) -> None:
@@ -72,11 +72,10 @@ class Acceptor:
             if self._is_closed.is_set():
                 return
             try:
-                if self._spare is None:
-                    self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
                 sock, peer = self._listener.accept()
-            except OSError as error:
-                self._turn_away(error)
+            except OSError as error:  # Descriptors, most likely: callers wait until there are some again.
+                self._log_once_a_minute("accepting", "cannot accept connections yet: %s", error)
+                self._is_closed.wait(_NO_DESCRIPTORS_PAUSE_S)
                 continue
             name = f"{peer[0]}:{peer[1]}"
             thread = threading.Thread(target=self._serve, args=(sock, name), name=f"peer {name}", daemon=True)
@@ -86,27 +85,35 @@ class Acceptor:
                 log.warning("turned %s away: %s", name, error)
                 sock.close()
 
-    def _turn_away(self, error: OSError) -> None:
-        """Close the next caller instead of leaving it to hang. Descriptors, most likely, have run out."""
-        log.warning("turned a caller away: %s", error)
-        if self._spare is None:
-            self._is_closed.wait(_NO_DESCRIPTORS_PAUSE_S)  # Others must give some back; nothing tells when.
-            return
-        os.close(self._spare)
-        self._spare = None
-        try:
-            self._listener.accept()[0].close()
-        except OSError as again:  # Somebody else was faster to take what was given up.
-            log.warning("could not turn it away: %s", again)
+    def _admit_in_time(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Ask who is there; again if that takes descriptors which others still have."""
+        deadline = time.monotonic() + _NO_DESCRIPTORS_S
+        while True:
+            try:
+                return self._admit(sock)
+            except OSError as error:
+                if error.errno not in NONE_LEFT or time.monotonic() >= deadline:
+                    raise
+            self._is_closed.wait(_NO_DESCRIPTORS_PAUSE_S)
 
     def _serve(self, sock: socket.socket, name: str) -> None:
+        source = name.rpartition(":")[0]
         try:
-            sock, credentials = self._admit(sock)
+            sock, credentials = self._admit_in_time(sock)
         except (AuthenticationError, OSError) as reason:
-            self._log_refusal(name, str(reason))
+            self._log_once_a_minute(source, "refused %s: %s", name, reason)
             sock.close()
             return
         channel = FrameChannel(stream_over(sock), self._max_frame_bytes)
+        try:
+            check_left(sock.fileno())
+        except OSError as error:
+            text = (
+                f"it has no descriptors left for one more connection ({error.strerror}): use fewer, or raise"
+            )
+            self._log_once_a_minute("descriptors", "refused %s: %s the limit (ulimit -n)", name, text)
+            refuse(channel, f"{text} its limit (ulimit -n)")
+            return
         served = Served(channel, self._service(), {**self._config, "credentials": credentials})
         try:
             self._serve_all(served)
@@ -117,13 +124,13 @@ class Acceptor:
         finally:
             served.close()
 
-    def _log_refusal(self, name: str, reason: str) -> None:
+    def _log_once_a_minute(self, source: str, text: str, *args: object) -> None:
         """Say it once a minute for each source, which may come back as often as it likes."""
         now = time.monotonic()
-        source = name.rpartition(":")[0]
-        is_news = now - self._refused.get(source, -_REFUSED_EVERY_S) >= _REFUSED_EVERY_S
-        log.log(logging.WARNING if is_news else logging.DEBUG, "refused %s: %s", name, reason)
-        if is_news:
-            if len(self._refused) >= _MAX_SOURCES:
-                self._refused.clear()
-            self._refused[source] = now
+        with self._lock:
+            is_news = now - self._refused.get(source, -_REFUSED_EVERY_S) >= _REFUSED_EVERY_S
+            if is_news:
+                if len(self._refused) >= _MAX_SOURCES:
+                    self._refused.clear()
+                self._refused[source] = now
+        log.log(logging.WARNING if is_news else logging.DEBUG, text, *args)

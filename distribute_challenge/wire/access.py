@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.tls import Tls
+from distribute_challenge.wire.descriptors import NONE_LEFT
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -65,6 +66,8 @@ def check_owner(sock: socket.socket) -> tuple[socket.socket, int]:
     try:
         state, uid, inode = look_up(sock.family, peer, here)
     except OSError as error:
+        if error.errno in NONE_LEFT:
+            raise
         text = f"the system does not tell who is at the other end ({error}): {_ANYWAY}"
         raise AuthenticationError(text) from None
     if state != _ESTABLISHED or inode == 0:
@@ -89,6 +92,8 @@ def check_listener(sock: socket.socket) -> None:
     except FileNotFoundError:
         raise EOFError("closed before it was accepted") from None
     except OSError as error:
+        if error.errno in NONE_LEFT:
+            raise
         raise AuthenticationError(f"the system does not tell whose process listens there ({error})") from None
     if state not in (_ESTABLISHED, _LISTENING) or inode == 0:
         raise EOFError("closed before it was accepted")

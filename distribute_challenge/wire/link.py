@@ -40,6 +40,10 @@ _PING = brine.dump((consts.HANDLE_PING, (consts.LABEL_TUPLE, ((consts.LABEL_VALU
 NO_OTHERS = Trust()
 
 
+class Refused(EOFError):
+    """The peer takes no more connections, for the reason that it gives."""
+
+
 class Answer:
     """The reply to a call that was sent, once it is here."""
 
@@ -72,7 +76,11 @@ class Link:
     """
 
     def __init__(self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None) -> None:
-        sock = socket.create_connection((host or address.host, address.port), timeout=ANSWER_TIMEOUT_S)
+        try:
+            sock = socket.create_connection((host or address.host, address.port), timeout=ANSWER_TIMEOUT_S)
+        except socket.gaierror:
+            socket.socket().close()  # Raises another error if the name is unknown for want of descriptors.
+            raise
         self.host: str = sock.getpeername()[0]  # the address that answered
         if trust.tls is not None:
             sock = encrypt(sock, address.host, trust.tls)
@@ -212,6 +220,9 @@ class Link:
                 refusal = _exception(content)
         except Exception as error:
             self._refuse(f"what no RPyC peer sends ({error!r})")
+        if answer is self._greeting and kind == EXCEPTION:
+            self.close()
+            raise Refused(*_exception(content).args)
         if isinstance(answer, Answer):
             answer.content, answer.is_error, answer.is_here = content, kind == EXCEPTION, True
         elif refusal is not None:

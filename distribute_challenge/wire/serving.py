@@ -5,16 +5,21 @@ These come by name, or by a reference that the peer holds.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import rpyc
-from rpyc.core import brine, vinegar
+from rpyc.core import brine, consts, vinegar
 from rpyc.lib import get_id_pack
 
 from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.messages import EXCEPTION, REPLY, REQUEST, MethodCall, value_content
+
+log = logging.getLogger(__name__)
+
+_REFUSING_S = 2.0
 
 # No attribute but the exposed calls, and nothing unpickled on a peer's word. A server asks its peer for
 # nothing but a goodbye, and does not wait long for that.
@@ -84,3 +89,20 @@ class Served:
             kind, content = EXCEPTION, (brine.dump(exception),)
         self.channel.send(b"".join((kind, number, *content)))
         return True
+
+
+def refuse(channel: FrameChannel, reason: str) -> None:
+    """Answer the first request with a RuntimeError, wait for the peer to leave, and end the connection."""
+    try:
+        if channel.poll(_REFUSING_S):
+            number, (handler, _) = brine.load(channel.recv()[1:])
+            if handler == consts.HANDLE_CLOSE:
+                return
+            error = vinegar.dump(RuntimeError, RuntimeError(reason), None, False, False)
+            channel.send(EXCEPTION + brine.dump((number, error)))
+        while channel.poll(_REFUSING_S):  # Closed with something unread, it would take the answer along.
+            channel.recv()
+    except Exception as end:
+        log.debug("a peer that was refused has gone: %s", end)
+    finally:
+        channel.close()

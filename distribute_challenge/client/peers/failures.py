@@ -9,6 +9,9 @@ from distribute_challenge.address import ANY_USER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.errors import AccessDenied, PoolError, TaskTimeout
 from distribute_challenge.record.tasks import KILLED, LOST, TIMEOUT
+from distribute_challenge.wire.descriptors import NONE_LEFT
+
+ADVICE = "this program has no descriptors left: close some files, or raise its limit (ulimit -n)"
 
 
 class Unusable(Exception):
@@ -99,6 +102,11 @@ class Killed(Broken):
         return CancelledError(f"{name} was killed, as its caller wished, and {ending.worker} replaced")
 
 
+def lacks_descriptors(error: BaseException) -> bool:
+    """Whether this program cannot open anything more."""
+    return isinstance(error, OSError) and error.errno in NONE_LEFT
+
+
 def distrusted(address: Address, error: Exception) -> AccessDenied:
     """The error when the process that listens somewhere is somebody else's."""
     return AccessDenied(
@@ -114,6 +122,8 @@ def why_no_worker(error: Exception, address: Address) -> Broken | PoolError:
         return error
     if isinstance(error, EOFError | ConnectionResetError | TimeoutError):  # It died, or it is stuck.
         return Broken(f"it does not answer its client ({error})")
+    if lacks_descriptors(error):
+        return Unreachable(f"cannot connect to the worker at {address}: {ADVICE}")
     # The server listens for its workers even while they are replaced: this is on our side of it.
     return Unreachable(
         f"cannot reach the worker at {address} that the server handed out "

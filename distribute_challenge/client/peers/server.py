@@ -12,11 +12,11 @@ from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge.address import Address
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.client.peers.failures import Broken, distrusted
+from distribute_challenge.client.peers.failures import ADVICE, Broken, distrusted, lacks_descriptors
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
 from distribute_challenge.tls import VARIABLES
 from distribute_challenge.wire.access import Trust
-from distribute_challenge.wire.link import NO_OTHERS, Answer, Link
+from distribute_challenge.wire.link import NO_OTHERS, Answer, Link, Refused
 from distribute_challenge.wire.messages import MethodCall
 
 log = logging.getLogger(__name__)
@@ -121,12 +121,16 @@ class ServerConnection:
 
     def failed(self, error: Exception) -> PoolError:
         """The error when a server connection that is new has ended, or does not answer."""
+        if isinstance(error, Refused):
+            return ServerUnavailable(f"the server at {self._address} has refused the connection: {error}")
         if isinstance(error, EOFError) and not self.link.has_heard:
             return self._denied(error)
         return self.unavailable(error)
 
     def unavailable(self, error: BaseException) -> ServerUnavailable:
         """The error when the server does not answer."""
+        if lacks_descriptors(error):
+            return ServerUnavailable(f"cannot connect to the server at {self._address}: {ADVICE}")
         return ServerUnavailable(
             f"no server answers at {self._address} ({error}): start one with `compute server 2` (in a clone, "
             '`python3 server.py 2`), say where it is with server="HOST:PORT" or the environment\'s '

@@ -343,7 +343,7 @@ def is_busy(port: int) -> bool:
 def test_a_result_that_cannot_be_taken_in_is_an_error_of_its_own(
     start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
 ):
-    def no_descriptors(*_: object) -> Any:
+    def no_descriptors(*_: object, **__: object) -> Any:
         raise OSError(24, "Too many open files")
 
     server = start_server(1)

@@ -456,9 +456,7 @@ def test_a_server_that_was_restarted_is_used_without_a_hitch(start_server: Calla
     function = compute_this(server=first.address)(helper)
     assert function(3).run() == 31
     first.close()
-    with pytest.raises(
-        ServerUnavailable, match=r"no server answers at .* start one with `compute server 2`"
-    ):
+    with pytest.raises(ServerUnavailable, match=r"no server answers at .* start one with `compute server 2`"):
         function(3).run()
     start_server(1, "--port", port)
     assert function(3).run() == 31

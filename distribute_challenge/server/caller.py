@@ -1,4 +1,4 @@
-"""One client connection, as a holder of leases, and how its thread waits: for its bell, or a hang-up."""
+"""One client connection, as a holder of leases, and how its thread waits: for its bell, or its client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import select
 import socket
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from distribute_challenge.server.clients import Clients, are_stopped
 from distribute_challenge.server.polling import await_any
@@ -28,6 +28,8 @@ class Caller:
         self._clients = clients
         self._pids: list[int] | None = None  # those of the client, once they have been looked for
         self._bell: list[int] = []  # the reading and the writing end of a pipe, once it is put up
+        self.next_call: Callable[[], str | None] = _nothing  # what the client says while it waits
+        self._listens = True  # unless it has said something that is for later
 
     def __str__(self) -> str:
         return self.name
@@ -41,6 +43,17 @@ class Caller:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection)) as sock:
             sock.shutdown(socket.SHUT_RDWR)
 
+    def wants_no_worker(self) -> bool:
+        """Whether the client has hung up, or says that it leaves the line. Only for the thread that waits."""
+        if self.has_hung_up():
+            return True
+        try:
+            call = self.next_call() if self._listens else None
+        except EOFError:
+            return True
+        self._listens = call is None
+        return call == "leave_line"
+
     def is_stopped(self) -> bool:
         """Whether the client's process is known to be stopped, as by Ctrl-Z."""
         return are_stopped(self._pids or [])
@@ -52,8 +65,9 @@ class Caller:
             log.debug("%s waits in line; its process is %s", self, self._pids or "not known")
 
     def await_bell(self, timeout_s: float | None) -> bool:
-        """Wait until the bell has rung or the client has hung up; False after `timeout_s` seconds."""
-        return await_any({self._connection: _HANG_UP, self._bell[0]: select.POLLIN}, timeout_s)
+        """Wait until the bell rings, or the client hangs up or says something; False after `timeout_s`."""
+        events = _HANG_UP | select.POLLIN * self._listens
+        return await_any({self._connection: events, self._bell[0]: select.POLLIN}, timeout_s)
 
     def ring(self) -> None:
         """Wake `await_bell`."""
@@ -66,6 +80,7 @@ class Caller:
 
     def prepare_to_wait(self) -> None:
         """Put up a bell. Raises RuntimeError if there are no descriptors left."""
+        self._listens = True
         try:
             if not self._bell:
                 self._bell += os.pipe()
@@ -79,3 +94,7 @@ class Caller:
         """Take the bell down. Harmless to repeat."""
         while self._bell:
             os.close(self._bell.pop())
+
+
+def _nothing() -> None:
+    """It says nothing."""

@@ -59,7 +59,7 @@ class Dispatcher:
             return self._lease(caller)
 
     def acquire(self, caller: Caller, timeout_s: float | None, tasks: int = 1) -> int | None:
-        """As `find`, but wait in line; None after `timeout_s` seconds, or if the client has hung up.
+        """As `find`, but wait in line; None after `timeout_s` seconds, or if the client leaves the line.
 
         The client has so many tasks that wait for a worker.
         """
@@ -84,7 +84,7 @@ class Dispatcher:
                     if ticket.worker is None:
                         self._check_open()
                     return ticket.worker
-                if caller.has_hung_up() or time.monotonic() >= deadline:
+                if caller.wants_no_worker() or time.monotonic() >= deadline:
                     self._scheduler.leave(ticket)
                     self._note(COUNTS_ONLY, None)
                     return None

@@ -105,8 +105,9 @@ class PoolState:
 
 
 def serve(served: Served) -> None:
-    """Serve a client until its connection ends, also by no answer from its system: its workers are needed."""
+    """Serve a client until its connection ends, also since its system does not answer: workers are needed."""
     served.channel.stream.end_if_not_taken()
+    served.service.listen_to(served)
     served.serve_all()
 
 
@@ -121,6 +122,10 @@ class SchedulerService(rpyc.Service):
     def on_connect(self, connection: Any) -> None:
         """Called by RPyC before the first request."""
         self._caller = Caller(threading.current_thread().name, connection.fileno(), self._pool.clients)
+
+    def listen_to(self, served: Served) -> None:
+        """Where its client's messages come from, also while it waits in line."""
+        self._caller.next_call = served.next_call
 
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""
@@ -137,6 +142,10 @@ class SchedulerService(rpyc.Service):
         The client has so many tasks that wait for one.
         """
         return self._pool.port(self._dispatcher.acquire(self._caller, seconds(timeout), count(tasks)))
+
+    def exposed_leave_line(self) -> None:
+        """Have this connection's `acquire_worker`, if it waits in line, return -1: no worker is needed."""
+        # That one has seen it come, and has returned: see `Caller.wants_no_worker`.
 
     def exposed_free_worker(self, port: int, finished: int = 1, failed: int = 0) -> None:
         """End the lease."""

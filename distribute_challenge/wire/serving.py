@@ -36,7 +36,7 @@ class Served:
     """One peer and the service that it is given."""
 
     def __init__(self, channel: FrameChannel, service: rpyc.Service, config: dict[str, Any]) -> None:
-        self.channel = channel
+        self.channel, self.service = channel, service
         self._shows_traceback = bool(config.get("include_local_traceback"))
         self._methods: list[tuple[MethodCall, Callable[..., Any]]] = []  # the one called last first
         for name in dir(service):
@@ -51,6 +51,20 @@ class Served:
     def closed(self) -> bool:
         """Whether the connection has ended."""
         return bool(self._connection.closed)
+
+    def next_call(self) -> str | None:
+        """The method that the next message calls, "" for another message, None if none has arrived whole.
+
+        EOFError at the end of the connection.
+        """
+        if not self.channel.has_frame():
+            return None
+        data = self.channel.recv()
+        self.channel.put_back(data)
+        for call, method in self._methods:
+            if call.read(data) is not None:
+                return method.__name__.removeprefix("exposed_")
+        return ""
 
     def serve(self) -> None:
         """Take in one message, and answer it. Waits for it. EOFError at the end of the connection."""

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
-import operator
 import os
-import queue
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rpyc
 
-from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, TaskTimeout, compute_this
+from distribute_challenge import PoolError, PoolExecutor, TaskTimeout, compute_this
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.running.lanes import Lanes
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
@@ -35,109 +30,6 @@ def takes(seconds, x):
 
     time.sleep(seconds)
     return x
-
-
-def pump(source: socket.socket, target: socket.socket, delay_s: float) -> None:
-    """Pass on what comes, that much later."""
-    under_way: queue.Queue[tuple[float, bytes]] = queue.Queue()
-
-    def deliver() -> None:
-        while True:
-            due, data = under_way.get()
-            time.sleep(max(due - time.monotonic(), 0))
-            try:
-                target.sendall(data) if data else target.shutdown(socket.SHUT_WR)
-            except OSError:
-                return
-            if not data:
-                return
-
-    threading.Thread(target=deliver, daemon=True).start()
-    data = b"something"
-    while data:
-        try:
-            data = source.recv(1 << 16)
-        except OSError:
-            data = b""
-        under_way.put((time.monotonic() + delay_s, data))
-
-
-@contextmanager
-def far_away(server: RunningServer, delay_s: float) -> Iterator[str]:
-    """The address of the server as if it were that far away; its workers are near."""
-    listeners = []
-
-    def accept(listener: socket.socket, port: int, delay_s: float) -> None:
-        while True:
-            try:
-                here, _ = listener.accept()
-            except OSError:
-                return
-            there = socket.create_connection(("127.0.0.1", port))
-            for ends in ((here, there), (there, here)):
-                threading.Thread(target=pump, args=(*ends, delay_s), daemon=True).start()
-
-    for port, delay in [(server.port, delay_s), *((port, 0.0) for port in server.ports)]:
-        listener = socket.create_server(("127.0.0.2", port))
-        listeners.append(listener)
-        threading.Thread(target=accept, args=(listener, port, delay), daemon=True).start()
-    yield f"127.0.0.2:{server.port}"
-    for listener in listeners:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-
-
-def test_a_server_that_is_far_away(server: RunningServer):
-    """To hear from it takes longer than a worker is kept without asking."""
-    with far_away(server, 0.07) as address, PoolExecutor(address) as pool:
-        futures = [pool.submit(takes, 0.15, number) for number in range(8)]
-        assert [future.result(HANG_S) for future in futures] == list(range(8))
-        assert list(pool.map(square, range(100))) == [number**2 for number in range(100)]
-
-
-def test_whoever_leaves_the_line_costs_no_worker_however_far_away(start_server: Callable[..., RunningServer]):
-    server = start_server(4)
-    with far_away(server, 0.11) as address, PoolExecutor(address) as pool:
-        for _ in range(8):
-            for future in [pool.submit(operator.index, number) for number in range(3)]:
-                future.result(HANG_S)
-            time.sleep(0.3)  # So long that the lanes have nothing to do, and leave.
-    server.await_busy([0] * 4)
-    assert server.rows("lost") == []
-
-
-def test_an_executor_has_one_place_in_line_at_most_however_often_it_needs_none(server: RunningServer):
-    with server.connect() as other, PoolExecutor(server.address) as pool:
-        held = [other.root.find_free_worker() for _ in range(2)]
-        for _ in range(4):
-            future = pool.submit(operator.index, 1)
-            server.await_waiting(1)
-            assert future.cancel()
-            time.sleep(0.35)  # So long that the lane in line is not needed any more.
-        assert server.status()["waiting"] == 1
-        # That place is used when there is work again.
-        future = pool.submit(operator.index, 1)
-        other.root.free_worker(held[0])
-        assert future.result(HANG_S) == 1
-        # And if there is none, the worker that comes is given back.
-        future = pool.submit(operator.index, 1)
-        assert future.result(HANG_S) == 1
-        other.root.free_worker(held[1])
-    server.await_busy([0, 0])
-    server.await_waiting(0)
-    assert server.rows("lost") == []
-
-
-def test_a_server_that_ends_ends_a_place_in_line(start_server: Callable[..., RunningServer]):
-    server = start_server(1)
-    with server.connect() as other, PoolExecutor(server.address) as pool:
-        other.root.find_free_worker()
-        future = pool.submit(operator.index, 1)
-        server.await_waiting(1)
-        assert future.cancel()
-        time.sleep(0.35)
-        server.close()
-        assert isinstance(pool.submit(operator.index, 1).exception(HANG_S), ServerUnavailable)
 
 
 def test_short_tasks_are_not_queued_behind_a_long_one(server: RunningServer):

@@ -30,7 +30,7 @@ class Opener:
         def connect() -> ServerConnection:
             return self._connections.new_server(lambda server: server.link.hear())[0]
 
-        self.in_thread("connect", connect, take)
+        self._in_thread(connect, take)
 
     def open_worker(self, port: int, take: Callable[[WorkerConnection | BaseException], None]) -> None:
         """Make a connection to the worker leased on `port`."""
@@ -41,19 +41,10 @@ class Opener:
             except (EOFError, OSError) as error:
                 return why_no_worker(error, self._connections.worker_address(port))
 
-        self.in_thread("connect", connect, take)
+        self._in_thread(connect, take)
 
-    def in_thread(
-        self,
-        name: str,
-        make: Callable[[], T],
-        take: Callable[[T | BaseException], None],
-        otherwise: Callable[[], None] | None = None,
-    ) -> None:
-        """Have `take` called with what `make` returns or raises in a thread of that name.
-
-        A program that is ending starts no threads any more: then `otherwise` is called, or `make` here.
-        """
+    def _in_thread(self, make: Callable[[], T], take: Callable[[T | BaseException], None]) -> None:
+        """Have `take` called with what `make` returns or raises in a thread: here, if none can be started."""
 
         def run() -> None:
             made: T | BaseException
@@ -64,9 +55,9 @@ class Opener:
             try:
                 self._post(lambda: take(made))
             except RuntimeError as error:  # The program is ending, and its connections with it.
-                log.debug("what the thread %r has comes too late: %s", name, error)
+                log.debug("a connection comes too late: %s", error)
 
         try:
-            threading.Thread(target=run, name=name, daemon=True).start()
-        except RuntimeError:
-            (otherwise or run)()
+            threading.Thread(target=run, name="connect", daemon=True).start()
+        except RuntimeError:  # So it is at the end of a program.
+            run()

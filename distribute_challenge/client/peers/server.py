@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _ACQUIRE, _FIND = MethodCall("acquire_worker"), MethodCall("find_free_worker")
 _FREE, _KEEP, _RECYCLE = MethodCall("free_worker"), MethodCall("keep_worker"), MethodCall("recycle_worker")
-_STATUS, _INTRODUCE = MethodCall("status"), MethodCall("introduce")
+_STATUS, _INTRODUCE, _LEAVE = MethodCall("status"), MethodCall("introduce"), MethodCall("leave_line")
 
 RECYCLED_S = 20.0  # A server that is there has had a worker killed before.
 
@@ -62,6 +62,12 @@ class ServerConnection:
     def ask_for_worker(self, tasks: int) -> Answer:
         """Stand in line for a worker, for so many tasks. `port_in` takes the answer."""
         return self._ask(_ACQUIRE, None, tasks)
+
+    def leave_line(self) -> None:
+        """Have the server answer at once whoever stands in line here: with -1, unless it has a worker."""
+        self.link.tell(_LEAVE)
+        with contextlib.suppress(EOFError):
+            self.link.flush()
 
     def port_in(self, answer: Answer) -> int:
         """The port of the worker that was asked for. Raises as `acquire` does."""

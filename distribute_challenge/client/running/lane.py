@@ -6,7 +6,6 @@ they arrive. The lease ends by our own word (`free`, `recycle`), or the server c
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import math
@@ -74,6 +73,7 @@ class Lane:
         self._has_run = False  # any task but the initializer
         self._finished = self._failed = 0  # since they were last counted
         self._began_at = self._kept_at = time.monotonic()
+        self._left_at: float | None = None  # when it left the line
         server.link.never_wait()
         self._acquiring = server.ask_for_worker(self._waiting_to_tell(self))
 
@@ -100,9 +100,14 @@ class Lane:
         """Whether it has something to do now and then, whatever arrives."""
         return self.load > 0 or self.state in (State.WAITING, State.ENDING)
 
-    def has_waited(self, now: float) -> bool:
-        """Whether it has been in line for some time."""
-        return self.state is State.WAITING and now - self._began_at > 2 * TICK_S
+    def leave_line(self, now: float) -> None:
+        """If it has been in line for some time, stand there no longer. Its answer tells when it is over.
+
+        If the connection were closed, a worker that is just handed over would have to be replaced.
+        """
+        if self.state is State.WAITING and self._left_at is None and now - self._began_at > 2 * TICK_S:
+            self._left_at = now
+            self.server.leave_line()
 
     # Tasks
 
@@ -192,24 +197,6 @@ class Lane:
         for task in tasks:
             task.fail(error)
 
-    def await_turn(self) -> None:
-        """Wait for the server's answer, in a thread of its own: meanwhile nobody else may touch this lane."""
-        with contextlib.suppress(EOFError):
-            while not self._acquiring.is_here:
-                self.server.link.serve()
-
-    def has_answer(self) -> bool:
-        """Once that has returned: whether there is an answer. If not, the lane is over."""
-        if self.server.link.closed:
-            self._lose_server(EOFError("connection closed by peer"))
-        return self.state is State.WAITING
-
-    def give_back(self) -> None:
-        """Give the worker back that came after all, unused."""
-        self._take_answers(time.monotonic())
-        if self.state is State.CONNECTING:
-            self.free()
-
     # Its steps
 
     def _take_answers(self, now: float) -> None:
@@ -217,10 +204,11 @@ class Lane:
         if self.state is State.WAITING and self._acquiring.is_here:
             try:
                 self.port = self.server.port_in(self._acquiring)
-                self.state = State.CONNECTING
+                self.state = State.CLOSED if self.port == -1 else State.CONNECTING
             except ServerUnavailable as error:
                 self.error = error
                 self.state = State.CLOSED
+            if self.state is State.CLOSED:
                 self._put_server()
         elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
             self._take_ending(self._recycling, now)
@@ -246,6 +234,9 @@ class Lane:
     def _tick(self, now: float) -> None:
         if self.state is State.ENDING and now - self._broke_at > RECYCLED_S:
             self._lose_server(EOFError("it does not answer"))
+        if self.state is State.WAITING and self._left_at is not None and now - self._left_at > RECYCLED_S:
+            self.state = State.CLOSED
+            self.server.close()
         if self.state is not State.WORKING or self.pipeline is None:
             return
         if self.pipeline.tick(now) is not None:

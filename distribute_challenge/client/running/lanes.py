@@ -46,7 +46,6 @@ class Lanes:
         self._waiting: deque[Task] = deque()
         self._lanes: list[Lane] = []
         self._opening = 0  # server connections being made
-        self._in_line: Lane | None = None  # whose turn a thread waits for, while there is nothing to do
         self._failed_lanes = 0
         self._paused_until = 0.0
         self.broken: Exception | None = None  # why nothing can be run any more; any thread may ask
@@ -121,7 +120,7 @@ class Lanes:
         """Get in line for one more worker if there is work for it: one place at a time, as others do."""
         while self._waiting and self._waiting[0].future.cancelled():
             self._waiting.popleft().begin(time.monotonic())
-        if self._opening or self._in_line or not self._waiting or len(self._lanes) >= self.max_lanes:
+        if self._opening or not self._waiting or len(self._lanes) >= self.max_lanes:
             return
         is_paused = self._lanes and time.monotonic() < self._paused_until
         if is_paused or any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
@@ -230,29 +229,13 @@ class Lanes:
                 has_changed = True
             if lane.state is State.WORKING and not lane.load and (lane.has_to_yield or not self._waiting):
                 lane.free()
-            elif not self._waiting and self._in_line is None and lane.has_waited(now):
-                self._let_wait(lane)
-                continue
+            elif not self._waiting:
+                lane.leave_line(now)
             if lane.state is State.CLOSED:
                 self._lanes.remove(lane)
                 self._look_at_end(lane)
                 has_changed = True
         return has_changed
-
-    def _let_wait(self, lane: Lane) -> None:
-        """Let a lane that is not needed any more wait in line: a thread says when it has a worker."""
-        self._lanes.remove(lane)
-        self._in_line = lane
-        self._opener.in_thread("in line", lane.await_turn, self._got_turn, lane.server.close)
-
-    def _got_turn(self, _: object) -> None:
-        """The lane in line has a worker: it is used, or given back."""
-        lane, self._in_line = self._in_line, None
-        assert lane is not None
-        if self._waiting or not lane.has_answer():
-            self._lanes.append(lane)
-        else:
-            lane.give_back()
 
     def _look_at_end(self, lane: Lane) -> None:
         """A lane is over: perhaps that says something for all that waits."""

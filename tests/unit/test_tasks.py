@@ -5,6 +5,10 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, wait
 
+import pytest
+
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.client.peers.failures import lost
 from distribute_challenge.client.running.tasks import TaskFuture
 from tests.running import HANG_S
 
@@ -29,3 +33,10 @@ def test_it_can_be_waited_for_by_several_threads():
         thread.join(HANG_S)
     assert found == [5, 5, 5]
     assert wait([future], HANG_S).done == {future}
+
+
+@pytest.mark.parametrize("memory_bytes", [None, 0, 3 << 20])
+def test_a_loss_tells_the_memory_of_its_worker_if_that_was_measured(memory_bytes: int | None):
+    ending = Ending(18812, 99, None, "SIGKILL", [], memory_bytes=memory_bytes)
+    assert ("it took 3 MiB" in str(lost("f", ending))) == bool(memory_bytes)
+    assert ("MiB" in str(lost("f", ending))) == bool(memory_bytes)

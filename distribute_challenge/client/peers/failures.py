@@ -47,7 +47,7 @@ class Broken(Exception):
 def lost(name: str, ending: Ending) -> errors.WorkerLost:
     """The error of a function that its worker had begun when it ended."""
     message = f"{ending.worker} died while it ran {name}: {ending.how}"
-    if ending.memory_bytes is not None:
+    if ending.memory_bytes:  # Of a process that has just died, nothing is measured.
         message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
     for title, lines in (("The last it printed", ending.last_lines), ("The stack", ending.stack)):
         if lines:

@@ -46,11 +46,13 @@ def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = Tru
         made = BytesWrapper()(value) if kind is bytes and aside else value
         content = payload.dump(made, {kind}, reply_pickler, large)
         payload.check_size(len(content))
-    except BaseException as problem:
+    except Exception as problem:
         text = f"{name} returned a {kind.__name__} that does not travel back ({payload.describe(problem)})"
         error = PicklingError if isinstance(problem, PicklingError) else TypeError
         content = payload.dump_failure(error(text), f"{error.__name__}: {text}\n", reply_pickler)
         return Outcome(FAILURE, content, seconds)
+    except BaseException as error:  # Its own, as by `sys.exit()`: as if the function had raised it.
+        return Outcome(FAILURE, failure(error), seconds)
     return Outcome(VALUE, content, seconds, buffers=() if large is None else large.buffers)
 
 

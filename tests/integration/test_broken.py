@@ -69,10 +69,15 @@ def makes(kind, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("what", "error"), [((Raises, PicklingError), PicklingError), ((threading.Lock,), TypeError)]
+    ("what", "error"),
+    [
+        ((Raises, PicklingError), PicklingError),
+        ((threading.Lock,), TypeError),
+        ((Raises, SystemExit), SystemExit),
+    ],
 )
 def test_a_result_that_cannot_be_pickled_is_the_error_that_pickle_makes_of_it(
-    make: MakeExecutor, what: tuple[Any, ...], error: type[Exception]
+    make: MakeExecutor, what: tuple[Any, ...], error: type[BaseException]
 ):
     with make() as executor, pytest.raises(error):
         executor.submit(makes, *what).result(HANG_S)

@@ -49,7 +49,7 @@ class DelayedCall(Generic[R]):
         9
         """
         function = self._function
-        options = function.options if timeout is None else function.options.with_timeout(timeout)
+        options = function.options.with_timeout(timeout)
         value: R = function.executor().backend.run_call(function.shipment, self._args, self._kwargs, options)
         return value
 
@@ -60,7 +60,7 @@ class DelayedCall(Generic[R]):
         9
         """
         function = self._function
-        options = function.options if timeout is None else function.options.with_timeout(timeout)
+        options = function.options.with_timeout(timeout)
         return function.executor().backend.submit_call(function.shipment, self._args, self._kwargs, options)
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -190,7 +190,11 @@ class ComputeFunction(Wrapper, Generic[P, R]):
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
         attributes = {name: value for name, value in vars(self).items() if name not in _NOT_SENT}
-        return _blank, (), (self.__wrapped__, self._server, self.options, attributes)
+        return (
+            ComputeFunction.__new__,
+            (ComputeFunction,),
+            (self.__wrapped__, self._server, self.options, attributes),
+        )
 
     def __setstate__(self, state: tuple[Callable[P, R], str | None, Options, dict[str, Any]]) -> None:
         function, server, options, attributes = state
@@ -295,7 +299,3 @@ def _has_same_closure(frame: types.FrameType, function: types.FunctionType) -> b
                 if frame.f_locals.get(name) is not value:
                     return False
     return True
-
-
-def _blank() -> ComputeFunction[Any, Any]:
-    return ComputeFunction.__new__(ComputeFunction)

@@ -35,9 +35,9 @@ class Options:
         if not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries is how often to run again, 0 or more, not {self.retries!r}")
 
-    def with_timeout(self, timeout_s: float) -> Options:
-        """The same with another time limit."""
-        return replace(self, timeout_s=timeout_s)
+    def with_timeout(self, timeout_s: float | None) -> Options:
+        """The same with another time limit, if there is one."""
+        return self if timeout_s is None else replace(self, timeout_s=timeout_s)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distribute_challenge.pictures.reading import Profile
     from distribute_challenge.pictures.tasks import Tasks
 
+ROUNDED_S = 10  # No server writes times like that, and no figure of them is right.
 # So that the same profile gives the same file.
 DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "by a spreadsheet that has saved it; use the file that the server wrote"
         )
     print(f"Throughput = {significant(profile.throughput)} tasks per second")
+    if profile.step_s >= ROUNDED_S:
+        print(f"its times are rounded to {profile.step_s} s, as by a spreadsheet, and so that is not exact")
     if not profile.finished[-1]:
         print("no task finished in this profile")
     if options.trace is not None:

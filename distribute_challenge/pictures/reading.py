@@ -77,6 +77,14 @@ class Profile:
         began, ended = self.span_s
         return float(self.finished[self.span[1]]) / (ended - began) if ended > began else 0.0
 
+    @property
+    def step_s(self) -> int:
+        """All times are multiples of so many whole seconds; 0 if they are none."""
+        times = self.began + self.seconds
+        if (times % 1).any() or np.abs(times).max() > 1 << 53:
+            return 0
+        return int(np.gcd.reduce(times.astype(np.int64)))
+
     def rows_of(self, event: str) -> NDArray[np.intp]:
         """The numbers of the rows that record an event."""
         return np.flatnonzero(self.events == event) if self.events is not None else np.empty(0, np.intp)

@@ -51,6 +51,18 @@ def test_times_that_a_spreadsheet_has_rounded_are_said(tmp_path: Path):
     )
 
 
+def test_times_that_a_spreadsheet_has_rounded_a_little_are_said_too(tmp_path: Path):
+    rows = "".join(
+        f'{number},1.7954000{number}E+09,"[{number % 2}]",{number // 2}.0\n' for number in range(1, 10)
+    )
+    (tmp_path / "rounded.csv").write_text(f",Timestamp,Busy,Finished\n{rows}")
+    result = script("grapher.py", "rounded.csv", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "its times are rounded to 10 s" in result.stdout
+    (tmp_path / "exact.csv").write_text(PROFILE)
+    assert "rounded" not in script("grapher.py", "exact.csv", cwd=tmp_path).stdout
+
+
 def test_a_trace_is_written_instead_of_the_figures(tmp_path: Path):
     (tmp_path / "p.csv").write_text(PROFILE)
     result = script("grapher.py", "p.csv", "--trace", "trace.json", cwd=tmp_path)

@@ -16,7 +16,7 @@ from typing import Any
 import rpyc
 from rpyc.lib import Timeout
 
-from distribute_challenge.wire.stream import KIBI, SocketStream
+from distribute_challenge.wire.stream import KIBI, TICK_S, SocketStream
 
 _HEADER, _END = rpyc.Channel.FRAME_HEADER, rpyc.Channel.FLUSHER
 _JOIN_BELOW = 64 * KIBI  # Larger frames are not copied to be written with their header.
@@ -154,9 +154,9 @@ class FrameChannel(rpyc.Channel):
                 return False
         return True
 
-    def tick(self) -> bool:
-        """Whether something arrives within a tick, if the stream waits in ticks."""
-        return self.spin() or self._take_in(0)
+    def tick(self, wait_s: float) -> bool:
+        """Whether something arrives within a tick, if the stream waits in ticks; or `wait_s`, if less."""
+        return self.spin() or (self._take_in(0) if wait_s >= TICK_S else self.poll(max(wait_s, 0)))
 
     def spin(self) -> bool:
         """Whether something is here, or arrives in the next moment, for which the processor is not given up.

@@ -159,12 +159,12 @@ class Link:
         self._channel.spin()
         self._take(self._channel.recv())
 
-    def serve_for_a_tick(self) -> bool:
+    def serve_for_a_tick(self, wait_s: float = TICK_S) -> bool:
         """Take in what has arrived whole; False if nothing came within TICK_S. EOFError at the end.
 
-        Only after `wait_in_ticks`.
+        It waits not longer than `wait_s`. Only after `wait_in_ticks`.
         """
-        if not self._channel.tick():
+        if not self._channel.tick(wait_s):
             return False
         for message in self._channel.taken_in():
             self._take(message)
@@ -177,12 +177,15 @@ class Link:
         if self._channel.closed:  # The end has come together with the last messages.
             raise EOFError("connection closed by peer")
 
-    def flush_for_a_tick(self) -> bool:
-        """Send what was kept, as far as the peer takes it within TICK_S; whether all of it has gone."""
+    def flush_for_a_tick(self, wait_s: float) -> bool:
+        """Send what was kept, as far as the peer takes it within TICK_S, or `wait_s` if that is less.
+
+        Whether all of it has gone.
+        """
         if not self.flush():
             poller = select.poll()
             poller.register(self, select.POLLOUT)
-            poller.poll(TICK_S * 1000)
+            poller.poll(max(min(wait_s, TICK_S), 0) * 1000)
         return not self.has_unsent or self.flush()
 
     @property

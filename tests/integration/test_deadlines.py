@@ -51,6 +51,41 @@ def test_a_function_that_takes_too_long_is_killed(server: RunningServer, how: st
     assert sum(is_running(pid) for pid in pids) == 1
 
 
+@compute_this(timeout=0.02)
+def tells_how_long_it_runs(path, _=b""):
+    began = time.perf_counter()
+    with open(path, "w", buffering=1) as file:
+        while (seconds := time.perf_counter() - began) < 60:
+            file.write(f"{seconds}\n")
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("how", ["run", "submit", "map", "run, with a large argument"])
+def test_limits_hold_that_are_shorter_than_the_pace_at_which_clients_look(
+    start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch, how: str, tmp_path: Path
+):
+    """They look every 0.1 s. On a busy machine the kill may come late: then this tries again."""
+    monkeypatch.setenv("COMPUTE_SERVER", start_server(1).address)
+    path = tmp_path / "seconds"
+
+    def is_killed_in_time() -> bool:
+        pid().run()  # To import this module takes a new worker longer.
+        with pytest.raises(TaskTimeout):
+            if how == "run":
+                tells_how_long_it_runs(path).run()
+            elif how == "submit":
+                tells_how_long_it_runs(path).submit().result(HANG_S)
+            elif how == "map":
+                list(tells_how_long_it_runs.map([path]))
+            else:
+                tells_how_long_it_runs(path, bytes(1 << 20)).run()
+        seconds = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return bool(seconds) and float(seconds[-1]) < 0.06
+
+    eventually(is_killed_in_time, "the limit holds")
+
+
 def test_also_one_that_holds_the_interpreter(server: RunningServer):
     with pytest.raises(TaskTimeout):
         compute_this(timeout=0.2)(holds_the_interpreter)().run()

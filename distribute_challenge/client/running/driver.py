@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import threading
@@ -17,7 +18,6 @@ from collections.abc import Callable
 
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.callbacks import Callbacks, here
-from distribute_challenge.client.running.lane import TICK_S
 from distribute_challenge.client.running.lanes import Lanes
 from distribute_challenge.client.running.tasks import Task
 from distribute_challenge.errors import PoolError
@@ -139,7 +139,7 @@ class Driver:
                 continue
             if not self._lanes.is_idle:
                 idle_since = None
-                arrived = self._watch(bell, TICK_S if self._lanes.wants_ticks else None)
+                arrived = self._watch(bell, self._lanes.tick_s)
                 continue
             now = time.monotonic()
             if idle_since is None:
@@ -169,7 +169,7 @@ class Driver:
             else:
                 action()
 
-    def _watch(self, bell: int, timeout_s: float | None) -> set[int]:
+    def _watch(self, bell: int, timeout_s: float) -> set[int]:
         """Wait until something arrives, or is due. The descriptors that have something to read or write."""
         poller = select.poll()
         poller.register(bell, select.POLLIN)
@@ -181,9 +181,8 @@ class Driver:
         with self._lock:
             if self._inbox:
                 timeout_s = 0
-        arrived = {
-            descriptor for descriptor, _ in poller.poll(None if timeout_s is None else timeout_s * 1000)
-        }
+        timeout_ms = None if timeout_s == math.inf else max(timeout_s * 1000, 0)
+        arrived = {descriptor for descriptor, _ in poller.poll(timeout_ms)}
         if bell in arrived:
             os.read(bell, 4096)
         return arrived

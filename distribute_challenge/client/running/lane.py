@@ -95,10 +95,11 @@ class Lane:
         """All that are on the worker, or come back from it."""
         return self.returned if self.pipeline is None else [*self.pipeline.tasks(), *self.returned]
 
-    @property
-    def wants_ticks(self) -> bool:
-        """Whether it has something to do now and then, whatever arrives."""
-        return self.load > 0 or self.state in (State.WAITING, State.ENDING)
+    def tick_s(self, now: float) -> float:
+        """In how many seconds it has something to do, whatever arrives."""
+        if self.state in (State.WAITING, State.ENDING):
+            return TICK_S
+        return min(TICK_S, self.pipeline.left_s(now)) if self.pipeline is not None and self.load else math.inf
 
     def leave_line(self, now: float) -> None:
         """If it has been in line for some time, stand there no longer. Its answer tells when it is over.

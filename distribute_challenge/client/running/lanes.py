@@ -6,6 +6,7 @@ Only the driver's thread touches them, but for their limits.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -81,9 +82,10 @@ class Lanes:
         return [link for lane in self._lanes for link in lane.links()]
 
     @property
-    def wants_ticks(self) -> bool:
-        """Whether there is something to do now and then, whatever arrives."""
-        return any(lane.wants_ticks for lane in self._lanes)
+    def tick_s(self) -> float:
+        """In how many seconds there is something to do, whatever arrives."""
+        now = time.monotonic()
+        return min((lane.tick_s(now) for lane in self._lanes), default=math.inf)
 
     @property
     def have_plenty(self) -> bool:

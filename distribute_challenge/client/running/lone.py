@@ -138,7 +138,7 @@ def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> A
     deadline = time.monotonic() + timeout_s
     worker.link.never_wait()
     answer = worker.start(parcel)
-    while not worker.link.flush_for_a_tick():
+    while not worker.link.flush_for_a_tick(deadline - time.monotonic()):
         if (now := time.monotonic()) >= deadline:
             raise Overdue(timeout_s)
         worker.link.serve_arrived()
@@ -159,11 +159,11 @@ def _run_on(
     limit_s = math.inf if timeout_s is None else timeout_s
     printer: Printer | None = None
     try:
-        began_at = time.monotonic()
+        began_at = now = time.monotonic()
         answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit_s)
         while not answer.is_here:
             try:
-                has_heard = worker.link.serve_for_a_tick()
+                has_heard = worker.link.serve_for_a_tick(began_at + limit_s - now)
             except EOFError:
                 if not answer.is_here:  # Else the end has come together with the answer.
                     raise

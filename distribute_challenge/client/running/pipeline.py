@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -102,16 +103,21 @@ class Pipeline:
         if broken is not None:
             raise broken
 
+    def left_s(self, now: float) -> float:
+        """How many seconds the function that runs may go on."""
+        if not self._sent or (timeout_s := self._sent[0].task.options.timeout_s) is None:
+            return math.inf
+        return self._sent[0].task.sent_at + timeout_s * self._sent[0].task.count - now
+
     def tick(self, now: float) -> Broken | None:
         """Do what is due at this time. If the function that runs is to be stopped, why."""
         if not self._sent:
             return None
         task = self._sent[0].task
-        timeout_s = task.options.timeout_s
         if task.is_unwanted:
             return Killed()
-        if timeout_s is not None and now - task.sent_at > timeout_s * task.count:
-            return Overdue(timeout_s * task.count)
+        if self.left_s(now) <= 0:
+            return Overdue((task.options.timeout_s or 0) * task.count)
         if now - max(task.sent_at, self._answered_at) <= OUTPUT_S:
             return None
         if self.worker.link.is_stuck(now):

@@ -22,7 +22,8 @@ class Ending:
     exit_code: int | None
     signal: str | None
     last_lines: list[str]
-    stack: list[str] = field(default_factory=list)  # of a fault, as Python's fault handler printed it
+    # Of a fault, as Python's fault handler printed it; or of the function that was killed.
+    stack: list[str] = field(default_factory=list)
     memory_bytes: int | None = None  # when it was last measured
     reason: str | None = None  # why the server killed it, if it did
     # The id, in hexadecimal, of the last call that it began, and of the last of its successor.

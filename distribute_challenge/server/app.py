@@ -262,4 +262,4 @@ def kill_the_greedy(
         process, taken = supervisor.process(worker), usage.memory_bytes or 0
         if taken > limit_bytes and process is not None and process.pid == pid:
             limit = f"--memory-limit is {limit_bytes / 2**20:.0f} MiB"
-            process.kill(f"it took {taken / 2**20:.0f} MiB, and {limit}")
+            process.stop_function(f"it took {taken / 2**20:.0f} MiB, and {limit}")

@@ -143,7 +143,9 @@ class Dispatcher:
             self._check_idle()
             process = self._process(worker)
         assert process is not None
-        if is_up:
+        if is_up and end is not None and end.status != LOST:
+            process.stop_function(end=end)
+        elif is_up:
             process.kill(end=end)
         return lost or process, process
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
+from distribute_challenge.record import stacks
 from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.tls import Tls
@@ -37,6 +38,7 @@ _FAULT = "Fatal Python error: "
 _READ_BYTES = 1 << 16
 _LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
 _SIGNALS = {number.value: number.name for number in signal.Signals}
+_LAST_STACK_S = 0.05  # So long a kill may wait for the stack of what it stops.
 _MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
 
 
@@ -62,33 +64,33 @@ class WorkerProcess:
         self._is_reaped = False
         self._reason: str | None = None
         self._end: CutOff | None = None
+        self._last_stack: list[str] = []
         self._ended = threading.Event()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._partial = b""
-        with contextlib.ExitStack() as opened:
+        with contextlib.ExitStack() as lent, contextlib.ExitStack() as opened:
             owned, owner = os.pipe()
+            lent.callback(os.close, owned)
             opened.callback(os.close, owner)  # Our end closes when we end, however that happens.
-            flight = -1
-            try:
-                flight = _shared_file(MEMORY_BYTES)
-                self.flight = FlightReader(mmap.mmap(flight, MEMORY_BYTES))
-                self._popen = subprocess.Popen(
-                    [
-                        *(sys.executable, _MAIN, str(self.port), "--host", host),
-                        *("--listener", str(listener.fileno()), "--owner", str(owned)),
-                        *("--flight", str(flight), *options),
-                    ],
-                    pass_fds=(listener.fileno(), owned, flight),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    env={**os.environ, **own, **(environment or {})},
-                )
-            finally:
-                os.close(owned)
-                if flight >= 0:
-                    os.close(flight)
+            flight = _shared_file(MEMORY_BYTES)
+            lent.callback(os.close, flight)
+            self.flight = FlightReader(mmap.mmap(flight, MEMORY_BYTES))
+            self._stacks, stack_pipe = stacks.stack_pipe()
+            lent.callback(os.close, stack_pipe)
+            opened.callback(self._stacks.close)
+            self._popen = subprocess.Popen(
+                [
+                    *(sys.executable, _MAIN, str(self.port), "--host", host),
+                    *("--listener", str(listener.fileno()), "--owner", str(owned)),
+                    *("--flight", str(flight), "--stacks", str(stack_pipe), *options),
+                ],
+                pass_fds=(listener.fileno(), owned, flight, stack_pipe),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **own, **(environment or {})},
+            )
             assert self._popen.stdout is not None
             opened.callback(self._popen.stdout.close)
             opened.callback(self._reap)
@@ -122,6 +124,24 @@ class WorkerProcess:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
 
+    def stop_function(self, reason: str | None = None, end: CutOff | None = None) -> None:
+        """Kill it, as `kill` does, and have its ending tell where the function was that ran."""
+        self._last_stack = self.stack(_LAST_STACK_S)
+        self.kill(reason, end)
+
+    def stack(self, wait_s: float) -> list[str]:
+        """The frames of the function that runs, the innermost first.
+
+        Empty if none runs, or if the process does not say within `wait_s` seconds.
+        """
+        return self._stacks.read(self._ask_for_stack, wait_s) if self.flight.running() else []
+
+    def _ask_for_stack(self) -> None:
+        with self._lock:
+            if self._is_reaped:
+                raise ProcessLookupError("it has ended")
+            stacks.ask(self.pid)
+
     def bury(self) -> Ending:
         """Clear up after a process that has ended: the rest of its group, its number, its descriptors."""
         self._reap()
@@ -149,7 +169,7 @@ class WorkerProcess:
             name, code = _SIGNALS.get(-code, f"signal {-code}"), None
         lines, stack = _split_off_stack(list(self._lines))
         return Ending(
-            *(self.port, self.pid, code, name, lines[-LAST_LINES:], stack),
+            *(self.port, self.pid, code, name, lines[-LAST_LINES:], stack or self._last_stack),
             reason=self._reason,
             last_calls=[self.last_call()],
         )

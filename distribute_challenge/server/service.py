@@ -29,6 +29,7 @@ MAX_SECONDS = 1e9
 MAX_PROGRAM = 64  # bytes
 ENDING_TIMEOUT_S = 5
 _MOST_TOLD = 5
+STACK_TIMEOUT_S = 2
 _ERRORS = {TIMEOUT: "TaskTimeout", KILLED: "CancelledError", LOST: "WorkerLost"}
 
 
@@ -182,6 +183,22 @@ class SchedulerService(rpyc.Service):
         if type(program) is not bytes or not 0 < len(program) <= MAX_PROGRAM:
             raise ValueError(f"a program is told apart by bytes, 1 to {MAX_PROGRAM} of them")
         self._caller.program = program
+
+    def exposed_stack(self, port: int) -> str:
+        """The Python stack of the function that a worker runs, innermost frame first; empty if none runs.
+
+        Raises RuntimeError if the worker does not say.
+        """
+        process = self._pool.supervisor.process(self._pool.worker(port))
+        if process is None or not process.flight.running():
+            return ""
+        frames = process.stack(STACK_TIMEOUT_S)
+        if not frames and process.flight.running():
+            raise RuntimeError(
+                f"worker {port} does not say where its function is: it was stopped, waits in the system, or "
+                f"keeps signals off (see the state of process {process.pid} with ps)"
+            )
+        return "\n".join(frames)
 
     def exposed_status(self) -> str:
         """JSON on the workers and the counts."""

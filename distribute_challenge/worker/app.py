@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from distribute_challenge import cli
 from distribute_challenge.calls.flights import recorder
+from distribute_challenge.record import stacks
 from distribute_challenge.record.flight import MEMORY_BYTES
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.serving import SERVER_CONFIG
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli.add_tls(parser)
     parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
     parser.add_argument("--flight", type=int, help="used by the server: the memory of the flight recorder")
+    parser.add_argument("--stacks", type=int, help="used by the server: a pipe for stacks that it asks for")
     options = parser.parse_args(arguments)
 
     if options.owner is not None:
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.flight is not None:
         recorder.write_to(mmap.mmap(options.flight, MEMORY_BYTES))
         os.close(options.flight)
+    if options.stacks is not None:
+        stacks.tell_when_asked(options.stacks)
     worker = Worker(execution, streams)
     # Whoever can call a worker runs any code there: a traceback tells them nothing new.
     admit = authenticator(tls, any_local_user=options.allow_any_local_user)

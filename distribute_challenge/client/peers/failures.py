@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 
 from distribute_challenge import errors
@@ -49,10 +50,7 @@ def lost(name: str, ending: Ending) -> errors.WorkerLost:
     message = f"{ending.worker} died while it ran {name}: {ending.how}"
     if ending.memory_bytes:  # Of a process that has just died, nothing is measured.
         message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
-    for title, lines in (("The last it printed", ending.last_lines), ("The stack", ending.stack)):
-        if lines:
-            message += f". {title}:" + "".join(f"\n    {line}" for line in lines)
-    return errors.WorkerLost(message)
+    return errors.WorkerLost(message + _listed("The last it printed", ending.last_lines) + _stack(ending))
 
 
 class Overdue(Broken):
@@ -67,6 +65,7 @@ class Overdue(Broken):
     def error(self, name: str, ending: Ending) -> Exception:
         return TaskTimeout(
             f"{name} did not end within {self._timeout_s:g} s: it was killed, and {ending.worker} replaced"
+            + _stack(ending)
         )
 
 
@@ -99,7 +98,19 @@ class Killed(Broken):
         super().__init__("its caller has had its function killed", ends_task=True)
 
     def error(self, name: str, ending: Ending) -> Exception:
-        return CancelledError(f"{name} was killed, as its caller wished, and {ending.worker} replaced")
+        return CancelledError(
+            f"{name} was killed, as its caller wished, and {ending.worker} replaced" + _stack(ending)
+        )
+
+
+def _stack(ending: Ending) -> str:
+    """Where the function was when its worker ended."""
+    return _listed("The stack, most recent call first", ending.stack)
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    """The continuation of a message by a list of lines, if there are any."""
+    return f". {title}:" + "".join(f"\n    {line}" for line in lines) if lines else ""
 
 
 def lacks_descriptors(error: BaseException) -> bool:

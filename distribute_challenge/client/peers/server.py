@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _ACQUIRE, _FIND = MethodCall("acquire_worker"), MethodCall("find_free_worker")
 _FREE, _KEEP, _RECYCLE = MethodCall("free_worker"), MethodCall("keep_worker"), MethodCall("recycle_worker")
 _STATUS, _INTRODUCE, _LEAVE = MethodCall("status"), MethodCall("introduce"), MethodCall("leave_line")
+_STACK = MethodCall("stack")
 
 RECYCLED_S = 20.0  # A server that is there has had a worker killed before.
 
@@ -120,6 +121,13 @@ class ServerConnection:
                 f"what listens at {self._address} is not the server of a pool: check it"
             ) from None
         return status
+
+    def stack(self, port: int) -> str:
+        """The stack of the function that a worker runs; empty if none runs.
+
+        Raises ValueError for a port of no worker, RuntimeError if the worker does not say.
+        """
+        return str(self.link.call(_STACK, port))
 
     def close(self) -> None:
         """End the connection. The server then replaces the workers that it held."""

@@ -60,7 +60,7 @@ def waiting_for_a_thread():
 
 
 FUNCTIONS = [in_python, in_c, in_a_system_call, in_a_generator, in_recursion, waiting_for_a_thread]
-INNERMOST = {in_a_generator: endless, in_recursion: in_python}
+INNERMOST = {in_recursion: in_python}
 
 
 def mentions(stack: str, function: Callable[..., object]) -> bool:

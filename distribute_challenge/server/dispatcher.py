@@ -16,6 +16,8 @@ from distribute_challenge.server.scheduler import Scheduler, Ticket
 
 log = logging.getLogger(__name__)
 
+Pair = tuple[WorkerProcess, WorkerProcess]
+
 PATIENCE_S = 0.1  # Who has waited longer is worth the time it takes to find out which process it is.
 STOPPED_POLL_S = 0.2  # How often a client that was stopped is looked at: nothing tells when it goes on.
 
@@ -74,7 +76,8 @@ class Dispatcher:
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         look_s = PATIENCE_S
         while True:
-            if not caller.await_bell(max(min(look_s, deadline - time.monotonic()), 0)):
+            is_woken = caller.await_bell(max(min(look_s, deadline - time.monotonic()), 0))
+            if not is_woken:
                 caller.find_process()
             with self._lock:
                 caller.answer_bell()
@@ -88,7 +91,7 @@ class Dispatcher:
                     self._scheduler.leave(ticket)
                     self._note(COUNTS_ONLY, None)
                     return None
-                look_s = STOPPED_POLL_S if ticket.is_passed_over else math.inf
+                look_s = STOPPED_POLL_S if ticket.is_passed_over else look_s if is_woken else math.inf
 
     def free(self, caller: Caller, worker: int, finished: int, failed: int) -> None:
         """End a lease. Raises ValueError, and changes nothing, unless `caller` holds it."""
@@ -104,8 +107,8 @@ class Dispatcher:
             self._tasks[worker] += finished + failed
             self._lost_under_lease.pop(worker, None)
             self._check_idle()
-            process = self._process(worker)
-        if is_worn and process is not None:
+            process = self._process(worker) if is_worn else None
+        if process is not None:
             log.info("worker %d has run its functions, and is replaced", process.port)
             process.kill()
 
@@ -129,9 +132,7 @@ class Dispatcher:
             self._scheduler.count(finished, failed)
             self._note(COUNTS_ONLY, None)
 
-    def recycle(
-        self, caller: Caller, worker: int, end: CutOff | None = None
-    ) -> tuple[WorkerProcess, WorkerProcess]:
+    def recycle(self, caller: Caller, worker: int, end: CutOff | None = None) -> Pair:
         """End a lease and kill its worker. Raises as `free` does. `end` is what that means for its function.
 
         Returns the process that was lost, and the one there is now: it is another one if one had died before.
@@ -156,10 +157,9 @@ class Dispatcher:
             for worker in self._scheduler.abandon(caller):
                 self._end_badly(worker, worker in up)
             self._check_idle()
-            doomed = [self._process(worker) for worker in up]
+            doomed = [process for worker in up if (process := self._process(worker))]
             why = "the server stopped" if self._is_ended else "its client has gone"
         for process in doomed:
-            assert process is not None
             process.kill(end=CutOff(LOST, f"WorkerLost: {why}"))
 
     # Workers
@@ -199,19 +199,13 @@ class Dispatcher:
                 self._dismiss(ticket)
             self._check_idle()
 
-    def leased(self) -> list[int]:
-        """The workers that somebody holds, lowest number first."""
-        with self._lock:
-            return [worker for worker in range(self._scheduler.size) if self._scheduler.holder(worker)]
-
     def end(self) -> None:
         """Hang up on who holds a worker. What becomes of the workers after this is no loss."""
         with self._lock:
             self._is_ended = True
-            holders = {self._scheduler.holder(worker) for worker in range(self._scheduler.size)}
-        for holder in holders:
-            if holder is not None:
-                holder.hang_up()
+            holders = set(map(self._scheduler.holder, range(self._scheduler.size)))
+        for holder in filter(None, holders):
+            holder.hang_up()
 
     def record_stop(self) -> None:
         """Record the end of the pool, with all that was counted."""
@@ -225,14 +219,11 @@ class Dispatcher:
         with self._lock:
             pool = self._scheduler
             counts = {"finished": pool.finished, "failed": pool.failed, "waiting": pool.waiting}
-            counts["tasks"] = pool.tasks
-            states = [self._state(worker) for worker in range(pool.size)]
-            return states, {"busy": list(pool.busy), **counts}
-
-    def _state(self, worker: int) -> str:
-        if not self._scheduler.is_up(worker):
-            return "starting"
-        return "free" if self._scheduler.holder(worker) is None else "leased"
+            states = [
+                "starting" if not pool.is_up(worker) else "leased" if pool.holder(worker) else "free"
+                for worker in range(pool.size)
+            ]
+            return states, {"busy": list(pool.busy), **counts, "tasks": pool.tasks}
 
     def _lease(self, caller: Caller) -> int | None:
         self._check_open()
@@ -278,12 +269,11 @@ class Dispatcher:
 
     def _has_come_back(self, ticket: Ticket[Caller]) -> bool:
         """Have who was passed over wait again; whether there was a free worker, and it has got that."""
-        has_one = self._scheduler.come_back(ticket)
-        if has_one:
+        if self._scheduler.come_back(ticket):
             self._note("acquire", ticket.worker)
-        else:
-            self._renew()
-        return has_one
+            return True
+        self._renew()
+        return False
 
     def _dismiss(self, ticket: Ticket[Caller]) -> None:
         self._scheduler.leave(ticket)

@@ -15,8 +15,7 @@ import rpyc
 from distribute_challenge.record.profile import Clock
 from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.record.tasks import KILLED, LOST, TIMEOUT, CutOff
-from distribute_challenge.server.caller import Caller
-from distribute_challenge.server.clients import Clients
+from distribute_challenge.server.caller import Caller, Clients
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.supervisor import Supervisor
@@ -81,7 +80,8 @@ class PoolState:
 
     def work(self) -> str:
         """The functions on workers that somebody holds, for a message; empty if there are none."""
-        held = self.dispatcher.leased()
+        states, _ = self.dispatcher.snapshot()
+        held = [worker for worker, state in enumerate(states) if state == "leased"]
         told = [self._what_runs_on(worker) for worker in held[:_MOST_TOLD]]
         more = [f"{len(held) - _MOST_TOLD} more"] if len(held) > _MOST_TOLD else []
         return ", ".join(told + more)

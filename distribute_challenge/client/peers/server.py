@@ -94,8 +94,8 @@ class ServerConnection:
 
     def recycle(self, port: int, broken: Broken) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""
-        answer = self.ask_to_recycle(port, broken)
         try:
+            answer = self.ask_to_recycle(port, broken)
             self.link.wait(answer, RECYCLED_S)
             return Ending.from_json(answer.value)
         except (EOFError, OSError) as error:

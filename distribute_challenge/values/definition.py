@@ -7,6 +7,7 @@ out: what Python made of them at the client travels as values.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import types
 import warnings
@@ -39,10 +40,22 @@ class Definition(NamedTuple):
     optimize: int  # as by `python -O`
 
 
+def tree_of(source: str, flags: int = 0) -> ast.Module:
+    """The syntax tree of a text. Raises SyntaxError or ValueError.
+
+    Python 3.11 now and then fails if another thread runs in the middle of it: it is tried again then.
+    """
+    how: Any = {"flags": flags | ast.PyCF_ONLY_AST, "dont_inherit": True}
+    for _ in range(3):
+        with contextlib.suppress(SystemError):
+            return compile(source, "<source>", "exec", **how)  # type: ignore[no-any-return]
+    return compile(source, "<source>", "exec", **how)  # type: ignore[no-any-return]
+
+
 def parse(source: str, flags: int = 0) -> FunctionNode:
     """The one function definition in `source`. Raises SyntaxError if there is none."""
-    tree = compile(source, "<source>", "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
-    node = tree.body[0] if isinstance(tree, ast.Module) and len(tree.body) == 1 else None
+    tree = tree_of(source, flags)
+    node = tree.body[0] if len(tree.body) == 1 else None
     if not isinstance(node, FunctionNode):
         raise SyntaxError("not the definition of one function")
     return node
@@ -102,7 +115,7 @@ def _around(statement: ast.stmt, scope: Scope, parameters: list[str]) -> ast.stm
         head += f"[{', '.join(scope.type_params)}]"
     if not scope.is_class:
         head += f"({', '.join(name for name in parameters if name not in scope.type_params)})"
-    made: Any = ast.parse(f"{head}: pass").body[0]
+    made: Any = tree_of(f"{head}: pass").body[0]
     made.body = [statement]
     return ast.copy_location(made, statement)  # type: ignore[no-any-return]
 

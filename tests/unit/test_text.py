@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import json
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from distribute_challenge.client.parcels.text import dedent, find_text, is_same_code
-from distribute_challenge.values.definition import compile_function
+from distribute_challenge.values.definition import compile_function, tree_of
 
 
 def keeps_name(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,3 +232,16 @@ def f():
   x"""
 '''
     assert dedent(source) == expected
+
+
+def test_a_parser_that_fails_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch):
+    """As Python 3.11's does, if another thread runs in the middle of it."""
+    ends = iter([SystemError("AST constructor recursion depth mismatch"), None])
+
+    def fails_once(*args: Any, **options: Any) -> Any:
+        if (error := next(ends)) is not None:
+            raise error
+        return compile(*args, **options)
+
+    monkeypatch.setattr("distribute_challenge.values.definition.compile", fails_once, raising=False)
+    assert ast.unparse(tree_of("x = 1")) == "x = 1"

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from distribute_challenge.calls.payload import COMPILED, Module, is_this_package
 from distribute_challenge.values import PROTOCOL
+from distribute_challenge.values.definition import tree_of
 
 
 class _Place(NamedTuple):
@@ -240,7 +241,7 @@ def _read(name: str, place: _Place, generation: int) -> _Source:
     # A module that the program has reloaded is another one, also if its text is the same.
     digest = f"{hashlib.sha256(f'{name}/{file}/{text}'.encode()).hexdigest()}-{generation}"
     try:
-        tree = ast.parse(text)
+        tree = tree_of(text)
     except SyntaxError:  # The worker's import will say it better.
         tree = ast.Module([], [])
     package = name if folder is not None else name.rpartition(".")[0]

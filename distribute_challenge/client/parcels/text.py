@@ -17,7 +17,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from distribute_challenge.values.definition import Definition, FunctionNode, Scope, compile_function
+from distribute_challenge.values.definition import Definition, FunctionNode, Scope, compile_function, tree_of
 from distribute_challenge.values.functions import ByCode, texts
 
 _FUTURE_FLAGS = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[2:])
@@ -115,7 +115,7 @@ def _index_of(filename: str, module: dict[str, Any] | None) -> _Index | None:
 @functools.lru_cache(maxsize=64)
 def _index(text: str) -> _Index | None:
     try:
-        tree = ast.parse(text)
+        tree = tree_of(text)
     except (SyntaxError, ValueError):
         return None
     index = _Index(_lines_of(text), {}, frozenset(_imported_in(tree)))

@@ -87,3 +87,12 @@ def is_loopback(address: Address) -> bool:
         return address.host == "localhost" or ipaddress.ip_address(address.host).is_loopback
     except ValueError:  # The name of another machine.
         return False
+
+
+def page_url(address: Address, token: str, *, with_tls: bool) -> str:
+    """The URL of the live page, for those who have its token.
+
+    >>> page_url(Address("127.0.0.1", 8787), "abc", with_tls=False)
+    'http://127.0.0.1:8787/?token=abc'
+    """
+    return f"http{'s' if with_tls else ''}://{address}/?token={token}"

@@ -16,6 +16,7 @@ from distribute_challenge.address import SERVER_VARIABLE, Address
 from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls, environment
 
+LOOPBACK = "127.0.0.1"
 BACKLOG = 1024  # connections that may wait to be accepted
 
 
@@ -83,6 +84,17 @@ def port_number(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
     return port
+
+
+def place(text: str) -> Address:
+    """An argument that says where to listen: `HOST:PORT` or one of the two; port 0: the system picks one."""
+    host, colon, port = text.rpartition(":")
+    try:
+        if _whole(port) == 0:
+            return Address.parse(f"{host or LOOPBACK}:1")._replace(port=0)
+        return Address.parse(f"{host or LOOPBACK}:{port}" if colon or port.isdigit() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def number_of(things: str) -> Callable[[str], int]:

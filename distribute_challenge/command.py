@@ -15,7 +15,7 @@ COMMANDS = {
     "worker": ("run one worker by hand", "worker.app"),
     "graph": ("draw what the workers did", "pictures.app"),
     "benchmark": ("measure the pool with more and more workers and clients", "sweep.app"),
-    "live": ("watch a pool in the browser", "pictures.live"),
+    "live": ("watch a pool in the browser", "pictures.live.app"),
     "top": ("watch a pool in the terminal", "terminal.top"),
     "status": ("show the state of a pool", "terminal.status"),
     "stack": ("show where the functions are that run now", "terminal.stack"),

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
     add("--out", metavar="FOLDER", help="where the figures go (plots)")
+    add("--html", metavar="FILE", help="write a report in one file instead, or beside --out")
     add("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev instead, or beside --out")
     add("--format", choices=("pdf", "png", "svg"), default="pdf", help="of the figures (pdf)")
     port = f"the server's, by which workers are named ({DEFAULT_PORT}); 0: none"
@@ -56,10 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"its times are rounded to {profile.step_s} s, as by a spreadsheet, and so that is not exact")
     if not profile.finished[-1]:
         print("no task finished in this profile")
+    if options.html is not None:
+        write_report(Path(options.html), profile)
     if options.trace is not None:
         write_trace(Path(options.trace), profile)
-        if options.out is None:
-            return 0
+    if (options.html or options.trace) is not None and options.out is None:
+        return 0
     figures: dict[str, Any] = {
         "busy": plots.busy(profile, options.port or None),
         "throughput": plots.throughput(profile),
@@ -80,6 +83,19 @@ def tasks_of(profile: Profile) -> Tasks | None:
         return None
     except (ProfileFormatError, OSError) as error:
         cli.fail(what_is_wrong(error))
+
+
+def write_report(path: Path, profile: Profile) -> None:
+    """Write a report, and say where."""
+    with cli.extra("live"):
+        from distribute_challenge.pictures import report
+
+    try:
+        print(f"{path}: {report.write_report(path, profile)}")
+    except ProfileFormatError as error:
+        cli.fail(str(error))
+    except OSError as error:
+        cli.fail(f"cannot write {path} ({error.strerror}): name another file")
 
 
 def write_trace(path: Path, profile: Profile) -> None:

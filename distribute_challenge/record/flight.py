@@ -33,6 +33,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# What the memory is called, with the worker's port behind it: it is found among what its server has open.
+NAME = "flight recorder "
 ID_BYTES = 8
 SLOTS = 8
 SLOT_BYTES = 512

@@ -24,6 +24,7 @@ from distribute_challenge.processors import THREAD_VARIABLES, thread_limits
 from distribute_challenge.record.profile import Usage
 from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.server.caller import Caller
+from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.fresh import FreshScheduler
 from distribute_challenge.server.mailbox import Mailbox
@@ -79,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listener = listen(options.port)
     address = Address(*listener.getsockname()[:2])
     worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
-    listeners = [listen(port) for port in worker_ports]
+    # The files of the record number workers in the order of their ports.
+    listeners = sorted(map(listen, worker_ports), key=lambda sock: sock.getsockname()[1])
     ports = [listener.getsockname()[1] for listener in listeners]
     limits = thread_limits(options.threads, options.workers)
     supervisor = Supervisor(
@@ -94,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environment=limits,
     )
     sampler = open_sampler(options, ports, supervisor.processes)
+    dashboard = None
+    if options.dashboard_address is not None:
+        dashboard = Dashboard(options.dashboard_address, tls, sampler.path)
     supervisor.on_gone = lambda worker, process: sampler.worker_gone(worker, process.flight, process.end)
     scheduler: FreshScheduler[Caller] | None = None
     if options.fresh:
@@ -128,6 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sampler.start()
             acceptor.start("accept")
             print(ready_line(address, ports, sampler.path), flush=True)
+            if dashboard is not None:
+                dashboard.start()
+                print(f"live: {dashboard.url}", flush=True)
             mail = mailbox.read()
         assert isinstance(mail, Stop)
         stop = mail
@@ -143,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         acceptor.close()
         supervisor.stop()
         sampler.close()
+        if dashboard is not None:
+            dashboard.stop()
         for sock in (listener, *listeners):
             sock.close()
     if stop.exit_code:
@@ -168,6 +178,8 @@ def parse(arguments: Sequence[str] | None) -> Any:
     add("--port", type=cli.port_number, default=DEFAULT_PORT, help=port)
     add("--profile", metavar="FILE", help="where the record goes (profiling/results_N.csv), or `none`")
     interval = "seconds between samples of what the workers take (0.5)"
+    where = "serve a live page there (like 127.0.0.1:8787; port 0: the system picks one)"
+    add("--dashboard-address", metavar="HOST:PORT", type=cli.place, help=where)
     add("--interval", metavar="S", type=cli.interval, default=0.5, help=interval)
     grace = "how many seconds running functions have when the server stops (10)"
     add("--grace", metavar="S", type=cli.duration, default=10, help=grace)

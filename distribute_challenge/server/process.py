@@ -25,7 +25,7 @@ from pathlib import Path
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record import stacks
-from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader
+from distribute_challenge.record.flight import MEMORY_BYTES, NAME, FlightReader
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.tls import Tls
 from distribute_challenge.tls import environment as tls_environment
@@ -72,7 +72,7 @@ class WorkerProcess:
             owned, owner = os.pipe()
             lent.callback(os.close, owned)
             opened.callback(os.close, owner)  # Our end closes when we end, however that happens.
-            flight = _shared_file(MEMORY_BYTES)
+            flight = _shared_file(MEMORY_BYTES, f"{NAME}{self.port}")
             lent.callback(os.close, flight)
             self.flight = FlightReader(mmap.mmap(flight, MEMORY_BYTES))
             self._stacks, stack_pipe = stacks.stack_pipe()
@@ -230,10 +230,10 @@ class WorkerProcess:
             log.info("worker %d: %s", self.port, text)
 
 
-def _shared_file(size: int) -> int:
-    """A file of zeros, without a name: in memory, where there is such a thing."""
+def _shared_file(size: int, name: str) -> int:
+    """A file of zeros that is in no folder: in memory, where there is such a thing."""
     if hasattr(os, "memfd_create"):
-        file = os.memfd_create("flight recorder", os.MFD_CLOEXEC)
+        file = os.memfd_create(name, os.MFD_CLOEXEC)
     else:
         with tempfile.TemporaryFile() as made:
             file = os.dup(made.fileno())

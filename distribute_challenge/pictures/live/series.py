@@ -1,0 +1,168 @@
+"""Numbers over time, and sums: how much was done in each step of a window, and by each function."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+STEPS = 300
+ADDED = ("done", "failed")
+HIGHEST = ("clients", "tasks")  # that wait
+MEANS = ("cpu_percent", "memory_bytes")  # of all workers together
+NAMES = (*ADDED, *HIGHEST, *MEANS)
+
+
+class Series:
+    """What happened in each step of a window that ends now. All of it may come late, and out of order."""
+
+    def __init__(self, window_s: float, least_step_s: float) -> None:
+        self.step_s = max(window_s / STEPS, least_step_s)
+        self._steps = round(window_s / self.step_s) + 1
+        self._first: int | None = None  # the number of the first step: its time divided by its length
+        self._values = {name: np.zeros(self._steps) for name in NAMES}
+        self._samples = np.zeros(self._steps)
+
+    def move_to(self, now: float) -> None:
+        """Have the window end with the step that has `now`."""
+        last = int(now // self.step_s)
+        first = last - self._steps + 1
+        shift = self._steps if self._first is None else min(first - self._first, self._steps)
+        self._first = first
+        if shift <= 0:
+            return
+        for values in (*self._values.values(), self._samples):
+            values[: -shift or None] = values[shift:]
+            values[-shift:] = 0
+
+    def add(self, name: str, times: Values, amounts: Values) -> None:
+        """So much more was done at each of these times."""
+        np.add.at(self._values[name], *self._places(times, amounts))
+
+    def raise_to(self, name: str, times: Values, values: Values) -> None:
+        """So many waited from each of these times on."""
+        np.maximum.at(self._values[name], *self._places(times, values))
+
+    def sample(self, times: Values, cpu_percent: Values, memory_bytes: Values) -> None:
+        """What all workers took, together."""
+        np.add.at(self._samples, *self._places(times, np.ones(len(times))))
+        for name, values in zip(MEANS, (cpu_percent, memory_bytes), strict=True):
+            self.add(name, times, values)
+
+    def columns(self, began: float, now: float) -> dict[str, Values]:
+        """The steps from `began` on that are over, and the one that is not if it is the only one.
+
+        `time` is the middle of each in Unix seconds. What was done is per second.
+        """
+        assert self._first is not None
+        number = self._first + np.arange(self._steps)
+        shown = ((number + 1) * self.step_s > began) & ((number + 1) * self.step_s <= now)
+        if not shown.any():
+            shown[-1] = True
+        time = (number + 0.5) * self.step_s
+        found: dict[str, Values] = {"time": time[shown].astype(float)}
+        # The first step may have begun before the record.
+        lengths = np.clip((number + 1) * self.step_s - began, self.step_s / 10, self.step_s)
+        for name in NAMES:
+            values = self._values[name]
+            if name in ADDED:
+                values = values / lengths
+            elif name in MEANS:
+                values = np.where(self._samples, values / np.maximum(self._samples, 1), np.nan)
+            found[name] = values[shown]
+        return found
+
+    def _places(self, times: Values, values: Values) -> tuple[NDArray[np.int64], Values]:
+        assert self._first is not None
+        place = np.floor(times / self.step_s).astype(np.int64) - self._first
+        is_within = (place >= 0) & (place < self._steps)
+        return place[is_within], values[is_within]
+
+
+class Figures(NamedTuple):
+    """The figures of one function. Times in seconds; nan where nobody said how long tasks waited.
+
+    Quantiles are right to 3 %.
+    """
+
+    function: int  # a place in a list of names
+    tasks: int
+    failed: int
+    total: float
+    run_mean: float
+    run_median: float
+    run_p99: float
+    wait_mean: float
+    wait_median: float
+    wait_p99: float
+
+
+class Functions:
+    """What each function took, from the first task on. The memory it takes is that of `most` functions."""
+
+    _BINS_A_DECADE = 40
+    _LEAST_S = 1e-7
+    _BINS = 14 * _BINS_A_DECADE
+
+    def __init__(self, most: int) -> None:
+        self.tasks = np.zeros(most, np.int64)
+        self.failed = np.zeros(most, np.int64)
+        self.total = np.zeros(most)
+        self._waited = np.zeros(most)
+        self._run = np.zeros((most, self._BINS), np.int64)
+        self._wait = np.zeros((most, self._BINS), np.int64)
+
+    def add(
+        self,
+        function: NDArray[np.int32],
+        count: NDArray[np.int64],
+        seconds: Values,
+        waited: Values,
+        has_failed: NDArray[np.bool_],
+    ) -> None:
+        """Take in rows: how many functions each stands for, and what they took together."""
+        np.add.at(self.tasks, function, count)
+        np.add.at(self.failed, function[has_failed], count[has_failed])
+        np.add.at(self.total, function, seconds)
+        np.add.at(self._run, (function, self._bin(seconds / count)), count)
+        is_known = ~np.isnan(waited)
+        function, count, waited = function[is_known], count[is_known], waited[is_known]
+        np.add.at(self._waited, function, waited * count)
+        np.add.at(self._wait, (function, self._bin(waited)), count)
+
+    def by_time(self, most: int) -> list[int]:
+        """The functions that took most time, at most so many."""
+        order = np.lexsort((np.arange(len(self.tasks)), -self.tasks, -self.total))[:most]
+        return [int(number) for number in order if self.tasks[number]]
+
+    def figures(self, function: int) -> Figures:
+        """The figures of one."""
+        tasks, waits = int(self.tasks[function]), int(self._wait[function].sum())
+        total = float(self.total[function])
+        run, wait = self._run[function], self._wait[function]
+        return Figures(
+            function=function,
+            tasks=tasks,
+            failed=int(self.failed[function]),
+            total=total,
+            run_mean=total / tasks,
+            run_median=self._quantile(run, 0.5),
+            run_p99=self._quantile(run, 0.99),
+            wait_mean=float(self._waited[function]) / waits if waits else math.nan,
+            wait_median=self._quantile(wait, 0.5),
+            wait_p99=self._quantile(wait, 0.99),
+        )
+
+    def _bin(self, seconds: Values) -> NDArray[np.int64]:
+        decades = np.log10(np.maximum(seconds, self._LEAST_S) / self._LEAST_S)
+        return np.minimum((decades * self._BINS_A_DECADE).astype(np.int64), self._BINS - 1)
+
+    def _quantile(self, counts: NDArray[np.int64], share: float) -> float:
+        if not counts.any():
+            return math.nan
+        upto = np.cumsum(counts)
+        place = int(np.searchsorted(upto, share * (upto[-1] - 1), side="right"))
+        return float(self._LEAST_S * 10 ** ((place + 0.5) / self._BINS_A_DECADE)) if place else 0.0

@@ -1,0 +1,83 @@
+"""One look at a record: the charts, and how much of the record they show already."""
+
+from __future__ import annotations
+
+import numpy as np
+from bokeh.models import ColumnDataSource
+
+from distribute_challenge.pictures.live import content, tables
+from distribute_challenge.pictures.live.charts import Charts
+from distribute_challenge.pictures.live.state import Record
+
+# The vertical axis of each chart reaches at least so far, and as far as these numbers.
+HIGHEST = {
+    "throughput": (1, ("done", "failed")),
+    "waiting": (4, ("tasks", "clients")),
+    "cpu": (100, ("cpu_percent",)),
+    "memory": (10, ("memory_mib",)),
+}
+MOST_ROWS = 30_000  # of one source in a browser: those that go first are long out of sight
+
+
+class View:
+    """Charts of a record over a window of time that ends now; all of it, if `window_s` is None."""
+
+    def __init__(self, record: Record, window_s: float | None, *, with_outlines: bool = False) -> None:
+        self.record = record
+        self.charts = Charts(tables.lanes(record), with_outlines=with_outlines)
+        self.colours: list[str] = []
+        self._palette = content.Palette()
+        self._seen: list[int] = []  # of the shapes of each layer
+        self._losses_seen = 0
+        self._shown_until: float | None = None
+        self.choose(window_s)
+
+    def choose(self, window_s: float | None) -> None:
+        """Show another window."""
+        self.window_s = window_s
+        age_s = self.record.now - self.record.began
+        self._number = self.record.level_for(window_s or age_s)
+        layers = self.record.levels[self._number].layers
+        self._seen = [0] * len(layers)
+        self._losses_seen, self._shown_until = 0, None
+        for source in (*self.charts.shapes, self.charts.edges, self.charts.marks):
+            source.data = {name: [] for name in source.column_names}
+        self.follow()
+
+    def follow(self, *, moves: bool = True) -> None:
+        """Show what was added, and the time now, unless somebody looks at another one."""
+        record, charts = self.record, self.charts
+        if (now := record.now) == self._shown_until:
+            return  # It is finished.
+        self._shown_until = now
+        colours = self._palette.colours(record)
+        if colours != self.colours:
+            self.colours = colours
+            charts.mapper.update(palette=colours, high=len(colours) - 0.5)
+        for number, layer in enumerate(record.levels[self._number].layers):
+            rows = layer.since(self._seen[number])
+            self._seen[number] = layer.added
+            if rows is not None:
+                _add(charts.shapes[number], content.shapes(record, rows))
+                _add(charts.edges, content.edges(rows))
+                _add(charts.marks, content.failures(rows))
+        losses = record.workers.losses
+        rows = losses.since(self._losses_seen)
+        self._losses_seen = losses.added
+        if rows is not None:
+            _add(charts.marks, content.losses(rows))
+        charts.running.data = content.running(record)
+        begin = record.began if self.window_s is None else now - self.window_s
+        data = content.series(record, self._number, begin)
+        charts.series.data = data
+        for name, (least, columns) in HIGHEST.items():
+            highest = max(float(np.nanmax(data[column], initial=0)) for column in columns)
+            charts.highest[name].end = max(highest * 1.1, least)
+        if moves:
+            start, end = content.on_axis(begin), content.on_axis(now)
+            charts.times.update(start=start, end=end, reset_start=start, reset_end=end)
+
+
+def _add(source: ColumnDataSource, rows: content.Data) -> None:
+    if len(rows["right"]):
+        source.stream(rows, MOST_ROWS)

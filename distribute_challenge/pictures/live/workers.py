@@ -1,0 +1,114 @@
+"""The workers of a record, as they are now: which are busy, since when, with what; which were lost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distribute_challenge.pictures import losses
+from distribute_challenge.pictures.live.levels import Stream
+from distribute_challenge.pictures.live.running import FlightRecorders
+from distribute_challenge.pictures.reading import Profile
+from distribute_challenge.record.profile import Clock
+
+Values = NDArray[np.float64]
+
+
+class Running(NamedTuple):
+    """A function that runs."""
+
+    function: str
+    client: str
+    since: float  # Unix seconds
+
+
+class Workers:
+    """What is known of each of `count` workers, by its number; `began` is when the record did."""
+
+    def __init__(self, count: int, began: float, flights: FlightRecorders) -> None:
+        self.count = count
+        self.ports: list[int | None] = [None] * count
+        self.busy = np.zeros(count, np.uint8)
+        self.busy_since = np.full(count, began)
+        self.is_gone = np.zeros(count, bool)  # lost, and not replaced yet
+        self.lost = self.replaced = 0
+        self.losses = Stream()  # `right`: the time, `lane`: which, `is_lost`: or replaced
+        self.cpu_percent = np.full(count, np.nan)
+        self.memory_bytes = np.full(count, np.nan)
+        self.running: list[list[Running]] = [[] for _ in range(count)]  # the outermost first
+        self._flights = flights
+
+    def look(self) -> None:
+        """Look at what runs."""
+        running = self._flights.running()
+        if len(running) == self.count:
+            self.ports = list(running)
+        clock = Clock()
+        self.running = [
+            [
+                Running(call.function, call.client, clock.at(call.started))
+                for call in running.get(port or 0, ())
+            ]
+            for port in self.ports
+        ]
+
+    def know_ports(self, ports: list[int]) -> dict[int, int]:
+        """The number of the worker at each of these ports."""
+        if not set(ports) <= set(self.ports):
+            self.ports = match(self.count, [*filter(None, self.ports), *ports])
+        lanes = {port: lane for lane, port in enumerate(self.ports) if port}
+        return {port: lanes.get(port, 0) for port in ports}
+
+    def take(self, profile: Profile) -> tuple[NDArray[np.int32], Values, Values]:
+        """Take in rows of the profile; leases that have ended with them: which worker, from when to when."""
+        times = profile.began + profile.seconds
+        ended = [self._take_lane(profile, lane, times) for lane in range(self.count)]
+        self.busy = profile.busy[-1]
+        for mark in losses.marks(profile):
+            is_lost = mark.event == "lost"
+            self.lost, self.replaced = self.lost + is_lost, self.replaced + (not is_lost)
+            if mark.lane is not None:
+                self.is_gone[mark.lane] = is_lost
+                self.losses.add(
+                    {
+                        "right": np.array([profile.began + mark.time_s]),
+                        "lane": np.array([mark.lane]),
+                        "is_lost": np.array([is_lost]),
+                    }
+                )
+        if profile.cpu_percent is not None and profile.memory_bytes is not None:
+            self.cpu_percent, self.memory_bytes = profile.cpu_percent[-1], profile.memory_bytes[-1]
+        lanes = np.repeat(np.arange(self.count, dtype=np.int32), [len(begins) for begins, _ in ended])
+        return lanes, *(np.concatenate(column) for column in zip(*ended, strict=True))  # type: ignore[return-value]
+
+    def _take_lane(self, profile: Profile, lane: int, times: Values) -> tuple[Values, Values]:
+        """When leases that have ended began and ended."""
+        changes = np.diff(profile.busy[:, lane].astype(np.int8), prepend=np.int8(self.busy[lane]))
+        begins, ends = times[changes > 0], times[changes < 0]
+        if self.busy[lane]:
+            begins = np.append(self.busy_since[lane], begins)
+        latest = max(begins.max(initial=-np.inf), ends.max(initial=-np.inf))
+        if profile.about is not None and profile.events is not None:
+            # One that is handed over is busy before and after.
+            handed = times[(profile.about == lane) & (profile.events == "acquire")]
+            latest = max(latest, handed.max(initial=-np.inf))
+        if np.isfinite(latest):
+            self.busy_since[lane] = latest
+        return begins[: len(ends)], ends
+
+
+def match(workers: int, ports: list[int]) -> list[int | None]:
+    """The port of each worker, as far as ports are known: their order is that of the workers' numbers.
+
+    >>> match(3, [18814, 18812])
+    [18812, None, 18814]
+    >>> match(3, [40001, 50001])
+    [40001, 50001, None]
+    """
+    found: list[int | None] = [None] * workers
+    ports = sorted(set(ports))[:workers]
+    for rank, port in enumerate(ports):
+        found[port - ports[0] if ports[-1] - ports[0] < workers else rank] = port
+    return found

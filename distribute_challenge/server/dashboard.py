@@ -1,0 +1,88 @@
+"""The live page of a server: a process of its own, which only reads the files of the record.
+
+It can neither slow nor stop the pool. It ends with its server, which has the pipe that it listens to.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import secrets
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from distribute_challenge import cli
+from distribute_challenge.address import Address, page_url
+from distribute_challenge.tls import Tls
+
+log = logging.getLogger(__name__)
+
+_MAIN = str(Path(__file__).parents[1] / "pictures" / "live" / "__main__.py")
+TOKEN_BYTES = 24
+STOP_S = 5.0
+
+
+class Dashboard:
+    """The page at an address. Making it ends the script if it cannot be had there, or not at all."""
+
+    def __init__(self, place: Address, tls: Tls | None, profile: Path | None) -> None:
+        with cli.extra("live"):
+            if importlib.util.find_spec("bokeh") is None:  # To import it takes long.
+                raise ModuleNotFoundError(name="bokeh")
+        if profile is None:
+            cli.fail("the live page shows what is recorded, and nothing is: give another --profile")
+        self._listener = cli.listen(*place, "another --dashboard-address", with_tls=tls is not None)
+        address = Address(*self._listener.getsockname()[:2])
+        if tls is not None:
+            address = address.as_named(place.host)
+        self._token = secrets.token_urlsafe(TOKEN_BYTES)
+        self.url = page_url(address, self._token, with_tls=tls is not None)
+        self._command = [
+            *(sys.executable, _MAIN, str(profile.absolute()), "--address", str(address)),
+            *("--listener", str(self._listener.fileno())),
+            *(() if tls is None else ("--tls-cert", tls.cert, "--tls-key", tls.key, "--tls-ca", tls.ca)),
+        ]
+        self._process: subprocess.Popen[str] | None = None
+        self._is_stopping = False
+
+    def start(self) -> None:
+        """Start the process. It is told the token in private: everybody sees command lines."""
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                pass_fds=(self._listener.fileno(),),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the server.
+                text=True,
+            )
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{self._token}\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            log.error("cannot start the live page (%s); the pool works without it", error)
+        finally:
+            self._listener.close()
+        if self._process is not None:
+            threading.Thread(target=self._watch, args=(self._process,), name="live page", daemon=True).start()
+
+    def stop(self) -> None:
+        """End it, and wait for that."""
+        self._is_stopping = True
+        self._listener.close()
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _watch(self, process: subprocess.Popen[str]) -> None:
+        code = process.wait()
+        if not self._is_stopping:
+            log.error("the live page has ended (exit code %d); the pool works on without it", code)

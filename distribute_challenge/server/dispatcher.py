@@ -45,13 +45,9 @@ class Dispatcher:
         self._lost_under_lease: dict[int, WorkerProcess] = {}  # until that lease ends
         self._max_tasks = max_tasks
         self._tasks = [0] * size  # that each worker's process has run
-        self._is_open = False
-        self._is_closed = False
-        self._is_ended = False
-        self._process = process
-        self._record = record
-        self._on_all_up = on_all_up
-        self._on_idle = on_idle
+        self._is_open = self._is_closed = self._is_ended = False
+        self._process, self._record = process, record
+        self._on_all_up, self._on_idle = on_all_up, on_idle
 
     # Leases
 
@@ -96,10 +92,9 @@ class Dispatcher:
     def free(self, caller: Caller, worker: int, finished: int, failed: int) -> None:
         """End a lease. Raises ValueError, and changes nothing, unless `caller` holds it."""
         with self._lock:
-            is_worn = self._is_worn(worker, finished + failed) and self._scheduler.is_up(worker)
-            if is_worn:
+            if self._is_worn(worker, finished + failed) and self._scheduler.is_up(worker):
                 self._scheduler.retire(caller, worker, finished, failed)
-                self._note("free", worker)
+                self._replace(worker, "it has run its functions")
             else:
                 self._find_who_is_next()
                 self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
@@ -107,21 +102,19 @@ class Dispatcher:
             self._tasks[worker] += finished + failed
             self._lost_under_lease.pop(worker, None)
             self._check_idle()
-            process = self._process(worker) if is_worn else None
-        if process is not None:
-            log.info("worker %d has run its functions, and is replaced", process.port)
-            process.kill()
 
     def keep(self, caller: Caller, worker: int, finished: int, failed: int, tasks: int) -> int:
         """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does.
 
-        The client has so many more tasks that wait.
+        The client has so many more tasks that wait. -1: the worker has died under this lease.
         """
         with self._lock:
             self._scheduler.keep(caller, worker, finished, failed)
             self._scheduler.tell(caller, tasks)
             self._tasks[worker] += finished + failed
             self._note(COUNTS_ONLY, None)
+            if worker in self._lost_under_lease:
+                return -1
             # Who is to give a worker back, since it has run enough or we stop, is told that somebody waits.
             waiting = self._scheduler.waiting - self._scheduler.passed_over
             return max(waiting, int(self._is_worn(worker, 0) or self._is_closed))
@@ -227,19 +220,22 @@ class Dispatcher:
 
     def _lease(self, caller: Caller) -> int | None:
         self._check_open()
-        worker = self._scheduler.lease(caller)
-        if worker is not None:
-            self._note("acquire", worker)
-        else:
+        if (worker := self._scheduler.lease(caller)) is None:
             self._renew(1)
+        else:
+            self._note("acquire", worker)
         return worker
 
     def _renew(self, more: int = 0) -> None:
         """Have a free worker come up anew for those in line and so many more, if it has to."""
-        worker = self._scheduler.renew(more)
-        if worker is not None and (process := self._process(worker)) is not None:
-            self._note("free", worker)
-            log.info("worker %d has run functions of another program, and is replaced", process.port)
+        if (worker := self._scheduler.renew(more)) is not None:
+            self._replace(worker, "it has run functions of another program")
+
+    def _replace(self, worker: int, reason: str) -> None:
+        """End the process of a worker that nobody holds, and that is down."""
+        self._note("free", worker)
+        if (process := self._process(worker)) is not None:
+            log.info("worker %d is replaced: %s", process.port, reason)
             process.kill()
 
     def _is_worn(self, worker: int, more: int) -> bool:

@@ -153,7 +153,10 @@ class SchedulerService(rpyc.Service):
         self._dispatcher.free(self._caller, self._pool.worker(port), count(finished), count(failed))
 
     def exposed_keep_worker(self, port: int, finished: int = 0, failed: int = 0, tasks: int = 0) -> int:
-        """Count tasks of a lease that goes on; how many clients wait. The client has so many more tasks."""
+        """Count tasks of a lease that goes on; how many clients wait, or -1 if the worker has died meanwhile.
+
+        The client has so many more tasks.
+        """
         worker = self._pool.worker(port)
         return self._dispatcher.keep(self._caller, worker, count(finished), count(failed), count(tasks))
 

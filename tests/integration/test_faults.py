@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -492,3 +494,38 @@ def test_a_call_larger_than_workers_take_costs_none_of_them(start_server: Callab
             list(pool.map(len, [numbers, [1]]))
         assert list(pool.map(len, [[1], [1, 2]])) == [1, 2]
     assert server.worker_pids() == pids
+
+
+def holds_its_workers_sockets(path):
+    """C code forks, which no hook of Python's notices, and the child leaves the group."""
+    if ctypes.PyDLL(None).fork() == 0:
+        os.setsid()
+        Path(path).write_text(str(os.getpid()))
+        time.sleep(HANG_S)
+        os._exit(0)
+
+
+@pytest.mark.parametrize("how", ["run", "submit"])
+def test_a_client_learns_of_a_death_that_the_kernel_hides(
+    start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+):
+    server = start_server(1)
+    monkeypatch.setenv("COMPUTE_SERVER", server.address)
+    held, begun = tmp_path / "held", tmp_path / "begun"
+    with PoolExecutor(server.address) as pool, ThreadPoolExecutor(1) as threads:
+
+        def waits():
+            holds_its_workers_sockets(held)
+            begun.touch()
+            time.sleep(HANG_S)
+
+        future = threads.submit(compute_this(waits)().run) if how == "run" else pool.submit(waits)
+        eventually(lambda: begun.exists() and held.exists() and held.read_text(), "it has forked")
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        try:
+            with pytest.raises(WorkerLost, match="SIGKILL"):
+                future.result(HANG_S / 2)
+            assert is_running(int(held.read_text()))
+        finally:
+            os.kill(int(held.read_text()), signal.SIGKILL)
+    assert compute_this(abs)(-7).run() == 7

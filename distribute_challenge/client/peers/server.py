@@ -26,6 +26,7 @@ _FREE, _KEEP, _RECYCLE = MethodCall("free_worker"), MethodCall("keep_worker"), M
 _STATUS, _INTRODUCE, _LEAVE = MethodCall("status"), MethodCall("introduce"), MethodCall("leave_line")
 _STACK = MethodCall("stack")
 
+LOOK_S = 1.0  # How often the server is asked whether a worker that does not answer is alive.
 RECYCLED_S = 20.0  # A server that is there has had a worker killed before.
 
 
@@ -89,7 +90,10 @@ class ServerConnection:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
     def ask_to_keep(self, port: int, finished: int, failed: int, tasks: int) -> Answer:
-        """Have tasks of the lease counted, and tell that so many more wait here; how many clients wait."""
+        """Have tasks of the lease counted, and tell that so many more wait here; how many clients wait.
+
+        -1: the worker has died. The kernel hides that from us while another process has its sockets.
+        """
         return self._ask(_KEEP, port, finished, failed, tasks)
 
     def recycle(self, port: int, broken: Broken) -> Ending:

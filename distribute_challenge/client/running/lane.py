@@ -16,7 +16,7 @@ from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import INITIALIZER
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken
-from distribute_challenge.client.peers.server import RECYCLED_S, ServerConnection
+from distribute_challenge.client.peers.server import LOOK_S, RECYCLED_S, ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.client.running.pipeline import Pipeline
 from distribute_challenge.client.running.tasks import Task, end_lost
@@ -54,9 +54,8 @@ class Lane:
         self.server = server
         self.pipeline: Pipeline | None = None
         self.port = -1
-        self.prepared: set[bytes] = (
-            set()
-        )  # the executors whose initializer has run on the worker, or went there
+        # The executors whose initializer has run on the worker, or went there.
+        self.prepared: set[bytes] = set()
         self.is_connecting = False
         self.has_to_yield = False
         self.has_done_something = False
@@ -70,7 +69,7 @@ class Lane:
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
         self._broken, self._broke_at = Broken(""), 0.0
-        self._has_run = False  # any task but the initializer
+        self._has_run = self._is_worker_dead = False  # any task but the initializer; as the server says
         self._finished = self._failed = 0  # since they were last counted
         self._began_at = self._kept_at = time.monotonic()
         self._left_at: float | None = None  # when it left the line
@@ -216,7 +215,8 @@ class Lane:
         elif self._keeping is not None and self._keeping.is_here:
             answer, self._keeping = self._keeping, None
             self._kept_at = now
-            self.has_to_yield |= int(answer.value) > 0
+            self._is_worker_dead = int(answer.value) < 0
+            self.has_to_yield |= int(answer.value) != 0
 
     def _serve_worker(self, pipeline: Pipeline, now: float) -> None:
         try:
@@ -240,15 +240,19 @@ class Lane:
             self.server.close()
         if self.state is not State.WORKING or self.pipeline is None:
             return
-        if self.pipeline.tick(now) is not None:
+        if self._why_broken(self.pipeline, now) is not None:
             # It may have ended in time, and this thread was held up.
             self._serve_worker(self.pipeline, now)
-            broken = self.pipeline.tick(now)
+            broken = self._why_broken(self.pipeline, now)
             if broken is not None and self.state is State.WORKING:
                 self._break(broken)
-        has_news = self.state is State.WORKING and self.load and self._finished + self._failed
-        if has_news and self._keeping is None and now - self._kept_at > TICK_S:
+        is_due = now - self._kept_at > (TICK_S if self._finished + self._failed else LOOK_S)
+        if self.state is State.WORKING and self.load and self._keeping is None and is_due:
             self._ask_to_keep()
+
+    def _why_broken(self, pipeline: Pipeline, now: float) -> Broken | None:
+        is_lost = self._is_worker_dead and self.load
+        return Broken("the server says that it has died") if is_lost else pipeline.tick(now)
 
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, and learn who waits."""

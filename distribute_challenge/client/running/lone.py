@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 
 from distribute_challenge import errors
 from distribute_challenge.calls.payload import PRINTS, Outcome
@@ -16,7 +17,7 @@ from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
-from distribute_challenge.client.peers.server import ServerConnection
+from distribute_challenge.client.peers.server import LOOK_S, ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.errors import AccessDenied, PoolError, TaskNotSendable
 from distribute_challenge.wire.link import Answer
@@ -35,6 +36,8 @@ class Lease:
         self._connections = connections
         self._is_settled = False
         self._server: ServerConnection | None = None
+        self._keeping: Answer | None = None
+        self._asked_at = time.monotonic()
 
     def __enter__(self) -> Lease:
         return self
@@ -78,7 +81,7 @@ class Lease:
         """
         assert self._server is not None
         try:
-            outcome = _run_on(self._connections, self.port, name, parcel, timeout_s)
+            outcome = _run_on(self._connections, self.port, name, parcel, timeout_s, self._is_worker_dead)
         except (Unreachable, AccessDenied, TaskNotSendable):
             self._server.free(self.port, finished=0, failed=0)
             self._is_settled = True
@@ -93,6 +96,19 @@ class Lease:
         self._server.free(self.port, finished=finished, failed=failed)
         self._is_settled = True
         return outcome
+
+    def _is_worker_dead(self, now: float) -> bool:
+        """Whether the server has said so. It is asked each second, and not waited for."""
+        assert self._server is not None
+        if self._keeping is None and now - self._asked_at > LOOK_S:
+            self._keeping, self._asked_at = self._server.ask_to_keep(self.port, 0, 0, 0), now
+        if self._keeping is None:
+            return False
+        self._server.link.serve_arrived()
+        if not self._keeping.is_here:
+            return False
+        answer, self._keeping = self._keeping, None
+        return int(answer.value) < 0
 
 
 def run(
@@ -149,9 +165,17 @@ def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> A
 
 
 def _run_on(
-    connections: Connections, port: int, name: str, parcel: Parcel, timeout_s: float | None
+    connections: Connections,
+    port: int,
+    name: str,
+    parcel: Parcel,
+    timeout_s: float | None,
+    is_dead: Callable[[float], bool],
 ) -> Outcome:
-    """The outcome of one call on a leased worker. Raises Broken or Unreachable if there is none."""
+    """The outcome of one call on a leased worker. Raises Broken or Unreachable if there is none.
+
+    `is_dead` tells, at a time, whether the worker has died for all that the server knows.
+    """
     try:
         worker = connections.take_worker(port)
     except (EOFError, OSError) as error:
@@ -174,6 +198,10 @@ def _run_on(
                 raise Overdue(limit_s)
             if worker.link.is_stuck(now):
                 raise Broken("it does not answer its client")
+            if is_dead(now):
+                worker.link.serve_arrived()
+                if not answer.is_here:
+                    raise Broken("the server says that it has died")
             if parcel.flags & PRINTS and not has_heard:
                 printer = printer or Printer()
                 worker.show_output(parcel.id, printer)

@@ -22,7 +22,7 @@ from distribute_challenge import cli, processors
 from distribute_challenge.address import DEFAULT_PORT, Address
 from distribute_challenge.processors import THREAD_VARIABLES, thread_limits
 from distribute_challenge.record.profile import Usage
-from distribute_challenge.record.sampler import Sampler
+from distribute_challenge.record.sampler import Sampler, proportional_bytes
 from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.dispatcher import Dispatcher
@@ -269,9 +269,11 @@ def await_idle(mailbox: Mailbox[Stop | Progress], stop: Stop, pool: PoolState) -
 def kill_the_greedy(
     supervisor: Supervisor, limit_bytes: int, pids: Sequence[int | None], usages: Sequence[Usage]
 ) -> None:
-    """Kill the workers that take more memory than they may."""
+    """Kill the workers that take more memory than they may; what they share with children counts once."""
     for worker, (pid, usage) in enumerate(zip(pids, usages, strict=True)):
-        process, taken = supervisor.process(worker), usage.memory_bytes or 0
-        if taken > limit_bytes and process is not None and process.pid == pid:
+        process = supervisor.process(worker)
+        if process is None or process.pid != pid or (usage.memory_bytes or 0) <= limit_bytes:
+            continue
+        if (taken := proportional_bytes(pid)) > limit_bytes:
             limit = f"--memory-limit is {limit_bytes / 2**20:.0f} MiB"
             process.stop_function(f"it took {taken / 2**20:.0f} MiB, and {limit}")

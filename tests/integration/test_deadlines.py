@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -198,6 +199,44 @@ def test_a_worker_that_takes_too_much_memory_is_killed_and_its_caller_told(
     with pytest.raises(WorkerLost, match=r"it took \d+ MiB, and --memory-limit is 300 MiB"):
         on_server(grows)().run()
     assert on_server(sleeps.__wrapped__)(0.01).run() == 0.01
+
+
+def shares_with_children(folder):
+    block = bytearray(150 << 20)
+    block[::4096] = b"x" * len(block[::4096])  # So that it has all of its pages.
+    children = []
+    for _ in range(4):
+        children.append(os.fork())
+        if not children[-1]:
+            sum(block[::4096])
+            (folder / str(os.getpid())).touch()
+            signal.pause()
+    while not (folder / "go on").exists():
+        time.sleep(0.01)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return len(children)
+
+
+def test_memory_that_child_processes_share_counts_once(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
+    server = start_server(1, "--memory-limit", "400M", "--interval", "0.1")
+    on_server = compute_this(server=server.address)
+    children = tmp_path / "children"
+    children.mkdir()
+    future = on_server(shares_with_children)(children).submit()
+    eventually(lambda: len(list(children.iterdir())) == 4, "the children have read it")
+
+    def resident() -> list[int]:
+        """Of each sample that was taken since; the last one may not have been looked at yet."""
+        memory = [json.loads(row["Memory"])[0] or 0 for row in server.rows("sample")[:-1]]
+        return [taken for taken in memory if taken > 500 << 20]
+
+    eventually(lambda: len(resident()) >= 2 or future.done(), "there are samples")
+    (children / "go on").touch()
+    assert future.result(HANG_S) == 4
 
 
 def test_a_worker_is_replaced_after_so_many_functions(start_server: Callable[..., RunningServer]):

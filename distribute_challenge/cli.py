@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import ipaddress
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, time
 from typing import NoReturn
 
 from distribute_challenge.address import SERVER_VARIABLE, Address
@@ -17,6 +19,7 @@ from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls, environment
 
 LOOPBACK = "127.0.0.1"
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 BACKLOG = 1024  # connections that may wait to be accepted
 
 
@@ -125,6 +128,31 @@ def positive_duration(text: str) -> int | float:
     seconds = duration(text)
     if not seconds:
         raise argparse.ArgumentTypeError(f"{text!r} is too short: give more than 0 seconds")
+    return seconds
+
+
+def moment(text: str) -> time | datetime:
+    """An argument that is a time of day, or with its date; where this program runs."""
+    for kind in (time, datetime):
+        try:
+            return kind.fromisoformat(text)
+        except ValueError:
+            continue
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a time: give it like 14:30, 14:30:05 or '2026-01-31 14:30'"
+    )
+
+
+def length_of_time(text: str) -> float:
+    """An argument that is a length of time, in seconds.
+
+    >>> length_of_time("90"), length_of_time("10m"), length_of_time("1.5h")
+    (90.0, 600.0, 5400.0)
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", text, re.ASCII)
+    seconds = float(found[1]) * _UNITS_S[found[2]] if found else 0.0
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time: give it like 90s, 10m or 2h")
     return seconds
 
 

@@ -15,7 +15,7 @@ from benchmarks.peers.cases import COMPARED, TARGETS, Case
 from benchmarks.peers.results import Results
 from benchmarks.peers.rivals import PEERS
 from benchmarks.peers.table import BARE, shown
-from distribute_challenge.pictures.plots import BLUE, RED, WIDTH_IN
+from distribute_challenge.pictures.figures.style import BLUE, RED, WIDTH_IN
 
 PLOTS = Path(__file__).parents[2] / "plots"
 OTHERS, WITHOUT = "#B9C1CA", "#E3E7EB"

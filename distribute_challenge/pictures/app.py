@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import re
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import cli
 from distribute_challenge.address import DEFAULT_PORT
 from distribute_challenge.errors import ProfileFormatError
-from distribute_challenge.pictures.words import plural, significant
+from distribute_challenge.pictures.words import plural, short_time, significant
 from distribute_challenge.record.cells import FOLDER, SWEEP, read_settings
 from distribute_challenge.record.tasks import tasks_path
 
 if TYPE_CHECKING:
-    from distribute_challenge.pictures.reading import Profile
-    from distribute_challenge.pictures.tasks import Tasks
+    from distribute_challenge.pictures.figures.busy import Run
 
 ROUNDED_S = 10  # No server writes times like that, and no figure of them is right.
 # So that the same profile gives the same file.
@@ -25,103 +27,165 @@ DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw a profile; the exit code."""
+    """Draw a profile, or a sweep; the exit code."""
+    options = parse(arguments)
+    path = find(options.file)
+    folder = Path(options.out or "plots")
+    if path.name == SWEEP.name:
+        with files_are_read():
+            figure = benchmark(path)
+        save({"benchmark": figure}, folder, options.format)
+        return 0
+    with files_are_read():
+        run = read(path, options)
+    tell(run)
+    if options.html is not None:
+        write_report(Path(options.html), run)
+    if options.trace is not None:
+        write_trace(Path(options.trace), run)
+    if (options.html or options.trace) is not None and options.out is None:
+        return 0
+    save(figures(run), folder, options.format)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> Any:
+    """What was asked for."""
     parser = cli.Parser("Draw what the workers did.")
     add = parser.add_argument
-    add("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
+    add(
+        "file", metavar="FILE", help="a profile: a path, or a name in profiling/; or a sweep's benchmarks.csv"
+    )
     add("--out", metavar="FOLDER", help="where the figures go (plots)")
     add("--html", metavar="FILE", help="write a report in one file instead, or beside --out")
     add("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev instead, or beside --out")
     add("--format", choices=("pdf", "png", "svg"), default="pdf", help="of the figures (pdf)")
     port = f"the server's, by which workers are named ({DEFAULT_PORT}); 0: none"
     add("--port", type=cli.port_number, default=DEFAULT_PORT, help=port)
-    options = parser.parse_args(arguments)
-    path = find(options.file)
+    either = parser.add_mutually_exclusive_group()
+    since = "only what is recorded from then on: like 14:30, or '2026-01-31 14:30'"
+    either.add_argument("--since", metavar="TIME", type=cli.moment, help=since)
+    last = "only the end of the record: like 90s, 10m or 2h"
+    either.add_argument("--last", metavar="LENGTH", type=cli.length_of_time, help=last)
+    return parser.parse_args(arguments)
 
-    # Late: they take a second, and a mistake takes none.
-    from distribute_challenge.pictures import plots, reading
 
+@contextlib.contextmanager
+def files_are_read() -> Iterator[None]:
+    """Reads files: one that is broken, or cannot be read, ends the script."""
     try:
-        profile = reading.read_profile(path)
+        yield
     except (ProfileFormatError, OSError) as error:
         cli.fail(what_is_wrong(error))
-    if profile.is_cut_short:
-        print(f"the last row of {path} was cut short, and is left out")
+
+
+def read(path: Path, options: Any) -> Run:
+    """The part of a profile that is asked for, and its tasks. Raises ProfileFormatError and OSError."""
+    # Late: they take a second, and a mistake takes none.
+    from distribute_challenge.pictures import period, reading
+    from distribute_challenge.pictures.figures.busy import run_of
+    from distribute_challenge.pictures.tasks import read_tasks
+
+    profile = reading.read_profile(path)
+    tasks = read_tasks(tasks_path(path)) if tasks_path(path).exists() else None
+    for one in (profile, tasks):
+        if one is not None and one.is_cut_short:
+            print(f"the last row of {one.path} was cut short, and is left out")
     if profile.finished[-1] and not profile.throughput:
         cli.fail(
             f"{path}: {profile.finished[-1]:g} tasks finished in no time at all: its times are rounded, as "
             "by a spreadsheet that has saved it; use the file that the server wrote"
         )
+    run = run_of(profile, tasks, options.port or None)
+    begin, end = period.asked(profile, options.since, options.last)
+    if (begin, end) == (0, profile.seconds[-1]):
+        return run
+    if options.since is options.last is None:
+        all_s = math.ceil(profile.seconds[-1])
+        drawn = f"{short_time(end - begin)} of {short_time(all_s)} are drawn"
+        print(f"{drawn}: in the rest nothing was asked for (--last {all_s}s draws all)")
+    return run.part(begin, end)
+
+
+def tell(run: Run) -> None:
+    """Print the throughput, and what became of the tasks."""
+    from distribute_challenge.pictures import listing
+
+    profile, tasks = run.profile, run.tasks
     print(f"Throughput = {significant(profile.throughput)} tasks per second")
     if profile.step_s >= ROUNDED_S:
         print(f"its times are rounded to {profile.step_s} s, as by a spreadsheet, and so that is not exact")
+    idle_s, (began, ended) = profile.idle_s, profile.span_s
     if not profile.finished[-1]:
         print("no task finished in this profile")
-    if options.html is not None:
-        write_report(Path(options.html), profile)
-    if options.trace is not None:
-        write_trace(Path(options.trace), profile)
-    if (options.html or options.trace) is not None and options.out is None:
-        return 0
-    figures: dict[str, Any] = {
-        "busy": plots.busy(profile, options.port or None),
-        "throughput": plots.throughput(profile),
-        "resources": plots.resources(profile),
-        "benchmark": benchmark(),
+    elif 0 < idle_s < ended - began:
+        busy = profile.finished[profile.span[1]] / (ended - began - idle_s)
+        print(
+            f"in {short_time(idle_s)} of its {short_time(ended - began)} nothing was asked for; "
+            f"without those it is {significant(busy)} tasks per second"
+        )
+    if tasks is not None and len(tasks):
+        print("\n".join(["", *listing.table(tasks), "", *listing.failures(tasks)]).rstrip() + "\n")
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """All figures by their names; None for those of which there is nothing to draw."""
+    from distribute_challenge.pictures.figures import busy, functions, overview, resources, throughput
+
+    return {
+        "overview": overview.overview(run),
+        "busy": busy.busy(run),
+        "tasks": functions.functions(run),
+        "throughput": throughput.throughput(run.profile, run.tasks),
+        "resources": resources.resources(run.profile),
+        "benchmark": sweep_of(run.profile.path),
     }
-    save(figures, Path(options.out or "plots"), options.format)
-    return 0
 
 
-def tasks_of(profile: Profile) -> Tasks | None:
-    """The tasks of a profile; None if it has no such file. Ends the script if that is broken."""
-    from distribute_challenge.pictures.tasks import read_tasks
-
-    try:
-        return read_tasks(tasks_path(profile.path))
-    except FileNotFoundError:
+def sweep_of(profile: Path) -> Any:
+    """The figure of a profile's sweep; None if it is of no sweep, or, which is said, of a broken one."""
+    path = profile.with_name(SWEEP.name)
+    if not re.fullmatch(r"results_\d+_\d+\.csv", profile.name) or not path.exists():
         return None
+    try:
+        return benchmark(path)
     except (ProfileFormatError, OSError) as error:
-        cli.fail(what_is_wrong(error))
+        sys.stderr.write(f"{cli.program()}: the sweep is not drawn: {what_is_wrong(error)}\n")
+    return None
 
 
-def write_report(path: Path, profile: Profile) -> None:
+def write_report(path: Path, run: Run) -> None:
     """Write a report, and say where."""
     with cli.extra("live"):
         from distribute_challenge.pictures import report
 
     try:
-        print(f"{path}: {report.write_report(path, profile)}")
+        print(f"{path}: {report.write_report(path, run.profile)}")
     except ProfileFormatError as error:
         cli.fail(str(error))
     except OSError as error:
         cli.fail(f"cannot write {path} ({error.strerror}): name another file")
 
 
-def write_trace(path: Path, profile: Profile) -> None:
+def benchmark(path: Path) -> Any:
+    """The figure of a sweep. Raises ProfileFormatError and OSError."""
+    from distribute_challenge.pictures import reading
+    from distribute_challenge.pictures.figures import efficiency
+
+    return efficiency.benchmark(reading.read_sweep(path), *read_settings(path.with_suffix(".json")))
+
+
+def write_trace(path: Path, run: Run) -> None:
     """Write a trace, and say where."""
     from distribute_challenge.pictures import trace
 
     try:
-        left_out = trace.write_trace(path, profile, tasks_of(profile))
+        left_out = trace.write_trace(path, run.profile, run.tasks)
     except OSError as error:
         cli.fail(f"cannot write {path} ({error.strerror}): name another file")
     print(path)
     if left_out:
         print(f"{plural(left_out, 'task')} waited behind {trace.MOST_LINES} others: only counted in it")
-
-
-def benchmark() -> Any:
-    """The figure of the sweep; None if there is no sweep, or, which is said, if it cannot be read."""
-    from distribute_challenge.pictures import efficiency, reading
-
-    try:
-        return efficiency.benchmark(reading.read_sweep(SWEEP), *read_settings())
-    except FileNotFoundError:
-        return None
-    except (ProfileFormatError, OSError) as error:
-        sys.stderr.write(f"{cli.program()}: the sweep is not drawn: {what_is_wrong(error)}\n")
-    return None
 
 
 def what_is_wrong(error: Exception) -> str:

@@ -85,6 +85,26 @@ class Profile:
             return 0
         return int(np.gcd.reduce(times.astype(np.int64)))
 
+    @property
+    def idle(self) -> list[tuple[float, float]]:
+        """When, within the span of the work, nothing was asked for: no worker was busy, nobody waited.
+
+        Only stretches that are long enough to be seen: a 100th of the record.
+        """
+        first, last = self.span
+        nothing = ~self.busy[first:last].any(axis=1)
+        if self.waiting is not None:
+            nothing &= self.waiting[first:last] == 0
+        edges = np.flatnonzero(np.diff(nothing.astype(np.int8), prepend=0, append=0)) + first
+        began, ended = self.seconds[edges[::2]], self.seconds[edges[1::2]]
+        is_long = ended - began >= self.seconds[-1] / 100
+        return list(zip(began[is_long].tolist(), ended[is_long].tolist(), strict=True))
+
+    @property
+    def idle_s(self) -> float:
+        """How long nothing was asked for while there was work to do before and after."""
+        return sum(ended - began for began, ended in self.idle)
+
     def rows_of(self, event: str) -> NDArray[np.intp]:
         """The numbers of the rows that record an event."""
         return np.flatnonzero(self.events == event) if self.events is not None else np.empty(0, np.intp)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distribute_challenge.pictures.table import Table, open_table
 from distribute_challenge.record import faults
-from distribute_challenge.record.tasks import COLUMNS, DONE, STATUSES
+from distribute_challenge.record.tasks import COLUMNS, DONE, FAILED, STATUSES
 
 Values = NDArray[np.float64]
 NUMBERS = ("", "Worker", "Queued", "Started", "Ended", "Count", "Seconds", "Sent", "Returned", "Memory")
@@ -60,6 +60,11 @@ class Tasks:
     def has_failed(self) -> NDArray[np.bool_]:
         """Whether it ended in another way than by returning."""
         return self.status != STATUSES.index(DONE)  # type: ignore[no-any-return]
+
+    @property
+    def is_cut_off(self) -> NDArray[np.bool_]:
+        """Whether its worker ended with it."""
+        return self.has_failed & (self.status != STATUSES.index(FAILED))  # type: ignore[no-any-return]
 
 
 class Summary(NamedTuple):

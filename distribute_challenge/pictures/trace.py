@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distribute_challenge.pictures import losses
+from distribute_challenge.pictures import lanes
 from distribute_challenge.pictures.reading import Profile
 from distribute_challenge.pictures.tasks import Tasks
 from distribute_challenge.record.tasks import STATUSES
@@ -115,7 +115,7 @@ class _Trace:
                 yield _event("X", WORKERS, self._thread(worker), time, "busy", dur=spent, cat="busy")
 
     def _marks(self) -> Iterator[Event]:
-        marks = losses.marks(self.profile)
+        marks = lanes.marks(self.profile)
         times = self._us_of_seconds(np.array([mark.time_s for mark in marks]))
         for mark, time in zip(marks, times, strict=True):
             if mark.lane is None:
@@ -218,37 +218,11 @@ def _named(what: str, process: int, thread: int, name: str) -> Event:
 
 
 def _ports(profile: Profile, tasks: Tasks | None) -> list[int | None]:
-    """The port of each worker of the profile; None for those of which no task is known.
-
-    A worker with a higher number has a higher port. If not all ran tasks, those that did are among those
-    that were busy.
-    """
-    return _match(np.any(profile.busy, axis=0), [] if tasks is None else np.unique(tasks.worker).tolist())
-
-
-def _match(was_busy: NDArray[np.bool_], seen: Sequence[int]) -> list[int | None]:
-    """The port of each worker: `was_busy` says which can have run tasks, `seen` are the ports where some ran.
-
-    >>> _match(np.array([True, False, True]), [18812, 18814])
-    [18812, None, 18814]
-    >>> _match(np.array([False, False]), [40001])
-    [40001, None]
-    """
-    seen = sorted(seen)
-    places = np.flatnonzero(was_busy).tolist()
-    if len(places) != len(seen):
-        # Some were only held. Ports in a row tell how far apart their workers are.
-        first = next((place for place in places if _fits(place, seen, len(was_busy))), None)
-        places = [first + port - seen[0] for port in seen] if seen and first is not None else range(len(seen))
-    found: list[int | None] = [None] * len(was_busy)
-    for place, port in zip(places, seen, strict=False):
-        if place < len(found):
-            found[place] = port
+    """The port of each worker of the profile; None for those of which no task is known."""
+    found: list[int | None] = [None] * profile.workers
+    for port, worker in lanes.ports(profile, tasks, None).items() if tasks is not None else ():
+        found[worker] = port
     return found
-
-
-def _fits(first: int, seen: Sequence[int], workers: int) -> bool:
-    return bool(seen) and first + seen[-1] - seen[0] < workers
 
 
 def _names(of_ports: Sequence[int | None]) -> list[str]:

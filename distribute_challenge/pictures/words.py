@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def plural(number: int, noun: str) -> str:
     """A number and what it counts.
@@ -22,9 +24,25 @@ def significant(value: float) -> str:
 
 
 def short_time(seconds: float) -> str:
-    """A short time with its unit.
+    """A time with its unit, of three significant digits; `-` if it is unknown.
 
-    >>> short_time(2.5), short_time(0.02)
-    ('2.5 s', '20 ms')
+    >>> short_time(2.5), short_time(0.02), short_time(3.4e-6), short_time(math.nan)
+    ('2.5 s', '20 ms', '3.4 µs', '-')
+    >>> short_time(0.9999), short_time(600), short_time(86_400), short_time(0)
+    ('1 s', '10 min', '24 h', '0 s')
     """
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+    if math.isnan(seconds):
+        return "-"
+    for size, unit, most in ((1e-6, "µs", 999.5), (1e-3, "ms", 999.5), (1, "s", 300), (60, "min", 300)):
+        if 0 < seconds / size < most:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 3600:,.3g} h" if seconds else "0 s"
+
+
+def shortened(text: str, length: int) -> str:
+    """A text, or as much of it as fits, with dots behind.
+
+    >>> shortened("simulate", 8), shortened("simulate_all", 8)
+    ('simulate', 'simula..')
+    """
+    return text if len(text) <= length else text[: length - 2] + ".."

@@ -62,10 +62,10 @@ def write_cells(cells: dict[Cell, float]) -> None:
     _write(SWEEP, "\n".join((",".join(COLUMNS), *rows, "")))
 
 
-def read_settings() -> Settings:
+def read_settings(path: Path = SETTINGS) -> Settings:
     """With what the sweep was measured. Raises ProfileFormatError and OSError."""
     try:
-        read = json.loads(SETTINGS.read_bytes())
+        read = json.loads(path.read_bytes())
         settings = Settings(read["tasks"], read["seconds"])
     except FileNotFoundError:
         return Settings()
@@ -74,7 +74,7 @@ def read_settings() -> Settings:
     is_whole = type(settings.tasks) is int and settings.tasks >= 1
     if not is_whole or type(settings.seconds) not in (int, float) or not 0 < settings.seconds < math.inf:
         example = json.dumps(Settings()._asdict())
-        raise ProfileFormatError(f"{SETTINGS}, line 1: it should say how the sweep was made, like {example}")
+        raise ProfileFormatError(f"{path}, line 1: it should say how the sweep was made, like {example}")
     return settings
 
 

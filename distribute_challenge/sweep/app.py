@@ -111,7 +111,8 @@ def prepare(settings: Settings) -> dict[Cell, float]:
 
 def show(sweep: dict[Cell, float], settings: Settings) -> int:
     """Print the results and draw all there are; the exit code."""
-    from distribute_challenge.pictures import efficiency, reading  # Late: measuring needs neither.
+    from distribute_challenge.pictures import reading
+    from distribute_challenge.pictures.figures import efficiency  # Late: measuring needs neither.
 
     print(table(sweep, settings))
     save({"benchmark": efficiency.benchmark(reading.read_sweep(SWEEP), *settings)}, Path("plots"), "pdf")
@@ -175,7 +176,7 @@ def running_server(workers: int, profile: Path) -> Iterator[str]:
 
 def table(sweep: dict[Cell, float], settings: Settings) -> str:
     """The results as text."""
-    from distribute_challenge.pictures.efficiency import ideal
+    from distribute_challenge.pictures.figures.efficiency import ideal
 
     lines = ["workers  clients  tasks/s    ideal  efficiency"]
     for (workers, clients), throughput in sweep.items():

@@ -13,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from distribute_challenge import compute_this
+from distribute_challenge.record.tasks import HEADER
 from tests.acceptance.test_scripts import assert_is_one_helpful_line, processes_in
 from tests.running import HANG_S, ROOT, RunningServer, eventually, script
 
 PROFILE = ',Timestamp,Busy,Finished\n0,1,"[0, 1]",0\n1,5,"[0, 0]",5.0\n'
+FIGURES = ["busy.pdf", "overview.pdf", "throughput.pdf"]
+DONE, FAILED = "done,9,9,,\n", "failed,9,9,,ValueError: odd\n"
+TASK = f"0,f,c:1,18812,,1,3,1,2,{DONE}"
 
 
 def square(x):
@@ -27,12 +31,86 @@ def square(x):
 def test_a_profile_is_found_by_name_and_drawn(tmp_path: Path, suffix: str):
     (tmp_path / "profiling").mkdir()
     (tmp_path / "profiling" / "results_2.csv").write_text(PROFILE)
-    (tmp_path / "profiling" / "benchmarks.csv").write_text("Workers,Functions,Throughput\n1,1,0.33\n")
     result = script("grapher.py", "results_2.csv", "--format", suffix, cwd=tmp_path)
-    files = [f"plots/{name}.{suffix}" for name in ("busy", "throughput", "benchmark")]
+    files = [f"plots/{name}.{suffix}" for name in ("overview", "busy", "throughput")]
     assert (result.stderr, result.returncode) == ("", 0)
     assert result.stdout.splitlines() == ["Throughput = 1.250 tasks per second", *files]
     assert all((tmp_path / file).stat().st_size > 1000 for file in files)
+
+
+def test_a_record_with_tasks_is_drawn_and_told(tmp_path: Path):
+    (tmp_path / "p.csv").write_text(PROFILE)
+    (tmp_path / "p.tasks.csv").write_text(HEADER + TASK + TASK.replace("0,f", "1,g").replace(DONE, FAILED))
+    result = script("grapher.py", "p.csv", "--out", ".", cwd=tmp_path)
+    assert (result.stderr, result.returncode) == ("", 0)
+    first, empty, _, head, f, g, _, failures, failure, _, *files = result.stdout.splitlines()
+    assert (first, empty) == ("Throughput = 1.250 tasks per second", "")
+    assert head.split()[:4] == ["function", "tasks", "failed", "total"]
+    assert (f.split()[:5], g.split()[:5]) == (["f", "1", "0", "2", "s"], ["g", "1", "1", "2", "s"])
+    assert failures == "the only failure:"
+    assert failure.endswith("g  on :18812 for c:1  failed: ValueError: odd")
+    assert files == ["overview.pdf", "busy.pdf", "tasks.pdf", "throughput.pdf"]
+    part = script("grapher.py", "p.csv", "--out", "part", "--last", "1s", cwd=tmp_path)
+    assert "Throughput = " in part.stdout
+    assert "tasks.pdf" not in part.stdout
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("x", "p.tasks.csv, line 1: not a tasks file: it should begin with ,Function,Client"),
+        (HEADER + TASK + TASK, "p.tasks.csv, line 3: the row's number, '0', is not above the one before"),
+        (HEADER + TASK.replace("done", "over"), "p.tasks.csv, line 2: 'over' is not a status: done, failed"),
+        (HEADER + TASK.replace(",1,3,", ",1e9,2e9,"), "p.tasks.csv, line 2: its tasks are of another run"),
+    ],
+    ids=["no tasks", "out of order", "a wrong field", "of another run"],
+)
+def test_what_is_wrong_in_a_tasks_file_is_said(tmp_path: Path, rows: str, message: str):
+    (tmp_path / "p.csv").write_text(PROFILE)
+    (tmp_path / "p.tasks.csv").write_text(rows)
+    assert_is_one_helpful_line(script("grapher.py", "p.csv", cwd=tmp_path), message)
+
+
+def test_a_last_task_that_was_cut_short_is_left_out(tmp_path: Path):
+    (tmp_path / "p.csv").write_text(PROFILE)
+    (tmp_path / "p.tasks.csv").write_text(HEADER + TASK + "1,f")
+    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith("the last row of p.tasks.csv was cut short, and is left out\n")
+
+
+def test_what_the_overall_figure_counts_is_said(tmp_path: Path):
+    rows = '2,11,"[0, 1]",5\n3,13,"[0, 0]",10\n'
+    (tmp_path / "p.csv").write_text(PROFILE + rows)
+    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    assert result.stdout.splitlines()[:2] == [
+        "Throughput = 0.8333 tasks per second",
+        "in 6 s of its 12 s nothing was asked for; without those it is 1.667 tasks per second",
+    ]
+
+
+def test_what_was_idle_for_most_of_the_time_is_drawn_where_there_was_work(tmp_path: Path):
+    (tmp_path / "p.csv").write_text(PROFILE + '2,1000,"[0, 0]",5\n')
+    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    said = "4.2 s of 16.6 min are drawn: in the rest nothing was asked for (--last 999s draws all)\n"
+    assert result.stdout.startswith(said + "Throughput = ")
+    result = script("grapher.py", "p.csv", "--last", "999s", cwd=tmp_path)
+    assert result.stdout.startswith("Throughput = 0.005005 tasks per second\n")
+
+
+def test_the_sweep_is_drawn_with_its_own_profiles_and_by_its_own_name(tmp_path: Path):
+    folder = tmp_path / "profiling"
+    folder.mkdir()
+    (folder / "benchmarks.csv").write_text(SWEEP)
+    for name in ("results_1_1.csv", "results_2.csv"):
+        (folder / name).write_text(PROFILE)
+        result = script("grapher.py", name, cwd=tmp_path)
+        assert ("plots/benchmark.pdf" in result.stdout.splitlines()) == (name == "results_1_1.csv")
+    result = script("grapher.py", "benchmarks.csv", "--out", "sweep", cwd=tmp_path)
+    assert (result.stdout, result.returncode) == ("sweep/benchmark.pdf\n", 0)
+    (folder / "benchmarks.csv").write_text("1,2\n")
+    result = script("grapher.py", "benchmarks.csv", cwd=tmp_path)
+    assert_is_one_helpful_line(result, "profiling/benchmarks.csv, line 1: not a sweep")
 
 
 def test_a_profile_without_a_finished_task_is_drawn_and_said(tmp_path: Path):
@@ -118,15 +196,15 @@ def test_the_grapher_says_what_is_wrong(tmp_path: Path):
 def test_a_broken_sweep_does_not_keep_a_good_profile_from_being_drawn(
     tmp_path: Path, name: str, content: str, message: str
 ):
-    (tmp_path / "p.csv").write_text(PROFILE)
     (tmp_path / "profiling").mkdir()
+    (tmp_path / "profiling" / "results_1_1.csv").write_text(PROFILE)
     (tmp_path / "profiling" / "benchmarks.csv").write_text(SWEEP)
     (tmp_path / "profiling" / name).write_text(content)
-    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    result = script("grapher.py", "results_1_1.csv", cwd=tmp_path)
     assert result.returncode == 0
     assert result.stderr.startswith(f"grapher.py: the sweep is not drawn: {message}")
     assert result.stderr.count("\n") == 1
-    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["busy.pdf", "throughput.pdf"]
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == FIGURES
 
 
 @pytest.mark.parametrize("moment", range(3))

@@ -16,6 +16,9 @@ import pytest
 import rpyc
 
 from distribute_challenge import PoolExecutor, TaskTimeout, WorkerLost, compute_this
+from distribute_challenge.pictures import lanes
+from distribute_challenge.pictures.reading import read_profile
+from distribute_challenge.pictures.tasks import read_tasks
 from tests.running import RunningServer, connect, eventually
 
 REAL = time.sleep  # A function of a library: no worker has to import this module for it.
@@ -199,6 +202,20 @@ def test_a_client_in_line_has_one_task_that_waits(server: RunningServer):
         holder.root.free_worker(server.ports[0])
         answer.wait()
         assert server.status()["tasks"] == 0
+
+
+def test_the_files_tell_which_worker_ran_what(start_server: Callable[..., Any]):
+    """The system has picked the ports."""
+    server = start_server(6)
+    assert server.ports == sorted(server.ports)
+    with PoolExecutor(server.address) as pool:
+        list(pool.map(REAL, [0.05] * 24, chunksize=1))
+    server.stop()
+    folder = server.folder / "profiling"
+    profile, tasks = read_profile(folder / "results_6.csv"), read_tasks(folder / "tasks_6.csv")
+    found = lanes.ports(profile, tasks, None)
+    assert found == {port: server.ports.index(port) for port in found}
+    assert len(found) > 1
 
 
 def test_a_server_without_a_profile_writes_no_tasks(start_server: Callable[..., Any], tmp_path: Path):

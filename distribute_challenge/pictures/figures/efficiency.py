@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from distribute_challenge.pictures.plots import LINES, WIDTH_IN, tidy
+from distribute_challenge.pictures.figures.style import LINES, WIDTH_IN, tidy
 from distribute_challenge.pictures.words import plural
 
 Cells = NDArray[np.float64]  # (workers, clients)

@@ -1,0 +1,1 @@
+"""Figures. Each function that makes one takes what was read, and returns a matplotlib figure."""

@@ -1,0 +1,67 @@
+"""What the grapher prints of tasks: the figures of each function, and the newest failures."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+
+from distribute_challenge.pictures.tasks import Tasks, summarize
+from distribute_challenge.pictures.words import plural, short_time, shortened
+from distribute_challenge.record.tasks import STATUSES
+
+MOST_FUNCTIONS = 30
+MOST_FAILURES = 3
+NAME = 40  # letters of a function's name
+HEAD = ("function", "tasks", "failed", "total", "mean", "median", "99%", "mean", "median", "99%")
+
+
+def table(tasks: Tasks) -> list[str]:
+    """The figures of each function, as lines: how long it ran, and waited before."""
+    summaries = summarize(tasks)
+    if not summaries:
+        return []
+    rows = [
+        (shortened(one.function, NAME), f"{one.tasks:,}", f"{one.failed:,}", *map(short_time, one[3:]))
+        for one in summaries[:MOST_FUNCTIONS]
+    ]
+    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    lines = ["  ".join(_aligned(row, widths)) for row in (HEAD, *rows)]
+    run, wait = (sum(widths[:columns]) + 2 * (columns - 1) for columns in (7, 10))
+    lines.insert(0, f"{'run time':>{run}}{'time waited':>{wait - run}}")
+    if len(summaries) > MOST_FUNCTIONS:
+        lines.append(f"and {plural(len(summaries) - MOST_FUNCTIONS, 'function')} with less time")
+    return lines
+
+
+def failures(tasks: Tasks) -> list[str]:
+    """The newest failures, as lines: when, which function, how it ended, where, for whom, and why."""
+    rows = np.flatnonzero(tasks.has_failed)
+    if not rows.size:
+        return []
+    newest = rows[np.argsort(tasks.ended[rows], kind="stable")][::-1][:MOST_FAILURES]
+    total = int(tasks.count[rows].sum())
+    lines = ["the only failure:" if total == 1 else f"the newest of {total:,} failures:"]
+    for row in newest.tolist():
+        when = datetime.fromtimestamp(tasks.ended[row])
+        count = int(tasks.count[row])
+        name = shortened(tasks.functions[tasks.function[row]], NAME) + (
+            f" ({count} times)" if count > 1 else ""
+        )
+        where = f"on :{tasks.worker[row]} for {tasks.clients[tasks.client[row]]}"
+        end = (
+            f"{STATUSES[tasks.status[row]]}: {tasks.error[row]}"
+            if tasks.error[row]
+            else STATUSES[tasks.status[row]]
+        )
+        lines.append(f"  {when:%Y-%m-%d %H:%M:%S}  {name}  {where}  {end}")
+    return lines
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    """Texts to the left, numbers to the right."""
+    name, *numbers = row
+    return [
+        f"{name:{widths[0]}}",
+        *(f"{text:>{width}}" for text, width in zip(numbers, widths[1:], strict=True)),
+    ]

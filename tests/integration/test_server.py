@@ -159,5 +159,5 @@ def test_a_test_that_fails_leaves_no_process_behind(tmp_path: Path):
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
     assert result.returncode == 1
-    (pid,) = re.findall(r"assert not (\d+)$", result.stdout, re.MULTILINE)
+    (pid,) = re.findall(r"^E +assert not (\d+)$", result.stdout, re.MULTILINE)
     assert not is_running(int(pid))

@@ -83,10 +83,10 @@ def make_profile(folder: Path, workers: int, rows: int, *, with_tasks: bool = Fa
                 since[worker] = time
             else:
                 (status,) = chance.choices(list(ENDS), list(ENDS.values()))
+                spent = time - since[worker]
                 for within in range(chance.choice((1, 1, 1, 2))):
                     name = f"function_{chance.randrange(10)}"
-                    times = f"{since[worker] - 1:.6f},{since[worker] + within * 1e-5:.6f},{time:.6f}"
-                    spent = time - since[worker]
+                    times = f"{since[worker] - 1:.6f},{since[worker] + within * spent / 10:.6f},{time:.6f}"
                     tasks.append(f"{name},a.py:7,{18812 + worker},{times},1,{spent:.6f},{status},1,1,,")
         about = "" if event == "sample" else str(worker)
         waiting = chance.randrange(4)

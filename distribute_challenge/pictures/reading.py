@@ -177,10 +177,10 @@ def _is_rising(values: NDArray[np.float64]) -> bool:
 
 def _busy(column: pd.Series[Any]) -> NDArray[np.uint8]:
     """The busy lists. Each text is parsed once."""
-    states = faults.matrix(list(column.cat.categories))
-    if states is None or not faults.are_bits(states) or column.isna().any():
+    states = faults.busy_lists(list(column.cat.categories))
+    if states is None or column.isna().any():
         raise ValueError
-    return states.astype(np.uint8)[column.cat.codes]
+    return states[column.cat.codes]
 
 
 def _usage(column: pd.Series[Any], workers: int) -> NDArray[np.float64]:

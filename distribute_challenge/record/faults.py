@@ -17,6 +17,7 @@ from distribute_challenge.record.tasks import STATUSES
 
 Row = dict[str, Any]
 Known = TypeVar("Known")
+Number = TypeVar("Number", np.float64, np.uint8)
 COUNTS = ("Finished", "Failed", "Waiting", "Tasks")
 LIMITS = {"Worker": 65_535, "Count": 2**53}  # of whole numbers from 1 in a tasks file
 # A number as files have it. What else Python takes for one (1_000, nan) is none.
@@ -48,16 +49,16 @@ def matrix(texts: Sequence[str]) -> NDArray[np.float64] | None:
     >>> matrix(["[0, 1]", "[0]"]), matrix(['["0"]']), matrix(["[]"])
     (None, None, None)
     """
-    blocks = [_block(texts[start : start + BLOCK]) for start in range(0, len(texts), BLOCK)]
-    known = [block for block in blocks if block is not None]
-    if not known or len(known) < len(blocks) or len({block.shape[1] for block in known}) > 1:
-        return None
-    return np.concatenate(known)
+    return _joined(texts, _block)
 
 
-def are_bits(busy: NDArray[np.float64]) -> bool:
-    """Whether a matrix holds nothing but 0 and 1."""
-    return bool(np.isin(busy, (0, 1)).all())
+def busy_lists(texts: Sequence[str]) -> NDArray[np.uint8] | None:
+    """Busy lists as the rows of a matrix, in an eighth of the memory; None if one is something else.
+
+    >>> busy_lists(["[0, 1]", "[1.0, 0]"]).tolist(), busy_lists(["[0, 2]"]), busy_lists(["[0, null]"])
+    ([[0, 1], [1, 0]], None, None)
+    """
+    return _joined(texts, _busy_block)
 
 
 def first_fault(lines: Iterable[str], check: Callable[[Row, Known], Known], before: Known) -> tuple[int, str]:
@@ -82,8 +83,8 @@ def check_profile(row: Row, before: Before) -> Before:
         raise ValueError(f"{quoted(row['Timestamp'])} is not a time")
     if time < before.time:
         raise ValueError(f"the time goes back, from {before.time} to {time}")
-    busy = matrix([row["Busy"] or ""])
-    if busy is None or not are_bits(busy):
+    busy = busy_lists([row["Busy"] or ""])
+    if busy is None:
         raise ValueError(f"{quoted(row['Busy'])} is not a busy list of 0 and 1")
     workers = busy.shape[1]
     if before.workers not in (None, workers):
@@ -125,6 +126,21 @@ def check_task(row: Row, before: float) -> float:
     if row["Status"] not in STATUSES:
         raise ValueError(f"{quoted(row['Status'])} is not a status: {', '.join(STATUSES)}")
     return index
+
+
+def _joined(
+    texts: Sequence[str], parse: Callable[[Sequence[str]], NDArray[Number] | None]
+) -> NDArray[Number] | None:
+    blocks = [parse(texts[start : start + BLOCK]) for start in range(0, len(texts), BLOCK)]
+    known = [block for block in blocks if block is not None]
+    if not known or len(known) < len(blocks) or len({block.shape[1] for block in known}) > 1:
+        return None
+    return np.concatenate(known)
+
+
+def _busy_block(texts: Sequence[str]) -> NDArray[np.uint8] | None:
+    values = _block(texts)
+    return None if values is None or not np.isin(values, (0, 1)).all() else values.astype(np.uint8)
 
 
 def _block(texts: Sequence[str]) -> NDArray[np.float64] | None:

@@ -65,20 +65,25 @@ def of_leases(profile: Profile) -> Blocks:
 
     A worker that is handed over without a pause has two, if the profile says so.
     """
-    busy = profile.busy.astype(np.int8)
-    changes = np.diff(busy, axis=0, prepend=0, append=0)
-    begins, ends = changes[:-1] > 0, changes[1:] < 0
-    if profile.about is not None:
-        rows = profile.rows_of("acquire")
-        rows = rows[(rows > 0) & (profile.about[rows] >= 0)]
-        handed = rows[(busy[rows - 1, profile.about[rows]] == 1) & (busy[rows, profile.about[rows]] == 1)]
-        begins[handed, profile.about[handed]] = True
-        ends[handed - 1, profile.about[handed]] = True
-    lane, left = np.nonzero(begins.T)
-    right = np.nonzero(ends.T)[1]
-    edges = np.append(profile.seconds, profile.seconds[-1])
-    zeros = np.zeros(len(lane))
-    return Blocks(lane.astype(np.int32), edges[left], edges[right + 1], zeros + HALF, zeros.astype(np.int8))
+    seconds, about = profile.seconds, profile.about
+    acquired = profile.rows_of("acquire")
+    acquired = acquired[acquired > 0]
+    lanes, lefts, rights = [], [], []
+    for worker in range(profile.workers):
+        busy = profile.busy[:, worker].astype(bool)
+        is_begin = busy & ~np.append(False, busy[:-1])
+        if about is not None:
+            is_begin[acquired[about[acquired] == worker]] = True
+            is_begin &= busy
+        # A block ends where the worker is free, where the next one begins, or with the profile.
+        is_end = np.append(False, busy[:-1]) & (~busy | is_begin)
+        begins, ends = np.flatnonzero(is_begin), np.flatnonzero(is_end)
+        lefts.append(seconds[begins])
+        rights.append(np.append(seconds[ends], [seconds[-1]] * (len(begins) - len(ends))))
+        lanes.append(np.full(len(begins), worker, np.int32))
+    lane = np.concatenate(lanes)
+    half, color = np.full(len(lane), HALF), np.zeros(len(lane), np.int8)
+    return Blocks(lane, np.concatenate(lefts), np.concatenate(rights), half, color)
 
 
 def show(axes: Axes, blocks: Blocks, palette: tuple[str, ...], workers: int, end: float) -> bool:

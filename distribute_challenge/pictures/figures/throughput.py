@@ -28,7 +28,7 @@ from distribute_challenge.pictures.words import short_time, significant
 
 FEW = 60  # With no more tasks than this, each is drawn.
 WINDOWS = 20  # The sliding window is at most this part of the record.
-IDLE = "#EFEFEF"
+IDLE = "#E8E8E8"
 Counter = Callable[[Values], Values]
 
 
@@ -57,9 +57,8 @@ def show_throughput(axes: Axes, profile: Profile, tasks: Tasks | None) -> None:
     """A curve over a sliding window; of few tasks, how many have finished."""
     end, total = end_of(profile), float(profile.finished[-1])
     for number, (began, ended) in enumerate(profile.idle):
-        axes.axvspan(
-            began, ended, color=IDLE, linewidth=0, zorder=0, label="" if number else "nothing asked for"
-        )
+        label = "" if number else "nothing asked for"
+        axes.axvspan(began, ended, color=IDLE, linewidth=0, zorder=0, label=label)
     if total <= FEW:
         _show_count(axes, profile, tasks)
         highest = total
@@ -69,7 +68,7 @@ def show_throughput(axes: Axes, profile: Profile, tasks: Tasks | None) -> None:
     if total == 0:
         axes.text(0.5, 0.5, "no task finished", transform=axes.transAxes, ha="center", color=GREY)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="upper left", ncols=3, frameon=False, fontsize=9)
+        axes.legend(loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9)
     axes.set_xlim(0, end)
     tidy(axes)
 

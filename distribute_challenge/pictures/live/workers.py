@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distribute_challenge.pictures import losses
+from distribute_challenge.pictures.lanes import marks
 from distribute_challenge.pictures.live.levels import Stream
 from distribute_challenge.pictures.live.running import FlightRecorders
 from distribute_challenge.pictures.reading import Profile
@@ -66,7 +66,7 @@ class Workers:
         times = profile.began + profile.seconds
         ended = [self._take_lane(profile, lane, times) for lane in range(self.count)]
         self.busy = profile.busy[-1]
-        for mark in losses.marks(profile):
+        for mark in marks(profile):
             is_lost = mark.event == "lost"
             self.lost, self.replaced = self.lost + is_lost, self.replaced + (not is_lost)
             if mark.lane is not None:

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distribute_challenge.record.tasks import DONE, FAILED, STATUSES
+
 Values = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 # Shapes come in layers, by their length: what runs within others, in place, is shorter, and drawn above them.
 LAYERS = 4
+# Tasks that ended so may be drawn together. The others took a worker along, are rare, and each has its mark.
+RETURNED = (STATUSES.index(DONE), STATUSES.index(FAILED))
 # Rows come to be known this late, at most, unless the server was stopped.
 LATE_S = 1.0
 
@@ -90,7 +94,7 @@ class Level:
             layer.forget(begin)
         tasks = tasks.where(tasks.ended >= begin)
         lengths = tasks.ended - tasks.started
-        is_long = lengths >= self.width_s
+        is_long = (lengths >= self.width_s) | ~np.isin(tasks.status, RETURNED)
         self._add_long(tasks.where(is_long), lengths[is_long])
         short = tasks.where(~is_long)
         if self.short is not None:

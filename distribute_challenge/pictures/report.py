@@ -21,7 +21,7 @@ from distribute_challenge.pictures.reading import Profile
 from distribute_challenge.pictures.tasks import Tasks
 from distribute_challenge.pictures.words import plural, short_time, significant
 
-MOST_SHAPES = 16_000
+MOST_SHAPES = 12_000
 
 
 def write_report(path: Path, profile: Profile, tasks: Tasks | None, ports: Mapping[int, int]) -> str:

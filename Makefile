@@ -30,6 +30,7 @@ bench: $(VENV)/peers
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/long_profile.py
+	$(BIN)/python benchmarks/live_page.py
 
 soak: $(VENV)/dev
 	$(BIN)/python benchmarks/soak.py

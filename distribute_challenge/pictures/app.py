@@ -160,9 +160,7 @@ def write_report(path: Path, run: Run) -> None:
         from distribute_challenge.pictures import report
 
     try:
-        print(f"{path}: {report.write_report(path, run.profile)}")
-    except ProfileFormatError as error:
-        cli.fail(str(error))
+        print(f"{path}: {report.write_report(path, run.profile, run.tasks, run.ports)}")
     except OSError as error:
         cli.fail(f"cannot write {path} ({error.strerror}): name another file")
 
@@ -180,7 +178,7 @@ def write_trace(path: Path, run: Run) -> None:
     from distribute_challenge.pictures import trace
 
     try:
-        left_out = trace.write_trace(path, run.profile, run.tasks)
+        left_out = trace.write_trace(path, run.profile, run.tasks, run.ports)
     except OSError as error:
         cli.fail(f"cannot write {path} ({error.strerror}): name another file")
     print(path)

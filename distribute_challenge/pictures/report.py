@@ -6,6 +6,7 @@ It owns how much of a record goes into that file, and refuses to know how it is 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
@@ -17,17 +18,18 @@ from distribute_challenge.pictures.live.page import CHARTS, LEGEND, TEMPLATE, Se
 from distribute_challenge.pictures.live.state import Record
 from distribute_challenge.pictures.live.view import View
 from distribute_challenge.pictures.reading import Profile
+from distribute_challenge.pictures.tasks import Tasks
 from distribute_challenge.pictures.words import plural, short_time, significant
 
-MOST_SHAPES = 16_000
+MOST_SHAPES = 12_000
 
 
-def write_report(path: Path, profile: Profile) -> str:
+def write_report(path: Path, profile: Profile, tasks: Tasks | None, ports: Mapping[int, int]) -> str:
     """Write the report of a profile; what it says about how exact it is.
 
-    Raises ProfileFormatError, and OSError.
+    `ports` says which worker, by its number, is at which. Raises OSError.
     """
-    record = Record(profile.path, whole=MOST_SHAPES)
+    record = Record(profile, tasks, ports, whole=MOST_SHAPES)
     view = View(record, None, with_outlines=True)
     note = exactness(record)
     sections = [

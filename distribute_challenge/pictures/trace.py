@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,12 @@ MOST_LINES = 100
 FURTHER = 1_000_000
 
 
-def write_trace(path: Path, profile: Profile, tasks: Tasks | None) -> int:
-    """Write the trace; how many of the tasks that waited have no line in it. Raises OSError."""
-    trace = _Trace(profile, tasks)
+def write_trace(path: Path, profile: Profile, tasks: Tasks | None, ports: Mapping[int, int]) -> int:
+    """Write the trace; how many of the tasks that waited have no line in it. Raises OSError.
+
+    `ports` says which worker, by its number, is at which.
+    """
+    trace = _Trace(profile, tasks, {number: port for port, number in ports.items()})
     head = {"record": profile.path.name, "unix_seconds_at_0": trace.origin}
     with path.open("w", encoding="utf-8") as file:
         file.write(f'{{"displayTimeUnit":"ms","otherData":{json.dumps(head)},"traceEvents":[')
@@ -47,10 +50,10 @@ def write_trace(path: Path, profile: Profile, tasks: Tasks | None) -> int:
 
 
 class _Trace:
-    def __init__(self, profile: Profile, tasks: Tasks | None) -> None:
+    def __init__(self, profile: Profile, tasks: Tasks | None, ports: dict[int, int]) -> None:
         self.profile = profile
         self.tasks = tasks
-        self.ports = _ports(profile, tasks)
+        self.ports = ports  # of the workers, by their numbers
         self.left_out = 0
         # A task may have waited before the server had begun.
         times = (profile.began, *(() if tasks is None else (tasks.started, tasks.queued)))
@@ -59,7 +62,8 @@ class _Trace:
     def events(self) -> Iterator[Event]:
         """All of them."""
         yield _named("process", WORKERS, 0, "workers")
-        for number, name in enumerate(_names(self.ports)):
+        for number in range(self.profile.workers):
+            name = f"worker {number + 1}" + (f" :{self.ports[number]}" if number in self.ports else "")
             yield _named("thread", WORKERS, self._thread(number), name)
         yield from self._busy() if self.tasks is None else self._tasks(self.tasks)
         yield from self._marks()
@@ -72,7 +76,7 @@ class _Trace:
                 yield from self._counts(name, counts)
 
     def _thread(self, worker: int) -> int:
-        return self.ports[worker] or FIRST + worker
+        return self.ports.get(worker, FIRST + worker)
 
     def _us(self, times: NDArray[np.float64]) -> Times:
         """Unix seconds, in microseconds since the first moment."""
@@ -215,22 +219,3 @@ def _event(phase: str, process: int, thread: int, time_us: int, name: str, **con
 
 def _named(what: str, process: int, thread: int, name: str) -> Event:
     return _event("M", process, thread, 0, f"{what}_name", args={"name": name})
-
-
-def _ports(profile: Profile, tasks: Tasks | None) -> list[int | None]:
-    """The port of each worker of the profile; None for those of which no task is known."""
-    found: list[int | None] = [None] * profile.workers
-    for port, worker in lanes.ports(profile, tasks, None).items() if tasks is not None else ():
-        found[worker] = port
-    return found
-
-
-def _names(of_ports: Sequence[int | None]) -> list[str]:
-    """What the lanes are called.
-
-    >>> _names([18812, None])
-    ['worker 1 :18812', 'worker 2']
-    """
-    return [
-        f"worker {number}" + (f" :{port}" if port else "") for number, port in enumerate(of_ports, start=1)
-    ]

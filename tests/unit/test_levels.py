@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distribute_challenge.pictures.live.levels import LATE_S, Batch, Level, Stream
+from distribute_challenge.pictures.live.levels import LATE_S, MOST_ALONE, Batch, Level, Stream
+from distribute_challenge.record.tasks import KILLED, STATUSES
 
 NOW = 1000.0
 times = st.integers(0, 9000).map(lambda tenths: NOW - 100 + tenths / 100)
@@ -76,6 +77,29 @@ def test_a_stretch_has_the_function_that_took_most_of_it():
     level.add(batch(rows), NOW, is_over=True)
     found = shapes(level)
     assert (found["function"].tolist(), found["number"].tolist()) == ([1], [3])
+
+
+def test_a_task_that_took_its_worker_along_is_a_shape_of_its_own_however_short():
+    level = Level(100, 1)
+    rows = [
+        (0, 1, NOW - 50, 0.1, 1, 0),
+        (0, 2, NOW - 49.9, 0.1, 1, STATUSES.index(KILLED)),
+        (0, 1, NOW - 49.5, 0.1, 1, 1),
+    ]
+    level.add(batch(rows), NOW, is_over=True)
+    found = shapes(level)
+    assert sorted(zip(found["function"].tolist(), found["failed"].tolist(), strict=True)) == [(1, 1), (2, 1)]
+
+
+def test_of_very_many_tasks_that_took_their_workers_along_there_are_no_more_shapes_than_fit():
+    level = Level(100, 1)
+    killed = STATUSES.index(KILLED)
+    level.add(
+        batch([(0, 1, NOW - 90 + n / 100, 0.005, 1, killed) for n in range(MOST_ALONE + 1)]),
+        NOW,
+        is_over=True,
+    )
+    assert len(shapes(level)["left"]) == 21
 
 
 def test_a_stretch_is_shown_once_it_is_over():

@@ -38,7 +38,8 @@ def trace_of(
     if rows is not None:
         tasks_path(path).write_text(HEADER + "".join(f"{number},{row}\n" for number, row in enumerate(rows)))
         tasks = read_tasks(tasks_path(path))
-    left_out = write_trace(folder / "trace.json", read_profile(path), tasks)
+    ports = {18812: 0, 18813: 1} if rows else {}
+    left_out = write_trace(folder / "trace.json", read_profile(path), tasks, ports)
     with (folder / "trace.json").open() as file:
         events: list[dict[str, Any]] = json.load(file)["traceEvents"]
     check(events)

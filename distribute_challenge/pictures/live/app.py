@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         deadline = time.monotonic() + FIRST_ROW_S
         while True:
             try:
-                return Record(path)
+                return Record.read(path)
             except ProfileFormatError as error:
                 if options.listener is None or time.monotonic() > deadline:
                     cli.fail(str(error))
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nonlocal record
         if record.is_replaced:
             with contextlib.suppress(ProfileFormatError, OSError):  # Its first row may come later.
-                record = Record(path)
+                record = Record.read(path)
         record.update()
 
     def show(document: Any) -> None:

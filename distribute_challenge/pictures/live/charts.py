@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from bokeh.models import (
@@ -26,8 +27,14 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, "#B8A800", "#7570B3")  # of the funct
 OTHERS = "#8C8C8C"
 # On white and on black alike.
 INK, GRID = "#808489", "#80848940"
-MARKS = {FAILED: "triangle", TIMEOUT: "square", KILLED: "diamond", LOST: "x"}
-REPLACED = "circle"
+# How tasks end that do not return; then what becomes of workers. As in the figures.
+MARKS = {
+    FAILED: ("x", RED),
+    TIMEOUT: ("diamond", "#E0B400"),
+    KILLED: ("square", "#50555B"),
+    LOST: ("star", "#D40000"),
+}
+WORKER_LOST, WORKER_REPLACED = ("inverted_triangle", RED), ("circle", GREEN)
 LANE, EDGE, MARK_PX = 0.8, 0.14, 7
 GAP: dict[str, Any] = {"line_color": "white", "line_alpha": 0.6, "line_width": 0.7}
 OUTLINE: dict[str, Any] = {"line_alpha": "share", "line_width": 0.5}
@@ -44,11 +51,11 @@ class Charts:
     """
 
     def __init__(self, names: list[str], *, with_outlines: bool) -> None:
-        self.shapes = [ColumnDataSource({name: [] for name in SHAPE}) for _ in range(LAYERS)]
-        self.running = ColumnDataSource({name: [] for name in SHAPE})
-        self.edges = ColumnDataSource({name: [] for name in ("left", "right", "lane")})
-        self.marks = ColumnDataSource({name: [] for name in MARK})
-        self.series = ColumnDataSource({name: [] for name in SERIES})
+        self.shapes = [_source("shapes", SHAPE) for _ in range(LAYERS)]
+        self.running = _source("running", SHAPE)
+        self.edges = _source("edges", ("left", "right", "lane"))
+        self.marks = _source("marks", MARK)
+        self.series = _source("series", SERIES)
         self.times = Range1d(0, 1)
         self.mapper = LinearColorMapper(palette=[OTHERS], low=-0.5, high=0.5)
         self.lanes = self._lanes(names, with_outlines)
@@ -168,3 +175,7 @@ class Charts:
         hover = HoverTool(renderers=shown[:1], tooltips=tips, formatters={"@time": "datetime"}, mode="vline")
         chart.add_tools(hover)
         return chart
+
+
+def _source(name: str, columns: Iterable[str]) -> ColumnDataSource:
+    return ColumnDataSource({column: [] for column in columns}, name=name)

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distribute_challenge.pictures.live.charts import COLOURS, EDGE, LANE, MARKS, OTHERS, RED, REPLACED
+from distribute_challenge.pictures.live.charts import (
+    COLOURS,
+    EDGE,
+    LANE,
+    MARKS,
+    OTHERS,
+    WORKER_LOST,
+    WORKER_REPLACED,
+)
 from distribute_challenge.pictures.live.levels import Columns
 from distribute_challenge.pictures.live.state import HELD, Record
 from distribute_challenge.pictures.words import plural, short_time
-from distribute_challenge.record.tasks import DONE, LOST, STATUSES
+from distribute_challenge.record.tasks import DONE, STATUSES
 
 LONGEST_NAME = 60  # letters
-GREEN, GREY = "#009E73", "#808489"
 Data = dict[str, Any]  # as sources take it
 
 
@@ -60,8 +67,8 @@ def failures(rows: Columns) -> Data:
     return {
         "right": on_axis(rows["right"]),
         "lane": rows["lane"].astype(np.float64),
-        "marker": [MARKS[status] for status in statuses],
-        "color": [RED] * len(statuses),
+        "marker": [MARKS[status][0] for status in statuses],
+        "color": [MARKS[status][1] for status in statuses],
         "text": [
             error or f"{number} {status}"
             for error, number, status in zip(
@@ -73,13 +80,13 @@ def failures(rows: Columns) -> Data:
 
 def losses(rows: Columns) -> Data:
     """A mark where a worker was lost or replaced: above, and below, those of what ran there."""
-    is_lost = rows["is_lost"].tolist()
+    marks = [WORKER_LOST if is_lost else WORKER_REPLACED for is_lost in rows["is_lost"].tolist()]
     return {
         "right": on_axis(rows["right"]),
         "lane": rows["lane"] + np.where(rows["is_lost"], -0.28, 0.28),
-        "marker": [MARKS[LOST] if lost else REPLACED for lost in is_lost],
-        "color": [RED if lost else GREEN for lost in is_lost],
-        "text": ["the worker was lost" if lost else "its successor was ready" for lost in is_lost],
+        "marker": [marker for marker, _ in marks],
+        "color": [color for _, color in marks],
+        "text": ["worker lost" if mark == WORKER_LOST else "worker replaced" for mark in marks],
     }
 
 
@@ -104,9 +111,9 @@ def running(record: Record) -> Data:
     }
 
 
-def series(record: Record, number: int, began: float) -> Data:
+def series(record: Record, number: int, begin: float) -> Data:
     """What happened in each step of a window, from a time on."""
-    columns = record.series[number].columns(max(began, record.began), record.now)
+    columns = record.series[number].columns(max(begin, record.began), record.now, record.began)
     found = {name: column.astype(np.float32) for name, column in columns.items() if name != "time"}
     for name in ("cpu_percent", "memory_bytes"):  # Before the first sample.
         found[name] = np.nan_to_num(found[name])

@@ -13,10 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distribute_challenge.record.tasks import DONE, FAILED, STATUSES
+
 Values = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 # Shapes come in layers, by their length: what runs within others, in place, is shorter, and drawn above them.
 LAYERS = 4
+# Tasks that ended so may be drawn together. The others took a worker along, are rare, and each has its mark;
+# of more than so many that come at a time, only the longer ones.
+RETURNED = (STATUSES.index(DONE), STATUSES.index(FAILED))
+MOST_ALONE = 2000
 # Rows come to be known this late, at most, unless the server was stopped.
 LATE_S = 1.0
 
@@ -91,6 +97,9 @@ class Level:
         tasks = tasks.where(tasks.ended >= begin)
         lengths = tasks.ended - tasks.started
         is_long = lengths >= self.width_s
+        is_cut_off = ~np.isin(tasks.status, RETURNED)
+        if np.count_nonzero(is_cut_off) <= MOST_ALONE:
+            is_long |= is_cut_off
         self._add_long(tasks.where(is_long), lengths[is_long])
         short = tasks.where(~is_long)
         if self.short is not None:

@@ -52,14 +52,14 @@ class Series:
         for name, values in zip(MEANS, (cpu_percent, memory_bytes), strict=True):
             self.add(name, times, values)
 
-    def columns(self, began: float, now: float) -> dict[str, Values]:
-        """The steps from `began` on that are over, and the one that is not if it is the only one.
+    def columns(self, begin: float, now: float, began: float) -> dict[str, Values]:
+        """The steps from `begin` on that are over; the one that is not, if it is the only one.
 
-        `time` is the middle of each in Unix seconds. What was done is per second.
+        `time` is the middle of each in Unix seconds. What was done is per second, of a record that `began`.
         """
         assert self._first is not None
         number = self._first + np.arange(self._steps)
-        shown = ((number + 1) * self.step_s > began) & ((number + 1) * self.step_s <= now)
+        shown = ((number + 1) * self.step_s > begin) & ((number + 1) * self.step_s <= now)
         if not shown.any():
             shown[-1] = True
         time = (number + 0.5) * self.step_s
@@ -71,7 +71,10 @@ class Series:
             if name in ADDED:
                 values = values / lengths
             elif name in MEANS:
-                values = np.where(self._samples, values / np.maximum(self._samples, 1), np.nan)
+                # The latest sample holds until the next one; before the first there is none.
+                sampled = np.maximum.accumulate(np.where(self._samples > 0, np.arange(self._steps), -1))
+                means = np.append(values / np.maximum(self._samples, 1), np.nan)
+                values = means[sampled]
             found[name] = values[shown]
         return found
 

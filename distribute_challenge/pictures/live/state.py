@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distribute_challenge.address import DEFAULT_PORT
 from distribute_challenge.errors import ProfileFormatError
-from distribute_challenge.pictures import reading
+from distribute_challenge.pictures import lanes, reading
 from distribute_challenge.pictures.live.levels import Batch, Level
 from distribute_challenge.pictures.live.running import FlightRecorders
 from distribute_challenge.pictures.live.series import Functions, Series
@@ -63,13 +65,20 @@ class Names:
 class Record:
     """A profile and its tasks, from its first row to its latest.
 
-    It is kept for several windows of time; if `whole` is how many shapes there may be, for one that has all.
-    Making it raises ProfileFormatError, and OSError if there is no such file. What turns out to be wrong
-    later is a `problem`, and reading ends there.
+    It is kept for several windows; if `whole` is how many shapes there may be, for one that has all.
+    `ports` says which worker, by its number, is at which. What turns out to be wrong later is a `problem`,
+    and reading ends there.
     """
 
-    def __init__(self, path: Path, whole: int | None = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        profile: Profile,
+        tasks: Tasks | None,
+        ports: Mapping[int, int],
+        flights: FlightRecorders | None = None,
+        whole: int | None = None,
+    ) -> None:
+        self.path = path = profile.path
         self.problem: str | None = None
         self.functions, self.clients = Names(), Names()
         self.figures = Functions(MOST_NAMES)
@@ -78,14 +87,12 @@ class Record:
         self.waiting = {"clients": 0, "tasks": 0}
         self._file = path.stat()
         self._tasks_path = tasks_path(path)
-        self.has_tasks = self._tasks_path.exists()
+        self.has_tasks = tasks is not None
         self._read = {path: 0, self._tasks_path: 0}  # how much of each
-        profile = read_profile(path)
-        tasks = read_tasks(self._tasks_path) if self.has_tasks else None
         self.began = self._latest = profile.began
         self._finished = 0.0
-        self._flights = FlightRecorders(path)
-        self.workers = Workers(profile.busy.shape[1], self.began, self._flights)
+        self._flights = flights
+        self.workers = Workers(profile.workers, self.began, ports, flights)
         interval_s = float(np.median(np.diff(profile.sampled))) if len(profile.sampled) > 1 else 0.5
         self._look_ahead(profile, tasks)
         if whole is None:
@@ -102,10 +109,22 @@ class Record:
         self.workers.look()
         self._take(profile, tasks)
 
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """A record that is read on as it grows. Raises ProfileFormatError, and OSError if there is none."""
+        profile = read_profile(path)
+        tasks = read_tasks(tasks_path(path)) if tasks_path(path).exists() else None
+        flights = FlightRecorders(path)
+        # While it is written, flight recorders tell; and a task may be in its file before its worker's row.
+        ports: Mapping[int, int] = {}
+        if tasks is not None and not flights.is_there:
+            ports = lanes.ports(profile, tasks, DEFAULT_PORT)
+        return cls(profile, tasks, ports, flights)
+
     @property
     def is_written(self) -> bool:
         """Whether its server is there, and writes it."""
-        return self._flights.is_there
+        return self._flights is not None and self._flights.is_there
 
     @property
     def is_replaced(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +28,13 @@ class Running(NamedTuple):
 class Workers:
     """What is known of each of `count` workers, by its number; `began` is when the record did."""
 
-    def __init__(self, count: int, began: float, flights: FlightRecorders) -> None:
+    def __init__(
+        self, count: int, began: float, ports: Mapping[int, int], flights: FlightRecorders | None
+    ) -> None:
         self.count = count
         self.ports: list[int | None] = [None] * count
+        for port, number in ports.items():
+            self.ports[number] = port
         self.busy = np.zeros(count, np.uint8)
         self.busy_since = np.full(count, began)
         self.is_gone = np.zeros(count, bool)  # lost, and not replaced yet
@@ -42,7 +47,7 @@ class Workers:
 
     def look(self) -> None:
         """Look at what runs."""
-        running = self._flights.running()
+        running = {} if self._flights is None else self._flights.running()
         if len(running) == self.count:
             self.ports = list(running)
         clock = Clock()
@@ -58,8 +63,8 @@ class Workers:
         """The number of the worker at each of these ports."""
         if not set(ports) <= set(self.ports):
             self.ports = match(self.count, [*filter(None, self.ports), *ports])
-        lanes = {port: lane for lane, port in enumerate(self.ports) if port}
-        return {port: lanes.get(port, 0) for port in ports}
+        numbers = {port: number for number, port in enumerate(self.ports) if port}
+        return {port: numbers.get(port, 0) for port in ports}
 
     def take(self, profile: Profile) -> tuple[NDArray[np.int32], Values, Values]:
         """Take in rows of the profile; leases that have ended with them: which worker, from when to when."""
@@ -80,8 +85,8 @@ class Workers:
                 )
         if profile.cpu_percent is not None and profile.memory_bytes is not None:
             self.cpu_percent, self.memory_bytes = profile.cpu_percent[-1], profile.memory_bytes[-1]
-        lanes = np.repeat(np.arange(self.count, dtype=np.int32), [len(begins) for begins, _ in ended])
-        return lanes, *(np.concatenate(column) for column in zip(*ended, strict=True))  # type: ignore[return-value]
+        numbers = np.repeat(np.arange(self.count, dtype=np.int32), [len(begins) for begins, _ in ended])
+        return numbers, *(np.concatenate(column) for column in zip(*ended, strict=True))  # type: ignore[return-value]
 
     def _take_lane(self, profile: Profile, lane: int, times: Values) -> tuple[Values, Values]:
         """When leases that have ended began and ended."""

@@ -190,6 +190,21 @@ def tls_in(options: argparse.Namespace) -> Tls | None:
     return tls
 
 
+def add_server(parser: Parser) -> None:
+    """The arguments that say where the pool is, which `server_in` takes from what was parsed."""
+    where = "where the pool is ($COMPUTE_SERVER, or localhost:18811)"
+    parser.add_argument("--server", metavar="HOST:PORT", help=where)
+    add_tls(parser)
+
+
+def server_in(options: argparse.Namespace) -> tuple[Address, Tls | None]:
+    """Where the pool is, and the files by which it is reached. Ends the script if they are of no use."""
+    try:
+        return Address.choose(options.server), Tls.choose(tls_in(options))
+    except (ValueError, PoolError) as error:
+        fail(str(error))
+
+
 def listen(host: str, port: int, other: str = "another --port", *, with_tls: bool = False) -> socket.socket:
     """A listening socket on a loopback address; with TLS, on any.
 
@@ -239,15 +254,8 @@ def example_argument(description: str, default: int) -> int | float:
     """The command line of an example: a duration, and `--server` and `--tls-...` for where the pool is."""
     parser = Parser(description)
     parser.add_argument("x", nargs="?", type=duration, default=default, help=f"seconds ({default})")
-    where = "where the pool is ($COMPUTE_SERVER, or localhost:18811)"
-    parser.add_argument("--server", metavar="HOST:PORT", help=where)
-    add_tls(parser)
+    add_server(parser)
     arguments = parser.parse_args()
-    try:
-        os.environ[SERVER_VARIABLE] = str(Address.choose(arguments.server))
-        os.environ.update(environment(Tls.choose(tls_in(arguments))))
-    except ValueError as error:
-        parser.error(str(error))
-    except PoolError as error:
-        fail(str(error))
+    server, tls = server_in(arguments)
+    os.environ.update({SERVER_VARIABLE: str(server), **environment(tls)})
     return arguments.x  # type: ignore[no-any-return]

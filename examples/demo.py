@@ -27,7 +27,7 @@ def main() -> int:
     """Run the demonstration; the exit code."""
     with contextlib.suppress(OSError):  # Then the server says that it cannot write there.
         PROFILE.parent.mkdir(exist_ok=True)
-    command = ["server.py", str(WORKERS), "--port", "0", "--profile", str(PROFILE)]
+    command = ["server.py", str(WORKERS), "-q", "--port", "0", "--profile", str(PROFILE)]
     show(command)
     server = subprocess.Popen(python(command), stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None

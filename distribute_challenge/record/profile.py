@@ -61,6 +61,7 @@ class Usage(NamedTuple):
 
     cpu_percent: float | None
     memory_bytes: int | None
+    cpu_s: float = 0.0  # seconds of processor time since it was measured before
 
 
 class Clock:

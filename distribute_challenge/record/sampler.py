@@ -83,7 +83,7 @@ class Meter:
         after[worker] = cpu_s
         # What an orphan took leaves the sum with it, which then is not less than nothing.
         used_s = max(cpu_s - self._before.get(worker, 0.0), 0.0)
-        return Usage(100 * used_s / elapsed_s, memory_bytes)
+        return Usage(100 * used_s / elapsed_s, memory_bytes, used_s)
 
 
 def proportional_bytes(pid: int) -> int:
@@ -133,6 +133,7 @@ class Sampler:
     ) -> None:
         self.path = path
         self.latest = [UNKNOWN] * len(ports)
+        self.cpu_seconds = [0.0] * len(ports)  # of all processes that each worker has had
         # Called in the sampler's thread with the processes and what each takes.
         self.on_sample: Callable[[Sequence[int | None], Sequence[Usage]], None] = lambda _pids, _usages: None
         # Called there with how many functions have returned and raised that ran in place, within others.
@@ -143,7 +144,7 @@ class Sampler:
         self._watched = watched
         self._clock = Clock()
         self._rows = Rows(len(ports))
-        self._task_rows = TaskRows(ports, self._clock)
+        self.task_rows = TaskRows(ports, self._clock)
         self._changes: deque[Change] = deque()
         self._gone: deque[tuple[int, FlightReader, float, CutOff]] = deque()
         self._peaks: dict[bytes, int] = {}  # of calls that run: what their workers took at most, in bytes
@@ -218,7 +219,7 @@ class Sampler:
             for number, call in enumerate(flight.running()):
                 if number:  # It ran within the first.
                     self.on_inside(0, 1)
-                text.append(self._task_rows.cut_off(worker, call, ended, end, self._peaks.pop(call.id, None)))
+                text.append(self.task_rows.cut_off(worker, call, ended, end, self._peaks.pop(call.id, None)))
         for worker, watched in enumerate(self._watched()):
             if watched is not None:
                 text += self._ended(worker, watched.flight)
@@ -230,7 +231,7 @@ class Sampler:
         for call in flight.ended():
             if call.is_inside:
                 self.on_inside(call.finished, call.failed)
-            rows.append(self._task_rows.ended(worker, call, self._peaks.pop(call.begun.id, None)))
+            rows.append(self.task_rows.ended(worker, call, self._peaks.pop(call.begun.id, None)))
         return rows
 
     def _write_changes(self) -> None:
@@ -247,6 +248,8 @@ class Sampler:
         timestamp = self._clock.now()
         pids = self._pids()
         self.latest = self._measure(pids, may_have_children=may_have_children)
+        usages = zip(self.cpu_seconds, self.latest, strict=True)
+        self.cpu_seconds = [before + usage.cpu_s for before, usage in usages]
         self.on_sample(pids, self.latest)
         self._write(self._rows.sample(timestamp, self.latest))
         peaks: dict[bytes, int] = {}

@@ -24,7 +24,7 @@ returned, one for what raised, with seconds and bytes by their share.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,8 @@ class TaskRows:
         self._ports = ports
         self._clock = clock
         self._number = 0
+        # Told of each row: function, status, how many functions, their seconds, how long the first waited.
+        self.on_row: Callable[[str, str, int, float, float | None], None] = lambda *_row: None
 
     def ended(self, worker: int, call: Ended, memory_bytes: int | None) -> str:
         """The rows of a call that has ended, or of several."""
@@ -93,7 +95,11 @@ class TaskRows:
         number, self._number = self._number, self._number + 1
         started = self._clock.at(call.started)
         # The clock of another machine may be ahead.
-        queued = "" if math.isnan(call.queued) else f"{min(call.queued, started):.6f}"
+        has_waited = not math.isnan(call.queued)
+        queued = f"{min(call.queued, started):.6f}" if has_waited else ""
+        self.on_row(
+            call.function, status, count, seconds, max(started - call.queued, 0) if has_waited else None
+        )
         sent, returned, memory = size
         return (
             f"{number},{_field(call.function)},{_field(call.client)},{self._ports[worker]},{queued},"

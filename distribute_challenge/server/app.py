@@ -6,6 +6,7 @@ import argparse
 import enum
 import errno
 import functools
+import importlib
 import itertools
 import logging
 import os
@@ -21,8 +22,8 @@ from typing import Any
 from distribute_challenge import cli, processors
 from distribute_challenge.address import DEFAULT_PORT, Address
 from distribute_challenge.processors import THREAD_VARIABLES, thread_limits
-from distribute_challenge.record.profile import Usage
-from distribute_challenge.record.sampler import Sampler, proportional_bytes
+from distribute_challenge.record.sampler import Sampler
+from distribute_challenge.record.statusline import StatusLine
 from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.dispatcher import Dispatcher
@@ -60,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve a pool until a signal; the exit code."""
     cli.open_standard_descriptors()
     options = parse(arguments)
+    line = StatusLine(sys.stderr, is_wanted=not options.quiet)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
+        handlers=[line],
     )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
@@ -83,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The files of the record number workers in the order of their ports.
     listeners = sorted(map(listen, worker_ports), key=lambda sock: sock.getsockname()[1])
     ports = [listener.getsockname()[1] for listener in listeners]
+    scraped = None if options.metrics_port is None else listen(options.metrics_port, "another --metrics-port")
     limits = thread_limits(options.threads, options.workers)
     supervisor = Supervisor(
         listeners,
@@ -117,7 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fixed = options.max_tasks, options.max_frame, options.fresh, threads
     pool = PoolState(dispatcher, supervisor, sampler, ports, *fixed)
     if options.memory_limit is not None:
-        sampler.on_sample = functools.partial(kill_the_greedy, supervisor, options.memory_limit)
+        sampler.on_sample = functools.partial(supervisor.kill_the_greedy, options.memory_limit)
+    if scraped is not None:
+        from distribute_challenge.record.metrics import Metrics, MetricsServer  # Late: it is an extra.
+
+        metrics = Metrics(pool.status, lambda: sampler.cpu_seconds)
+        sampler.task_rows.on_row = metrics.add
+        MetricsServer(scraped, metrics, None if tls is None else authenticator(tls)).start()
     acceptor = Acceptor(
         listener,
         lambda: SchedulerService(pool),
@@ -136,6 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if dashboard is not None:
                 dashboard.start()
                 print(f"live: {dashboard.url}", flush=True)
+            if scraped is not None:
+                place = Address(*scraped.getsockname()[:2])
+                print(f"metrics: http{'s' * (tls is not None)}://{place}/metrics", flush=True)
+            line.start(lambda: dispatcher.snapshot()[1])
             mail = mailbox.read()
         assert isinstance(mail, Stop)
         stop = mail
@@ -147,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             await_idle(mailbox, stop, pool)
     finally:
         # Only then the workers go, which is no loss to record; their clients are told first, by a hang-up.
+        line.end()
         dispatcher.end()
         acceptor.close()
         supervisor.stop()
@@ -196,8 +210,14 @@ def parse(arguments: Sequence[str] | None) -> Any:
     cli.add_tls(parser)
     # A pipe that whoever started the server holds open: when it closes, the server ends.
     add("--owner", type=int, help=argparse.SUPPRESS)
+    metrics = "serve metrics for Prometheus on this port, like 9464 (extra [metrics])"
+    add("--metrics-port", metavar="PORT", type=cli.port_number, help=metrics)
+    add("-q", dest="quiet", action="store_true", help="no status line on the terminal")
     add("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
     options = parser.parse_args(arguments)
+    if options.metrics_port is not None:
+        with cli.extra("metrics"):
+            importlib.import_module("prometheus_client")
     if options.port and options.port + options.workers > 65535:
         parser.error(f"{options.workers} workers do not fit above port {options.port}: choose a lower --port")
     return options
@@ -264,16 +284,3 @@ def await_idle(mailbox: Mailbox[Stop | Progress], stop: Stop, pool: PoolState) -
         continue
     if mail is not Progress.IDLE and (work := pool.work()):
         log.warning("killing %s", work)
-
-
-def kill_the_greedy(
-    supervisor: Supervisor, limit_bytes: int, pids: Sequence[int | None], usages: Sequence[Usage]
-) -> None:
-    """Kill the workers that take more memory than they may; what they share with children counts once."""
-    for worker, (pid, usage) in enumerate(zip(pids, usages, strict=True)):
-        process = supervisor.process(worker)
-        if process is None or process.pid != pid or (usage.memory_bytes or 0) <= limit_bytes:
-            continue
-        if (taken := proportional_bytes(pid)) > limit_bytes:
-            limit = f"--memory-limit is {limit_bytes / 2**20:.0f} MiB"
-            process.stop_function(f"it took {taken / 2**20:.0f} MiB, and {limit}")

@@ -236,7 +236,7 @@ class Dispatcher:
         self._note("free", worker)
         if (process := self._process(worker)) is not None:
             log.info("worker %d is replaced: %s", process.port, reason)
-            process.kill()
+            process.retire()
 
     def _is_worn(self, worker: int, more: int) -> bool:
         """Whether a worker's process has run as many functions as it shall."""

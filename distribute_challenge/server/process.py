@@ -64,6 +64,7 @@ class WorkerProcess:
         self._is_reaped = False
         self._reason: str | None = None
         self._end: CutOff | None = None
+        self._is_retired = False
         self._last_stack: list[str] = []
         self._ended = threading.Event()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -111,6 +112,24 @@ class WorkerProcess:
         ending = self.ending()
         is_killed = ending.signal == signal.SIGKILL.name and self._end is not None
         return self._end if is_killed and self._end else CutOff(LOST, f"WorkerLost: {ending.how}")
+
+    @property
+    def loss(self) -> str | None:
+        """Why it was lost: `timeout`, `killed`, `client` (that has gone, or gave it up), `memory`, `exit`, or
+        the name of a signal; None if it was to be replaced."""
+        if self._is_retired:
+            return None
+        ending = self.ending()
+        if ending.signal != signal.SIGKILL.name:
+            return ending.signal or "exit"
+        if self._end is None:
+            return ending.signal if self._reason is None else "memory"
+        return "client" if self._end.status == LOST else self._end.status
+
+    def retire(self) -> None:
+        """Kill it for another one to take its place, which is no loss."""
+        self._is_retired = True
+        self.kill()
 
     def kill(self, reason: str | None = None, end: CutOff | None = None) -> None:
         """Kill the process and everything in its group.

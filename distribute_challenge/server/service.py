@@ -68,8 +68,9 @@ class PoolState:
         for worker, problem in zip(workers, self.supervisor.problems, strict=True):
             if problem is not None:
                 worker["problem"] = problem
-        uptime = round(time.monotonic() - self.started, 3)
-        return {"python": platform.python_version(), **fixed, "workers": workers, **counts, "uptime": uptime}
+        counts["lost"] = self.supervisor.losses()
+        times = {"uptime": round(time.monotonic() - self.started, 3), "now": round(self.clock.now(), 3)}
+        return {"python": platform.python_version(), **fixed, "workers": workers, **counts, **times}
 
     def _running(self, process: WorkerProcess) -> list[dict[str, Any]]:
         """The functions that run on a worker: each but the first within another one."""

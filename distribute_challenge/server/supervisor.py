@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from distribute_challenge.address import WORKER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
+from distribute_challenge.record.profile import Usage
+from distribute_challenge.record.sampler import proportional_bytes
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.process import WorkerProcess
@@ -48,6 +51,7 @@ class Supervisor:
         self.on_gone: Callable[[int, WorkerProcess], None] = lambda _worker, _process: None
         self._lock = threading.Lock()  # guards the one below: no process starts once stopping is decided
         self._processes: list[WorkerProcess | None] = [None] * len(listeners)
+        self._losses: Counter[str] = Counter()  # guarded by that lock, too
         self.problems: list[str | None] = [None] * len(listeners)  # why each cannot be started, if it cannot
         self._is_stopping = threading.Event()
         self._keepers: list[threading.Thread] = []
@@ -72,6 +76,20 @@ class Supervisor:
     def processes(self) -> list[WorkerProcess | None]:
         """Each worker's latest process; None where there has been none yet."""
         return list(self._processes)
+
+    def kill_the_greedy(self, limit_bytes: int, pids: Sequence[int | None], usages: Sequence[Usage]) -> None:
+        """Kill the workers that take more memory than they may; what they share with children counts once."""
+        for process, pid, usage in zip(self.processes(), pids, usages, strict=True):
+            if process is None or process.pid != pid or (usage.memory_bytes or 0) <= limit_bytes:
+                continue
+            if (taken := proportional_bytes(pid)) > limit_bytes:
+                limit = f"--memory-limit is {limit_bytes / 2**20:.0f} MiB"
+                process.stop_function(f"it took {taken / 2**20:.0f} MiB, and {limit}")
+
+    def losses(self) -> dict[str, int]:
+        """How many workers were lost, by `WorkerProcess.loss`."""
+        with self._lock:
+            return dict(self._losses)
 
     def stop(self) -> None:
         """Kill every worker, and wait until all are gone."""
@@ -110,6 +128,9 @@ class Supervisor:
                 # Once it has been up, who kills it while it starts does not prove that it cannot start.
                 is_someones = was_up and ending.signal and not ending.reason
                 failed_starts = 0 if is_up else 1 if is_someones else failed_starts + 1
+                if is_up and process.loss and not self._is_stopping.is_set():
+                    with self._lock:
+                        self._losses[process.loss] += 1
                 self.on_gone(worker, process)
                 observer.worker_down(worker, process)
                 log.info("%s", ending)

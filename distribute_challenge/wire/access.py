@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from rpyc.utils.authenticators import AuthenticationError
 
+from distribute_challenge.address import ANY_USER_VARIABLE
 from distribute_challenge.tls import Tls
 from distribute_challenge.wire.descriptors import NONE_LEFT
 
@@ -45,6 +46,11 @@ class Trust(NamedTuple):
 
     tls: Tls | None = None
     any_local_user: bool = False
+
+    @classmethod
+    def choose(cls, tls: Tls | None = None) -> Trust:
+        """As is given, and else as the environment says. Raises PoolError if that says half of it."""
+        return cls(Tls.choose(tls), os.environ.get(ANY_USER_VARIABLE, "") not in ("", "0"))
 
 
 # An authenticator in RPyC's sense: takes the socket of a connection, gives the one to serve and who is there.

@@ -256,7 +256,7 @@ def test_the_demo_shows_the_main_job(tmp_path: Path):
     assert result.stdout.count("func(3) = 9") == 4
     commands = [line.partition(" #")[0].split() for line in result.stdout.splitlines() if line[:1] == "$"]
     assert [" ".join(command[2:]) for command in commands if command[2] != "challenge.py"] == [
-        "server.py 2 --port 0 --profile profiling/results_demo.csv",
+        "server.py 2 -q --port 0 --profile profiling/results_demo.csv",
         "grapher.py results_demo.csv --out plots/demo --port 0",
     ]
     assert re.search(r"^Throughput = 0\.\d{4} tasks per second$", result.stdout, re.MULTILINE)

@@ -151,7 +151,7 @@ def test_a_workers_usage_includes_its_children():
         before = meter.measure([process.pid, None], may_have_children=True)
         assert before[0].memory_bytes is not None
         assert before[0].memory_bytes > 50_000_000
-        assert before[1] == (None, None)
+        assert before[1] == Usage(None, None)
         threading.Event().wait(0.5)  # That long it computes; less of it, if the machine is busy.
         usage = meter.measure([process.pid], may_have_children=True)[0]
         assert usage.cpu_percent is not None
@@ -161,7 +161,7 @@ def test_a_workers_usage_includes_its_children():
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-    assert meter.measure([process.pid], may_have_children=True) == [(None, None)]
+    assert meter.measure([process.pid], may_have_children=True) == [Usage(None, None)]
 
 
 def test_an_idle_pool_is_measured_without_a_look_at_every_process(monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from distribute_challenge.address import ANY_USER_VARIABLE, Address
+from distribute_challenge.address import Address
 from distribute_challenge.calls.payload import INITIALIZER, NO_PROGRAM, PRINTS
 from distribute_challenge.client import local
 from distribute_challenge.client.options import MapOptions, Options
@@ -28,7 +28,6 @@ from distribute_challenge.client.running.driver import Driver
 from distribute_challenge.client.running.mapping import Mapping
 from distribute_challenge.client.running.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
-from distribute_challenge.tls import Tls
 from distribute_challenge.wire.access import Trust
 
 _SHUT = "cannot schedule new futures after shutdown"
@@ -63,8 +62,7 @@ class Backend:
         self.address = str(self._public or address)
         self._trust = Trust()
         if workers is None:
-            allows_any = os.environ.get(ANY_USER_VARIABLE, "") not in ("", "0")
-            self._trust = Trust(Tls.choose(options.tls), allows_any)
+            self._trust = Trust.choose(options.tls)
         self._limit = limit
         self._initializer = initializer
         self._options = options

@@ -1,0 +1,1 @@
+"""What a pool does, in the terminal: `compute status`, `compute stack` and `compute top`."""

@@ -24,7 +24,7 @@ from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.shipping import Shipment, scatter
 from distribute_challenge.client.peers.connections import Connections, Facts
 from distribute_challenge.client.running import lone, nesting
-from distribute_challenge.client.running.driver import Driver
+from distribute_challenge.client.running.driver import AT_EXIT, Driver
 from distribute_challenge.client.running.mapping import Mapping
 from distribute_challenge.client.running.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
@@ -211,8 +211,9 @@ class Backend:
             raise RuntimeError(_SHUT)
         if self._driver is not None and self._driver.broken is not None:
             raise self._driver.broken.with_traceback(None)
-        if not threading.main_thread().is_alive():  # Nobody would wait for them.
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        main = threading.main_thread()  # It must not ask for itself: Ctrl-C in there would end it, to others.
+        if threading.get_ident() != main.ident and not main.is_alive():
+            raise RuntimeError(AT_EXIT)
 
 
 def _destination(connections: Connections, program: bytes, options: Options) -> Destination:

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import INITIALIZER
@@ -186,16 +187,12 @@ class Lane:
                 pipeline.worker.close()
         self._put_server()
 
-    def fail_all(self, error: Exception) -> None:
-        """End both connections: all tasks that are on the worker, or come back from it, fail."""
+    def close(self) -> list[Task]:
+        """End both connections. The tasks that were on the worker, and may have begun."""
         self.state = State.CLOSED
         self.server.close()
-        tasks, self.returned = self.returned, []
         pipeline, self.pipeline = self.pipeline, None
-        if pipeline is not None:
-            tasks += [task for some in pipeline.break_off(None) for task in some]
-        for task in tasks:
-            task.fail(error)
+        return [] if pipeline is None else [task for some in pipeline.break_off(None) for task in some]
 
     # Its steps
 
@@ -286,11 +283,14 @@ class Lane:
 
     def _lose_server(self, error: EOFError) -> None:
         self._connections.forget_facts()
+        ended = self.server.ended(error)
         if self.state is State.WAITING and not self._is_new:
             log.info("an idle connection to the server had ended (%s)", error)
         else:
-            self.error = self.server.ended(error)
-        self.fail_all(self.server.ended(error))
+            self.error = ended
+        for task in self.close():
+            if task.is_run_again(CancelledError() if task.is_unwanted else ended):
+                self.returned.append(task)
 
     def _put_server(self) -> None:
         try:

@@ -22,6 +22,7 @@ from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.shipping import Shipment, scatter
+from distribute_challenge.client.patched import check_nothing_is_patched
 from distribute_challenge.client.peers.connections import Connections, Facts
 from distribute_challenge.client.running import lone, nesting
 from distribute_challenge.client.running.driver import AT_EXIT, Driver
@@ -39,7 +40,7 @@ class Backend:
 
     `initializer`, with its arguments, runs first in each worker process, with `options`. A private pool
     writes a `profile`, if there is one. Raises ValueError if that is no address, PoolError if the
-    environment has some of the variables for TLS, and not all.
+    environment has some of the variables for TLS, and not all, or another library has patched sockets.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Backend:
         options: Options,
         profile: str | os.PathLike[str] | None = None,
     ) -> None:
+        check_nothing_is_patched()
         workers = local.worker_count(address)
         if profile is not None and workers is None:
             raise ValueError(

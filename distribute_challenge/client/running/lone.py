@@ -18,7 +18,7 @@ from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.server import LOOK_S, ServerConnection
-from distribute_challenge.client.peers.worker import WorkerConnection
+from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, LAST_TICK_S, WorkerConnection
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable, TaskNotSendable
 from distribute_challenge.wire.link import Answer
 
@@ -208,6 +208,13 @@ def _run_on(
                 break
             now = time.monotonic()
             if now - began_at >= limit_s:
+                if parcel.flags & PRINTS:
+                    printer = printer or Printer()
+                    while (
+                        not worker.show_output(parcel.id, printer, is_last=True)
+                        and time.monotonic() < now + LAST_OUTPUT_S
+                    ):
+                        worker.link.serve_for_a_tick(LAST_TICK_S)
                 raise Overdue(limit_s)
             if worker.link.is_stuck(now):
                 raise Broken("it does not answer its client")
@@ -219,11 +226,12 @@ def _run_on(
                 printer = printer or Printer()
                 worker.show_output(parcel.id, printer)
         outcome = worker.outcome(name, parcel, answer)
-    except EOFError:
+    except BaseException as error:
         worker.close()
-        raise Broken(f"it died under {name}") from None
-    except BaseException:
-        worker.close()
+        if printer is not None:
+            printer.finish()
+        if isinstance(error, EOFError):
+            raise Broken(f"it died under {name}") from None
         raise
     if outcome.output or printer is not None:
         printer = printer or Printer()

@@ -142,11 +142,12 @@ class Region:
         self._offsets = _offsets(self._sizes)
         size = self._offsets[-1] + self._sizes[-1]
         self._file = file = _spares.take(size, self._stamp) or _File(self._stamp, size)
+        keep = weakref.finalize(self, _spares.put, file)
         try:
             file.write(self._offsets, buffers)
-            weakref.finalize(self, _spares.put, file)
         except BaseException:
-            file.close()
+            if keep.detach() is not None:
+                file.close()
             raise
         _regions.add(self)
 

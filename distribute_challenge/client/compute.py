@@ -236,11 +236,12 @@ def compute_this(
 
     `server` is the pool's `HOST:PORT`, or `local://N` for a private one of N workers; by default the
     environment's COMPUTE_SERVER, else `localhost:18811`. With `timeout`, a call is killed that many seconds
-    after its worker started it. A call is run again `retries` times if its worker was lost, and never because
-    the function raised. With `prints=False`, what it prints is not shown here. With `wait=10`, a server
-    that is not there yet is waited for, at most so many seconds. With `tls=Tls(cert, key, ca)` server and
-    workers are reached by mutual TLS; by default with the environment's COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and
-    COMPUTE_TLS_CA, if it has them. `profile=FILE` is where a private pool writes what its workers do.
+    after its worker started it. A call is run again `retries` times if its worker was lost, or the server
+    restarted, and never because the function raised. With `prints=False`, what it prints is not shown
+    here. With `wait=10`, a server that is not there is waited for, at most so many seconds. With
+    `tls=Tls(cert, key, ca)` server and workers are reached by mutual TLS; by default with the environment's
+    COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if it has them. `profile=FILE` is where a private
+    pool writes what its workers do.
 
     Nothing connects before the first call. Raises ValueError if `server` is no address or another argument
     makes no sense, TypeError if `function` is not callable.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from distribute_challenge.tls import Tls
 
 LONGEST_S = 1e6
+RESTART_S = 10.0  # How long a server that has gone is waited for at least, by a call that is to be run again.
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Options:
     timeout_s: float | None = None  # from when the worker starts the function
     retries: int = 0  # how often it is run again if its worker is lost
     prints: bool = True  # whether its output is shown here
-    wait_s: float = 0  # for a server that is not there yet
+    wait_s: float = 0  # for a server that is not there
     tls: Tls | None = None  # for the connections to it; else what the environment says
     profile: str | None = None  # the file where a private pool writes what its workers do
 

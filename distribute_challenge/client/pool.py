@@ -31,7 +31,7 @@ class PoolExecutor(Executor):
     all. `initializer` is called once in each worker process before the first function of this executor runs
     there; the global names that it binds are there for those functions. With `prints=False`, what functions
     print is not shown here. `timeout` and `retries` are those of all its calls, as `compute_this` has them;
-    what a decorated function has of its own goes first. With `wait=10`, a server that is not there yet is
+    what a decorated function has of its own goes first. With `wait=10`, a server that is not there is
     waited for, at most so many seconds. With `tls=Tls(cert, key, ca)` server and workers are reached by
     mutual TLS; by default with the environment's COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if
     it has them. (A private pool needs none.)

@@ -106,11 +106,14 @@ class Streams:
         output.end()
         return output.read(0)
 
-    def read(self, seen: int, call_id: bytes | None) -> tuple[int, tuple[Piece, ...]]:
+    def read(self, seen: int, call_id: bytes | None, *, flush: bool) -> tuple[int, tuple[Piece, ...]]:
         """The output of the running call after the first `seen` bytes: `Output.read`.
 
-        With `call_id`, only if that is the call that runs.
+        With `call_id`, only if that is the call that runs. With `flush`, also what the streams still keep.
         """
+        if flush and self._call_id is not None and call_id in (None, self._call_id):
+            for stream in self._made:
+                _flush(stream)
         output = self._output
         if output is None or (call_id is not None and output.call_id != call_id):
             return seen, ()

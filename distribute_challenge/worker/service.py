@@ -169,14 +169,17 @@ class WorkerService(rpyc.Service):
         if type(call_id) is bytes:
             self._held.pop(call_id, None)
 
-    def exposed_read_output(self, seen: int, call_id: bytes | None = None) -> tuple[int, tuple[Piece, ...]]:
+    def exposed_read_output(
+        self, seen: int, call_id: bytes | None = None, flush: bool = False
+    ) -> tuple[int, tuple[Piece, ...]]:
         """The output of the running function after the first `seen` bytes, and where that begins.
 
-        With `call_id`, only if that is the call that runs. Nothing if none runs.
+        With `call_id`, only if that is the call that runs. Nothing if none runs. With `flush`, a line without
+        an end is output, too.
         """
         if type(seen) is not int or (call_id is not None and type(call_id) is not bytes):
             raise TypeError("read_output takes the number of bytes seen as int and, if given, the call's id")
-        return self._worker.streams.read(seen, call_id)
+        return self._worker.streams.read(seen, call_id, flush=bool(flush))
 
 
 def run_text(source: str) -> Any:

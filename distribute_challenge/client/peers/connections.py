@@ -22,7 +22,7 @@ from distribute_challenge.wire.access import Trust
 from distribute_challenge.wire.link import NO_OTHERS
 
 MAX_IDLE = 8
-_RETRY_S = 0.1
+RETRY_S = 0.1
 
 T = TypeVar("T")
 
@@ -49,7 +49,6 @@ class Connections:
         self.may_share = trust.tls is None and is_loopback(address)
         self._trust = trust
         self._host: str | None = None  # the address on which the server answered: its workers have it, too
-        self._was_there = False
         self._lock = threading.Lock()  # guards all that follows
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
@@ -59,10 +58,10 @@ class Connections:
     def facts(self, wait_s: float = 0) -> Facts:
         """The facts about the pool, which do not change. Raises ServerUnavailable.
 
-        A server that was never there yet is waited for, at most `wait_s` seconds.
+        A server that is not there is waited for, at most `wait_s` seconds.
         """
         if self._facts is None:
-            server, facts = self.new_server(self._learn, 0 if self._was_there else wait_s)
+            server, facts = self.new_server(self._learn, wait_s)
             self.put_server(server)
             self._facts = facts
             return facts
@@ -106,9 +105,8 @@ class Connections:
             except ServerUnavailable:
                 if time.monotonic() >= deadline:
                     raise
-                time.sleep(_RETRY_S)  # Nothing tells when a server comes up.
+                time.sleep(RETRY_S)  # Nothing tells when a server comes up.
             else:
-                self._was_there = True
                 self._host = server.link.host
                 return server, answer
 

@@ -24,6 +24,8 @@ from distribute_challenge.wire.messages import MethodCall
 
 log = logging.getLogger(__name__)
 
+LAST_OUTPUT_S = 0.25  # How long the last output of a function that is to be killed is waited for,
+LAST_TICK_S = 0.005  # and how often it is looked for.
 _AROUND_BYTES = 1 << 10  # what RPyC adds to a call in a frame
 _PROBE_S = 0.05  # a worker on this machine has answered before
 
@@ -131,8 +133,12 @@ class WorkerConnection:
         self._can_share = secret == self._probe.secret and tell_secret(theirs) is not None
         self._probe = None
 
-    def show_output(self, call_id: bytes, printer: Printer) -> None:
-        """Print what the running call has printed, as far as it is here, and ask for more. Does not wait."""
+    def show_output(self, call_id: bytes, printer: Printer, *, is_last: bool = False) -> bool:
+        """Print what the running call has printed, as far as it is here, and ask for more. Does not wait.
+
+        With `is_last`, as the call is to be killed, a line without an end is asked for, too; whether that
+        answer has come, or none will.
+        """
         if self._reader is None:
             if not self._is_opening:
                 self._is_opening = True
@@ -140,12 +146,16 @@ class WorkerConnection:
                     threading.Thread(target=self._open_reader, name="output reader", daemon=True).start()
                 except RuntimeError as error:  # A program that is ending starts no threads, in some versions.
                     log.debug("output will come with the result: %s", error)
-            return
+            return False
         try:
             printer.write(*self._reader.take())
-            self._reader.ask(printer.seen, call_id)
+            if self._reader.is_at_end:
+                return True
+            self._reader.ask(printer.seen, call_id, is_last=is_last)
         except EOFError as error:  # The worker has died: the call itself will tell.
             log.debug("no more output: %s", error)
+            return True
+        return False
 
     def close(self) -> None:
         """End the connection, also while the worker is busy."""
@@ -181,11 +191,14 @@ class OutputReader:
     def __init__(self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None) -> None:
         self.link = Link(address, trust, host)
         self._answer: Answer | None = None
+        self._is_last = False
+        self.is_at_end = False  # The answer to the last question has been taken.
 
-    def ask(self, seen: int, call_id: bytes) -> None:
+    def ask(self, seen: int, call_id: bytes, *, is_last: bool) -> None:
         """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
         if self._answer is None:
-            self._answer = self.link.ask(_READ_OUTPUT, seen, call_id)
+            self._answer = self.link.ask(_READ_OUTPUT, seen, call_id, is_last)
+            self._is_last = is_last
 
     def take(self) -> tuple[int, tuple[Piece, ...]]:
         """The output that has arrived: its first byte's number, and the pieces."""
@@ -194,6 +207,7 @@ class OutputReader:
             return 0, ()
         answer, self._answer = self._answer, None
         offset, pieces = answer.value
+        self.is_at_end = self._is_last
         return offset, pieces
 
     def close(self) -> None:

@@ -22,9 +22,10 @@ from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.shipping import Shipment, scatter
+from distribute_challenge.client.patched import check_nothing_is_patched
 from distribute_challenge.client.peers.connections import Connections, Facts
 from distribute_challenge.client.running import lone, nesting
-from distribute_challenge.client.running.driver import Driver
+from distribute_challenge.client.running.driver import AT_EXIT, Driver
 from distribute_challenge.client.running.mapping import Mapping
 from distribute_challenge.client.running.tasks import Task, TaskFuture
 from distribute_challenge.errors import PoolError
@@ -38,7 +39,7 @@ class Backend:
 
     `initializer`, with its arguments, runs first in each worker process, with `options`. A private pool
     writes a `profile`, if there is one. Raises ValueError if that is no address, PoolError if the
-    environment has some of the variables for TLS, and not all.
+    environment has some of the variables for TLS, and not all, or another library has patched sockets.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Backend:
         options: Options,
         profile: str | os.PathLike[str] | None = None,
     ) -> None:
+        check_nothing_is_patched()
         workers = local.worker_count(address)
         if profile is not None and workers is None:
             raise ValueError(
@@ -209,8 +211,9 @@ class Backend:
             raise RuntimeError(_SHUT)
         if self._driver is not None and self._driver.broken is not None:
             raise self._driver.broken.with_traceback(None)
-        if not threading.main_thread().is_alive():  # Nobody would wait for them.
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        main = threading.main_thread()  # It must not ask for itself: Ctrl-C in there would end it, to others.
+        if threading.get_ident() != main.ident and not main.is_alive():
+            raise RuntimeError(AT_EXIT)
 
 
 def _destination(connections: Connections, program: bytes, options: Options) -> Destination:

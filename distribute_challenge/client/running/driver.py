@@ -6,6 +6,7 @@ program ends only when its tasks have. What is posted to it from other threads h
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import math
@@ -19,13 +20,14 @@ from collections.abc import Callable
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.callbacks import Callbacks, here
 from distribute_challenge.client.running.lanes import Lanes
-from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.client.running.tasks import Latch, Task
 from distribute_challenge.errors import PoolError
 
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.05  # How long the thread waits for another task before it ends.
 GATHER_S = 0.001
+AT_EXIT = "cannot schedule new futures after interpreter shutdown"
 
 
 class Driver:
@@ -36,10 +38,13 @@ class Driver:
 
     def __init__(self, connections: Connections, prepare: Callable[[], Task] | None = None) -> None:
         self._lock = threading.Lock()  # guards the thread's coming and going, and `_inbox`
+        self._claim = threading.Lock()  # guards `_is_running` as it becomes true
         self._thread: threading.Thread | None = None
         self._inbox: deque[Task | Callable[[], None]] = deque()
         self._bell: tuple[int, int] | None = None
         self._is_rung = False
+        self._is_running = False
+        self._problem: RuntimeError | None = None  # why no thread can be started
         self._is_closing = False
         self._callbacks = Callbacks()
         self._lanes = Lanes(connections, self._post, prepare)  # only for the thread, but for their limits
@@ -73,7 +78,7 @@ class Driver:
         """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
         self._is_closing = True
         with self._lock:
-            is_idle = self._thread is None
+            is_idle = not (self._is_running or self._inbox)
         if not is_idle:
             self._post(self._lanes.cancel_waiting if cancel else _nothing)
 
@@ -88,35 +93,52 @@ class Driver:
             thread.join()
 
     def _post(self, action: Task | Callable[[], None]) -> None:
-        """Have the thread run a task, or do something else, starting it if there is none."""
+        """Have the thread run a task, or do something else, starting it if there is none.
+
+        Ctrl-C may arrive between any two steps, also when a thread is just being started.
+        """
         with self._lock:
             self._inbox.append(action)
-            if self._thread is None:
-                self._bell = os.pipe()
-                for end in self._bell:
-                    os.set_blocking(end, False)
-                self._is_rung = False
-                thread = threading.Thread(target=self._run, name="pool", daemon=False)
-                try:
-                    thread.start()
-                except BaseException:  # The program is ending, or there are too many threads.
-                    self._inbox.pop()
-                    self._close_bell()
-                    raise
-                self._thread = thread
-            elif not self._is_rung and self._bell is not None:
-                self._is_rung = True
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._bell[1], b"!")
-
-    def _close_bell(self) -> None:
-        bell, self._bell = self._bell, None
-        for end in bell or ():
-            os.close(end)
+            if self._is_running:
+                if not self._is_rung and self._bell is not None:
+                    with contextlib.suppress(BlockingIOError):
+                        os.write(self._bell[1], b"!")
+                    self._is_rung = True
+                return
+            try:
+                self._bell = self._bell or _pipe()
+                self._problem = None
+                begun = Latch()
+                _thread.start_new_thread(self._start, (begun,))
+                begun.wait()
+                if self._problem is not None:
+                    raise self._problem
+            except BaseException as error:
+                self._inbox.pop()
+                if isinstance(error, RuntimeError) and not threading.main_thread().is_alive():
+                    raise RuntimeError(AT_EXIT) from None
+                raise
 
     # The thread
 
-    def _run(self) -> None:
+    def _start(self, begun: Latch) -> None:
+        """Start the thread. Not by who posts: `Thread.start` cannot be left in the middle, by Ctrl-C."""
+        try:
+            if not threading.main_thread().is_alive():
+                raise RuntimeError(AT_EXIT)  # Nobody would wait for what is posted now.
+            threading.Thread(target=self._run, args=(begun,), name="pool", daemon=False).start()
+        except RuntimeError as error:  # There may be too many threads, too.
+            self._problem = error
+            begun.set()
+
+    def _run(self, begun: Latch) -> None:
+        with self._claim:
+            is_wanted = not self._is_running and self._bell is not None
+            if is_wanted:
+                self._is_running, self._thread = True, threading.current_thread()
+        begun.set()
+        if not is_wanted:  # Ctrl-C came when this one was being started, and there has been another one.
+            return
         here.callbacks = self._callbacks
         try:
             self._run_tasks()
@@ -155,8 +177,10 @@ class Driver:
         with self._lock:
             if self._inbox:
                 return False
-            self._close_bell()
-            self._thread = None
+            for end in self._bell or ():
+                os.close(end)
+            self._bell = self._thread = None
+            self._is_running = False
         return True
 
     def _do_what_was_posted(self) -> None:
@@ -186,6 +210,13 @@ class Driver:
         if bell in arrived:
             os.read(bell, 4096)
         return arrived
+
+
+def _pipe() -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
 
 
 def _nothing() -> None:

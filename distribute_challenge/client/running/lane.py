@@ -17,7 +17,7 @@ from distribute_challenge.calls.payload import INITIALIZER
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken
 from distribute_challenge.client.peers.server import LOOK_S, RECYCLED_S, ServerConnection
-from distribute_challenge.client.peers.worker import WorkerConnection
+from distribute_challenge.client.peers.worker import LAST_TICK_S, WorkerConnection
 from distribute_challenge.client.running.pipeline import Pipeline
 from distribute_challenge.client.running.tasks import Task, end_lost
 from distribute_challenge.errors import ServerUnavailable
@@ -54,8 +54,7 @@ class Lane:
         self.server = server
         self.pipeline: Pipeline | None = None
         self.port = -1
-        # The executors whose initializer has run on the worker, or went there.
-        self.prepared: set[bytes] = set()
+        self.prepared: set[bytes] = set()  # the executors whose initializer has run there, or went there
         self.is_connecting = False
         self.has_to_yield = False
         self.has_done_something = False
@@ -69,14 +68,12 @@ class Lane:
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
         self._broken, self._broke_at = Broken(""), 0.0
-        self._has_run = self._is_worker_dead = False  # any task but the initializer; as the server says
+        self._has_run = False  # any task but the initializer
         self._finished = self._failed = 0  # since they were last counted
         self._began_at = self._kept_at = time.monotonic()
         self._left_at: float | None = None  # when it left the line
         server.link.never_wait()
         self._acquiring = server.ask_for_worker(self._waiting_to_tell(self))
-
-    # What is to be watched
 
     def links(self) -> list[tuple[int, bool]]:
         """The descriptors that it waits for, and whether it also waits to write there."""
@@ -97,7 +94,7 @@ class Lane:
     def tick_s(self, now: float) -> float:
         """In how many seconds it has something to do, whatever arrives."""
         if self.state in (State.WAITING, State.ENDING):
-            return TICK_S
+            return LAST_TICK_S if self.state is State.ENDING and self._recycling is None else TICK_S
         return min(TICK_S, self.pipeline.left_s(now)) if self.pipeline is not None and self.load else math.inf
 
     def leave_line(self, now: float) -> None:
@@ -186,16 +183,12 @@ class Lane:
                 pipeline.worker.close()
         self._put_server()
 
-    def fail_all(self, error: Exception) -> None:
-        """End both connections: all tasks that are on the worker, or come back from it, fail."""
+    def close(self) -> list[Task]:
+        """End both connections. The tasks that were on the worker, and may have begun."""
         self.state = State.CLOSED
         self.server.close()
-        tasks, self.returned = self.returned, []
         pipeline, self.pipeline = self.pipeline, None
-        if pipeline is not None:
-            tasks += [task for some in pipeline.break_off(None) for task in some]
-        for task in tasks:
-            task.fail(error)
+        return [] if pipeline is None else [task for some in pipeline.break_off(None) for task in some]
 
     # Its steps
 
@@ -215,7 +208,8 @@ class Lane:
         elif self._keeping is not None and self._keeping.is_here:
             answer, self._keeping = self._keeping, None
             self._kept_at = now
-            self._is_worker_dead = int(answer.value) < 0
+            if self.pipeline is not None and int(answer.value) < 0:
+                self.pipeline.is_dead = True
             self.has_to_yield |= int(answer.value) != 0
 
     def _serve_worker(self, pipeline: Pipeline, now: float) -> None:
@@ -233,26 +227,24 @@ class Lane:
                 self._break(broken)
 
     def _tick(self, now: float) -> None:
-        if self.state is State.ENDING and now - self._broke_at > RECYCLED_S:
-            self._lose_server(EOFError("it does not answer"))
+        if self.state is State.ENDING:
+            self._recycle(now)
+            if now - self._broke_at > RECYCLED_S:
+                self._lose_server(EOFError("it does not answer"))
         if self.state is State.WAITING and self._left_at is not None and now - self._left_at > RECYCLED_S:
             self.state = State.CLOSED
             self.server.close()
         if self.state is not State.WORKING or self.pipeline is None:
             return
-        if self._why_broken(self.pipeline, now) is not None:
+        if self.pipeline.tick(now) is not None:
             # It may have ended in time, and this thread was held up.
             self._serve_worker(self.pipeline, now)
-            broken = self._why_broken(self.pipeline, now)
+            broken = self.pipeline.tick(now)
             if broken is not None and self.state is State.WORKING:
                 self._break(broken)
         is_due = now - self._kept_at > (TICK_S if self._finished + self._failed else LOOK_S)
         if self.state is State.WORKING and self.load and self._keeping is None and is_due:
             self._ask_to_keep()
-
-    def _why_broken(self, pipeline: Pipeline, now: float) -> Broken | None:
-        is_lost = self._is_worker_dead and self.load
-        return Broken("the server says that it has died") if is_lost else pipeline.tick(now)
 
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, and learn who waits."""
@@ -265,10 +257,15 @@ class Lane:
         self._broken, self._broke_at = broken, time.monotonic()
         if self.pipeline is not None:
             self.pipeline.give_up(ends_task=broken.ends_task)
-        if self._finished + self._failed:
-            self._ask_to_keep()
-        self._recycling = self.server.ask_to_recycle(self.port, broken)
         self.state = State.ENDING
+        self._recycle(self._broke_at)
+
+    def _recycle(self, now: float) -> None:
+        """Ask for that, once it is known what the function has printed."""
+        if self._recycling is None and (self.pipeline is None or self.pipeline.has_shown_all(now)):
+            if self._finished + self._failed:
+                self._ask_to_keep()
+            self._recycling = self.server.ask_to_recycle(self.port, self._broken)
 
     def _take_ending(self, answer: Answer, now: float) -> None:
         ending = Ending.from_json(answer.value)
@@ -286,11 +283,12 @@ class Lane:
 
     def _lose_server(self, error: EOFError) -> None:
         self._connections.forget_facts()
+        ended = self.server.ended(error)
         if self.state is State.WAITING and not self._is_new:
             log.info("an idle connection to the server had ended (%s)", error)
         else:
-            self.error = self.server.ended(error)
-        self.fail_all(self.server.ended(error))
+            self.error = ended
+        self.returned += [task for task in self.close() if task.is_run_again(ended)]
 
     def _put_server(self) -> None:
         try:

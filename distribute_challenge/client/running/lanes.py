@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 
-from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.peers.connections import RETRY_S, Connections
 from distribute_challenge.client.peers.opening import Opener
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.running.lane import Lane, State
 from distribute_challenge.client.running.tasks import Task
-from distribute_challenge.errors import PoolError
+from distribute_challenge.errors import PoolError, ServerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Lanes:
         self._opening = 0  # server connections being made
         self._failed_lanes = 0
         self._paused_until = 0.0
+        self._gone_since: float | None = None  # when the server was found to have gone
         self.broken: Exception | None = None  # why nothing can be run any more; any thread may ask
 
     def add(self, task: Task) -> None:
@@ -85,7 +86,10 @@ class Lanes:
     def tick_s(self) -> float:
         """In how many seconds there is something to do, whatever arrives."""
         now = time.monotonic()
-        return min((lane.tick_s(now) for lane in self._lanes), default=math.inf)
+        ticks = [lane.tick_s(now) for lane in self._lanes]
+        if self._gone_since is not None:
+            ticks.append(RETRY_S)
+        return min(ticks, default=math.inf)
 
     @property
     def have_plenty(self) -> bool:
@@ -112,7 +116,7 @@ class Lanes:
         """Fail all tasks, also those that are added from now on."""
         self.broken = error
         for lane in self._lanes:
-            lane.fail_all(error)
+            self._waiting += [*lane.close(), *lane.returned]
         self._lanes.clear()
         self._give_up(error)
 
@@ -120,11 +124,13 @@ class Lanes:
 
     def _open(self) -> None:
         """Get in line for one more worker if there is work for it: one place at a time, as others do."""
+        if not self._waiting:
+            self._gone_since = None
         while self._waiting and self._waiting[0].future.cancelled():
             self._waiting.popleft().begin(time.monotonic())
         if self._opening or not self._waiting or len(self._lanes) >= self.max_lanes:
             return
-        is_paused = self._lanes and time.monotonic() < self._paused_until
+        is_paused = (self._lanes or self._gone_since is not None) and time.monotonic() < self._paused_until
         if is_paused or any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
             return
         server = self._connections.take_idle_server()
@@ -152,6 +158,7 @@ class Lanes:
             self._give_up_unless_others_work(server)
 
     def _connect_to_worker(self, lane: Lane) -> None:
+        self._gone_since = None
         worker = self._connections.take_idle_worker(lane.port)
         if worker is not None:
             lane.got_worker(worker)
@@ -251,14 +258,23 @@ class Lanes:
 
     def _give_up_unless_others_work(self, error: BaseException) -> None:
         """One more worker cannot be had: that ends all that waits, unless other workers do it."""
+        now = time.monotonic()
         if any(lane.state is State.WORKING for lane in self._lanes):
             log.info("no further worker for now: %s", error)
-            self._paused_until = time.monotonic() + PAUSE_S
+            self._paused_until = now + PAUSE_S
+        elif isinstance(error, ServerUnavailable):
+            self._gone_since = self._gone_since or now
+            self._give_up(error, patience_s=now - self._gone_since)
+            self._paused_until = now + RETRY_S
         else:
             self._give_up(error)
 
-    def _give_up(self, error: BaseException) -> None:
-        """Nothing can be run: all that waits fails."""
-        while self._waiting:
-            self._waiting.popleft().fail(error)
+    def _give_up(self, error: BaseException, *, patience_s: float = math.inf) -> None:
+        """Nothing can be run: all that waits fails, but for what has more patience than that."""
+        waiting, self._waiting = self._waiting, deque()
+        for task in waiting:
+            if task.patience_s > patience_s:
+                self._waiting.append(task)
+            else:
+                task.fail(error)
         self._failed_lanes = 0

@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 from distribute_challenge import errors
 from distribute_challenge.calls.payload import PRINTS, Outcome
-from distribute_challenge.client.options import Options
+from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.server import LOOK_S, ServerConnection
-from distribute_challenge.client.peers.worker import WorkerConnection
-from distribute_challenge.errors import AccessDenied, PoolError, TaskNotSendable
+from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, LAST_TICK_S, WorkerConnection
+from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable, TaskNotSendable
 from distribute_challenge.wire.link import Answer
 
 log = logging.getLogger(__name__)
@@ -31,18 +31,17 @@ SMALL_BYTES = 1 << 14  # of a call: a socket takes so many at once
 class Lease:
     """A server connection that may hold a worker: kept at the end if it is settled, else closed."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, patience_s: float = 0) -> None:
+        """A server that has gone, or is stopping, is waited for so long, here and in `take`."""
         self.port = -1
         self._connections = connections
+        self._patience_s = patience_s
         self._is_settled = False
         self._server: ServerConnection | None = None
         self._keeping: Answer | None = None
         self._asked_at = time.monotonic()
 
-    def __enter__(self) -> Lease:
-        return self
-
-    def close(self, *_: object) -> None:
+    def close(self) -> None:
         """Keep the connection for another call if it holds no worker, else end it, and so the lease."""
         if self._server is None:
             return
@@ -51,7 +50,10 @@ class Lease:
         else:
             self._server.close()
 
-    __exit__ = close
+    def end(self) -> None:
+        """End the lease, unless it has ended."""
+        if self._server is not None and not self._is_settled:
+            self._server.close()
 
     def take(self, wait_s: float | None) -> bool:
         """Get a worker, waiting in line; False if there is none within `wait_s` seconds.
@@ -59,9 +61,8 @@ class Lease:
         Raises ServerUnavailable or AccessDenied.
         """
         while (server := self._connections.take_idle_server()) is not None:
-            self._server = server
             try:
-                self.port = server.acquire(wait_s)
+                self.port = self._acquire(server, wait_s)
                 break
             except (EOFError, OSError) as error:
                 log.info(
@@ -70,9 +71,15 @@ class Lease:
                 self._connections.forget_facts()
                 server.close()
         else:
-            self._server, self.port = self._connections.new_server(lambda server: server.acquire(wait_s))
+            _, self.port = self._connections.new_server(
+                lambda server: self._acquire(server, wait_s), self._patience_s
+            )
         self._is_settled = self.port == -1
         return not self._is_settled
+
+    def _acquire(self, server: ServerConnection, wait_s: float | None) -> int:
+        self._server = server  # At once: whatever comes now, `close` has to see to it.
+        return server.acquire(wait_s)
 
     def run(self, name: str, parcel: Parcel, timeout_s: float | None) -> Outcome:
         """The outcome of one call on the leased worker, which is given back.
@@ -127,25 +134,31 @@ def run(
     `name` is the function's, for messages. Raises ServerUnavailable; WorkerLost if the worker died under the
     function; TaskTimeout; PoolError if workers cannot be reached.
     """
-    retries = options.retries
-    loss: errors.WorkerLost | None = None
+    retries, patience_s = options.retries, options.wait_s
+    loss: Exception | None = None
     for _ in range(MAX_ATTEMPTS + retries):
-        with lease or Lease(connections) as held:
-            lease = None
+        held = lease or Lease(connections, patience_s)
+        lease = None
+        try:
+            if held.port == -1 and not held.take(wait_s if loss is None else wait_again_s):
+                if loss is not None:
+                    raise loss
+                return None
+            return held.run(name, parcel, options.timeout_s)
+        except Unusable as reason:
+            log.info("%s", reason)
+        except (ServerUnavailable, errors.WorkerLost) as error:
+            if error is loss or not retries or held.port == -1:
+                raise
+            retries, patience_s = retries - 1, max(patience_s, RESTART_S)
+            loss = error
+            log.info("%s; it is run again", loss)
+        finally:
             try:
-                if held.port == -1 and not held.take(wait_s if loss is None else wait_again_s):
-                    if loss is not None:
-                        raise loss
-                    return None
-                return held.run(name, parcel, options.timeout_s)
-            except Unusable as reason:
-                log.info("%s", reason)
-            except errors.WorkerLost as error:
-                if error is loss or not retries:
-                    raise
-                retries -= 1
-                loss = error
-                log.info("%s; it is run again", loss)
+                held.close()
+            except BaseException:  # Ctrl-C came only now.
+                held.end()
+                raise
     raise PoolError(f"{MAX_ATTEMPTS} workers one after another did not take {name}: see the server's log")
 
 
@@ -195,6 +208,13 @@ def _run_on(
                 break
             now = time.monotonic()
             if now - began_at >= limit_s:
+                if parcel.flags & PRINTS:
+                    printer = printer or Printer()
+                    while (
+                        not worker.show_output(parcel.id, printer, is_last=True)
+                        and time.monotonic() < now + LAST_OUTPUT_S
+                    ):
+                        worker.link.serve_for_a_tick(LAST_TICK_S)
                 raise Overdue(limit_s)
             if worker.link.is_stuck(now):
                 raise Broken("it does not answer its client")
@@ -206,11 +226,12 @@ def _run_on(
                 printer = printer or Printer()
                 worker.show_output(parcel.id, printer)
         outcome = worker.outcome(name, parcel, answer)
-    except EOFError:
+    except BaseException as error:
         worker.close()
-        raise Broken(f"it died under {name}") from None
-    except BaseException:
-        worker.close()
+        if printer is not None:
+            printer.finish()
+        if isinstance(error, EOFError):
+            raise Broken(f"it died under {name}") from None
         raise
     if outcome.output or printer is not None:
         printer = printer or Printer()

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge.calls.buffers import Parts
@@ -20,7 +20,7 @@ from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.running.chunks import ChunkSizes, tell_items
-from distribute_challenge.client.running.tasks import Task, TaskFuture
+from distribute_challenge.client.running.tasks import Latch, Task, TaskFuture
 from distribute_challenge.errors import AccessDenied, ServerUnavailable, TaskNotSendable
 
 if TYPE_CHECKING:  # It makes these.
@@ -67,7 +67,7 @@ class Mapping:
         self._ended: queue.SimpleQueue[TaskFuture[Any] | None] = queue.SimpleQueue()
         self._is_exhausted = False
         self._is_over = False  # Its results are not wanted any more.
-        self._all_started = threading.Event()
+        self._all_started = Latch()
         self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
         facts = backend.facts(options)
         self._workers = facts.workers
@@ -80,10 +80,13 @@ class Mapping:
         function = shipment.dump_function(facts.python)
         # Each chunk takes it along as it is now.
         self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
-        self._fill()
-        if self._failure is not None and not isinstance(self._failure, TaskNotSendable):
-            self.cancel()
-            raise self._failure
+        try:
+            self._fill()
+            if self._failure is not None and not isinstance(self._failure, TaskNotSendable):
+                raise self._failure
+        except BaseException as error:
+            self._stop(error)
+            raise
 
     def __iter__(self) -> Iterator[Any]:
         results = self._results()
@@ -99,6 +102,17 @@ class Mapping:
         self._all_started.set()
         for future in list(self._chunks):
             future.cancel()
+
+    def _stop(self, error: BaseException) -> None:
+        """Start no more, since its user got an error, or will take no more. Ctrl-C stops what runs, too."""
+        try:
+            self.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                for future in list(self._chunks):
+                    future.kill()
+        except BaseException:  # Ctrl-C came only now.
+            self.cancel()
+            raise
 
     def wait_until_started(self) -> None:
         """If all items are to run, wait until the last chunk has been started, or no more will be."""
@@ -128,12 +142,9 @@ class Mapping:
                 self._fill()  # If the buffer was full, it is not any more.
             if self._failure is not None:
                 raise self._failure
-        except KeyboardInterrupt:  # It stops the functions that run, as everywhere else.
-            for future in list(self._chunks):
-                future.kill()
+        except BaseException as error:
+            self._stop(error)
             raise
-        finally:
-            self.cancel()
 
     def _next_chunk(self) -> TaskFuture[Any]:
         """The next chunk whose results are there. Raises TimeoutError."""
@@ -207,8 +218,11 @@ class Mapping:
         self._note(task.future, count)
         try:
             self._backend.add(task, goes_on=self._runs_all)
-        except BaseException as error:
+        except Exception as error:
             task.fail(error)
+            raise
+        except BaseException:  # Ctrl-C: it may have been posted.
+            task.future.cancel()
             raise
 
     def _note(self, future: TaskFuture[Any], count: int) -> None:
@@ -234,10 +248,10 @@ class Mapping:
 
 def _results_of(future: TaskFuture[Any], count: int) -> ChunkResults:
     """What became of the `count` items of a chunk that has ended."""
-    try:
-        results: ChunkResults = future.result()
-    except BaseException as error:  # The whole chunk is lost.
+    error = CancelledError() if future.cancelled() else future.exception()
+    if error is not None:  # The whole chunk is lost.
         return ChunkResults([None] * count, dict.fromkeys(range(count), error))
+    results: ChunkResults = future.result()
     return results
 
 

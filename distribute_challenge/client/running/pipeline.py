@@ -12,7 +12,7 @@ from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import INITIALIZER, PRINTS, Outcome
 from distribute_challenge.client.peers.failures import Broken, Busy, Killed, Overdue
 from distribute_challenge.client.peers.printing import Printer
-from distribute_challenge.client.peers.worker import WorkerConnection
+from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, WorkerConnection
 from distribute_challenge.client.running.tasks import Task
 from distribute_challenge.wire.link import Answer
 from distribute_challenge.wire.stream import KIBI
@@ -42,7 +42,9 @@ class Pipeline:
         self._expected_s = 0.0  # how long they will take, all together
         self._printer: Printer | None = None  # of the task that runs; most print nothing
         self._answered_at = time.monotonic()
+        self.is_dead = False  # as the server says
         self._is_over = False
+        self._given_up_at = 0.0
         self._unanswered: list[Task] = []  # that have run, and whose outcome does not count any more
         self._refused: list[Task] = []
         self._steps = (worker.link.flush, worker.link.serve_arrived)
@@ -114,6 +116,8 @@ class Pipeline:
         if not self._sent:
             return None
         task = self._sent[0].task
+        if self.is_dead:
+            return Broken("the server says that it has died")
         if task.is_unwanted:
             return Killed()
         if self.left_s(now) <= 0:
@@ -138,8 +142,22 @@ class Pipeline:
         With `ends_task` that does not go for the task that runs.
         """
         self._is_over = True
+        self._given_up_at = time.monotonic()
         if ends_task and self._sent and not self._unanswered:
             self._unanswered.append(self._sent[0].task)
+
+    def has_shown_all(self, now: float) -> bool:
+        """Once it is given up: show what the task that runs has printed. Whether that is done, or takes long.
+
+        Nothing that was sent ahead shall begin meanwhile.
+        """
+        if len(self._sent) != 1 or not self._unanswered or now - self._given_up_at > LAST_OUTPUT_S:
+            return True
+        parcel = self._sent[0].task.parcel
+        if not parcel.flags & PRINTS:
+            return True
+        self._printer = self._printer or Printer()
+        return self.worker.show_output(parcel.id, self._printer, is_last=True)
 
     def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task]]:
         """End the connection. The tasks that the worker had begun, and all others.

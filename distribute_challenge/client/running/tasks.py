@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distribute_challenge import errors
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import CHUNK, Outcome
-from distribute_challenge.client.options import Options
+from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Killed, lost
 from distribute_challenge.client.running.callbacks import call_soon
+from distribute_challenge.errors import ServerUnavailable
 
 if TYPE_CHECKING:  # It runs these.
     from distribute_challenge.client.running.driver import Driver
@@ -28,42 +30,53 @@ _PLAIN = Options()
 T = TypeVar("T")
 
 
-class _Condition:
-    """A `threading.Condition` of two objects instead of nine, all of which garbage collection looks at.
+_Lock: Any = type(threading.RLock())
 
-    While many futures wait, a client sends 6 % more short tasks in the same time.
+
+class _Condition(_Lock):  # type: ignore[misc]
+    """A `threading.Condition` of one object instead of nine, all of which garbage collection looks at.
+
+    While many futures wait, a client sends 6 % more short tasks in the same time. It is a lock, entered and
+    left in one step each: Ctrl-C inside the standard one's `__enter__` would leave it locked for ever.
     """
 
-    __slots__ = ("_lock", "_waited_for")
+    __slots__ = ("_waited_for",)
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
         self._waited_for: threading.Condition | None = None
-
-    def __enter__(self) -> bool:
-        return self._lock.__enter__()
-
-    def __exit__(self, *exception: Any) -> None:
-        self._lock.release()
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """As that of a lock."""
-        return self._lock.acquire(blocking, timeout)
-
-    def release(self) -> None:
-        """As that of a lock."""
-        self._lock.release()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for `notify_all`, with the lock held; False if it did not come in `timeout` seconds."""
         if self._waited_for is None:
-            self._waited_for = threading.Condition(self._lock)
+            self._waited_for = threading.Condition(self)
         return self._waited_for.wait(timeout)
 
     def notify_all(self) -> None:
         """Wake all who wait, with the lock held."""
         if self._waited_for is not None:
             self._waited_for.notify_all()
+
+
+class Latch:
+    """Is set once, and can be waited for. Unlike an `Event`, Ctrl-C in the middle of it does no harm."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return not self._lock.locked()
+
+    def set(self) -> None:
+        """Set it. Harmless to repeat."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
+    def wait(self) -> None:
+        """Wait until it is set."""
+        with contextlib.suppress(RuntimeError), self._lock:  # Another thread may set it just now.
+            pass
 
 
 class TaskFuture(Future[T]):
@@ -165,6 +178,20 @@ class Task:
             self.future.was_killed = isinstance(error, CancelledError)
             _tell(self.future.set_exception, error)
 
+    def is_run_again(self, error: Exception) -> bool:
+        """End it with an error; or whether it is run again, since that is a loss, and it has retries left."""
+        if self.retries and not self.is_unwanted and isinstance(error, ServerUnavailable | errors.WorkerLost):
+            log.info("%s; it is run again", error)
+            self.retries -= 1
+            return True
+        self.fail(error)
+        return False
+
+    @property
+    def patience_s(self) -> float:
+        """How long it waits for a server that has gone."""
+        return max(self.options.wait_s, RESTART_S * (self.retries < self.options.retries))
+
 
 def _tell(give: Callable[[Any], None], what: Any) -> None:
     """Give a future its end. A callback of its user's may raise anything, as by `sys.exit()`."""
@@ -182,10 +209,6 @@ def end_lost(tasks: list[Task], broken: Broken, ending: Ending) -> list[Task]:
             error = Killed().error(task.name, ending)
         else:
             error = broken.error(task.name, ending) if number == 0 else lost(task.name, ending)
-        if isinstance(error, errors.WorkerLost) and task.retries:
-            log.info("%s; it is run again", error)
-            task.retries -= 1
+        if task.is_run_again(error):
             again.append(task)
-        else:
-            task.fail(error)
     return again

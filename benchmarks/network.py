@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import trustme
@@ -78,24 +78,27 @@ print("right")
 """
 
 CUT = """
-import json, sys, time
+import json, os, sys, time
 from distribute_challenge import PoolExecutor, compute_this
 
-kind, stage, go = sys.argv[1], sys.argv[2], float(sys.argv[3])
+kind, stage, marks = sys.argv[1:]
 large = bytes(64 << 20)
 
-def waits(until, argument, is_large):
-    time.sleep(max(until - time.time(), 0))
+def waits(mark, _, is_large):
+    while mark and not os.path.exists(mark):
+        time.sleep(0.05)
     return bytes(64 << 20) if is_large else None
 
 call = {
-    "sending": (0, large, False),
-    "in line": (0, b"", False),
-    "running": (go + 1000, b"", False),
-    "returning": (go, b"", True),
+    "sending": ("", large, False),
+    "in line": ("", b"", False),
+    "running": (marks + "/never", b"", False),
+    "returning": (marks + "/sending", b"", True),
 }[stage]
-begins = {"sending": go, "in line": go + 1}.get(stage, 0)
-time.sleep(max(begins - time.time(), 0))
+one = compute_this(abs)
+one(-1).run()
+print("ready", flush=True)
+sys.stdin.readline()
 pool = PoolExecutor(max_workers=1, prints=False)
 try:
     if kind == "run":
@@ -107,16 +110,14 @@ try:
     end = "its result"
 except Exception as error:
     end = type(error).__name__
-ended = time.time()
-time.sleep(max(go + 110 - time.time(), 0))  # The network is there again.
-begin = time.time()
+print(json.dumps([end, time.time()]), flush=True)
+sys.stdin.readline()
 try:
-    again = compute_this(abs)(-1).run()
+    one(-1).run()
+    print("runs")
 except Exception as error:
-    again = repr(error)
-print(json.dumps([end, ended, again == 1]))
+    print(type(error).__name__)
 """
-
 
 WATCH = """
 import json, os, ssl, sys, time, rpyc
@@ -188,6 +189,7 @@ class Machines:
             ["ip", "netns", "exec", namespace, sys.executable, *command],
             cwd=self.folder,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -265,27 +267,61 @@ def cut() -> None:
     with machines(workers) as both:
         both.set("delay", 0.02)
         watch = both.start(WATCH, SERVER, PORT, *VARIABLES, at=both.near)
-        go = time.time() + 20  # All programs have started by then.
-        clients = {cell: both.start(CUT, *cell, go) for cell in cells}
-        time.sleep(go + 3 - time.time())
+        clients = {cell: both.start(CUT, *cell, both.folder) for cell in cells}
+        for client in clients.values():
+            line_of(client)
+        both.set("rate", 2e6)
+
+        def go(*stages: str) -> None:
+            for (_, stage), client in clients.items():
+                if stage in stages:
+                    tell(client)
+
+        go("running", "returning")
+        until(watch, lambda busy, _: busy == 6)
+        (both.folder / "sending").touch()
+        go("sending")
+        until(watch, lambda busy, _: busy == workers)
+        go("in line")
+        until(watch, lambda _, waiting: waiting == len(KINDS))
         both.set("cut")
         down = time.time()
-        time.sleep(DOWN_S)
+        freed = until(watch, lambda busy, waiting: busy == waiting == 0)
+        time.sleep(max(down + DOWN_S - time.time(), 0))
         both.set("mend")
-        row("call", "while it is", "ended after", "as", "the next call, when the network is there")
+        both.set("rate", 1e9)
+        row("call", "while it is", "ended after", "as", "another call, when the network is there")
         row("---", "---", "---:", "---", "---")
         for (kind, stage), client in clients.items():
-            end, ended, is_well = json.loads(output(client))
-            row(f"`{kind}`", stage, f"{ended - down:.0f} s", f"`{end}`", "runs" if is_well else "fails")
-        watch.terminate()
-        told = [list(map(float, line.split())) for line in output(watch).splitlines()]
-        at_cut = [told for told in told if told[0] <= down][-1]
-        freed = next((at - down for at, busy, _ in told if at > down and busy == 0), None)
+            end, ended = json.loads(line_of(client))
+            tell(client)
+            row(f"`{kind}`", stage, f"{ended - down:.0f} s", f"`{end}`", output(client))
         print(
-            f"\n{at_cut[1]:.0f} workers were leased and {at_cut[2]:.0f} clients in line when it went down; ",
-            end="",
+            f"\nAll workers were free, and nobody in line, {freed - down:.0f} s after the network went down"
         )
-        print("they never came back" if freed is None else f"all workers were free {freed:.0f} s later")
+        watch.terminate()
+        watch.wait()
+
+
+def line_of(program: subprocess.Popen[str]) -> str:
+    """The next line that a program prints."""
+    assert program.stdout is not None
+    return program.stdout.readline()
+
+
+def tell(program: subprocess.Popen[str]) -> None:
+    """Have a program go on."""
+    assert program.stdin is not None
+    program.stdin.write("go\n")
+    program.stdin.flush()
+
+
+def until(watch: subprocess.Popen[str], condition: Callable[[int, int], bool]) -> float:
+    """When the number of busy workers, and that of clients in line, were first so."""
+    while True:
+        at, busy, waiting = line_of(watch).split()
+        if condition(int(busy), int(waiting)):
+            return float(at)
 
 
 def main() -> None:

@@ -57,6 +57,7 @@ class Caller:
         self._bell: list[int] = []  # the reading and the writing end of a pipe, once it is put up
         self.next_call: Callable[[], str | None] = _nothing  # what the client says while it waits
         self._listens = True  # unless it has said something that is for later
+        self.is_silent: Callable[[], bool] = bool  # whether its system does not answer
 
     def __str__(self) -> str:
         return self.name
@@ -81,9 +82,9 @@ class Caller:
         self._listens = call is None
         return call == "leave_line"
 
-    def is_stopped(self) -> bool:
-        """Whether the client's process is known to be stopped, as by Ctrl-Z."""
-        return are_stopped(self._pids or [])
+    def is_away(self) -> bool:
+        """Whether the client is stopped, as by Ctrl-Z, or its system does not answer, as far as known."""
+        return are_stopped(self._pids or []) or self.is_silent()
 
     def find_process(self) -> None:
         """Find out which is the client's process, if it is on this machine."""

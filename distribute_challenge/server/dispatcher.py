@@ -77,7 +77,7 @@ class Dispatcher:
                 caller.find_process()
             with self._lock:
                 caller.answer_bell()
-                if ticket.is_passed_over and not caller.is_stopped():
+                if ticket.is_passed_over and not caller.is_away():
                     self._has_come_back(ticket)
                 if not self._scheduler.is_in_line(ticket):
                     if ticket.worker is None:
@@ -255,7 +255,7 @@ class Dispatcher:
         for ticket in self._scheduler.line():
             if ticket.holder.has_hung_up():
                 self._dismiss(ticket)
-            elif not ticket.holder.is_stopped():
+            elif not ticket.holder.is_away():
                 if not (ticket.is_passed_over and self._has_come_back(ticket)):
                     return
                 ticket.holder.ring()

@@ -128,6 +128,7 @@ class SchedulerService(rpyc.Service):
     def listen_to(self, served: Served) -> None:
         """Where its client's messages come from, also while it waits in line."""
         self._caller.next_call = served.next_call
+        self._caller.is_silent = served.channel.stream.is_peer_silent
 
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""

@@ -26,7 +26,8 @@ _TIMEVAL = struct.Struct("@ll")  # of the C library
 GONE_S = 60.0  # An end whose system has not answered for so long is gone. (One that is closed shows at once.)
 _PROBE_AFTER_S, _PROBE_EVERY_S, _PROBES = 30, 10, 3  # while nothing is sent
 _TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", 18)
-_TCP_INFO = struct.Struct("=24xI28xI")  # packets without an answer; milliseconds since the last one
+# Probes, and packets, without an answer; milliseconds since the last one.
+_TCP_INFO = struct.Struct("=3xB20xI28xI")
 
 _open_sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
@@ -88,14 +89,24 @@ class SocketStream(rpyc.SocketStream):
 
         That of a peer which is stopped, or busy, does answer.
         """
+        _, packets, silent_s = self._unanswered()
+        return bool(packets and silent_s >= GONE_S)
+
+    def is_peer_silent(self) -> bool:
+        """Whether the peer's system has not answered a probe for some time: it may be gone before long."""
+        probes, _, silent_s = self._unanswered()
+        return bool(probes and silent_s >= _PROBE_AFTER_S + _PROBE_EVERY_S)
+
+    def _unanswered(self) -> tuple[int, int, float]:
+        """How many probes and packets have no answer, and the seconds since the last one."""
         if not self._is_tcp or not hasattr(socket, "TCP_INFO"):
-            return False
+            return 0, 0, 0.0
         try:
             info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         except OSError:  # It was closed: reading tells.
-            return False
-        packets, silent_ms = _TCP_INFO.unpack(info)
-        return bool(packets and silent_ms >= GONE_S * 1000)
+            return 0, 0, 0.0
+        probes, packets, silent_ms = _TCP_INFO.unpack(info)
+        return probes, packets, silent_ms / 1000
 
     # Reading
 

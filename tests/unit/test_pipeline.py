@@ -39,10 +39,10 @@ def task(pace: Pace) -> Task:
     return Task("f", Shipment(len).parcel(("x",), {}), pace)
 
 
-def sent_ahead(pipeline: Pipeline, pace: Pace) -> int:
+def sent_ahead(pipeline: Pipeline, pace: Pace, round_trip_s: float = 0) -> int:
     """How many tasks the pipeline takes now."""
     count = 0
-    while not len(pipeline) or pipeline.can_send_ahead(task(pace)):
+    while not len(pipeline) or pipeline.can_send_ahead(task(pace), time.monotonic(), round_trip_s):
         pipeline.send(task(pace))
         count += 1
     return count
@@ -73,3 +73,37 @@ def test_what_waits_on_a_worker_is_no_more_than_is_done_in_a_moment():
         list(pipeline.outcomes(time.monotonic()))
     sent_ahead(pipeline, pace)
     assert len(pipeline) == 1 + 8  # One that runs, and those of which all together take that long.
+
+
+def test_far_away_the_next_task_is_sent_when_the_worker_will_have_nothing_to_do_before_long():
+    worker, pace = Worker(), Pace()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    pace.seconds = 0.1
+    now = time.monotonic()
+    begun = task(pace)
+    begun.begin(now)
+    pipeline.send(begun)
+    assert not pipeline.can_send_ahead(task(pace), now)
+    assert not pipeline.can_send_ahead(task(pace), now, 0.02)
+    assert not pipeline.can_send_ahead(task(pace), now + 0.05, 0.02)
+    assert pipeline.can_send_ahead(task(pace), now + 0.08, 0.02)
+    assert sent_ahead(pipeline, pace, round_trip_s=0.4) == 2
+    assert not pipeline.can_send_ahead(task(pace), now, 0.4)
+
+
+def test_nothing_is_sent_behind_a_function_that_takes_longer_than_any_before():
+    worker, pace = Worker(), Pace()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    pace.seconds = 0.1
+    now = time.monotonic()
+    begun = task(pace)
+    begun.begin(now)
+    pipeline.send(begun)
+    assert pipeline.can_send_ahead(task(pace), now + 0.2, 0.1)
+    assert not pipeline.can_send_ahead(task(pace), now + 0.5, 0.1)
+
+
+def test_nothing_is_sent_behind_a_function_of_which_nothing_is_known():
+    pipeline = Pipeline(cast(Any, Worker()), max_functions=1000)
+    pipeline.send(task(Pace()))
+    assert not pipeline.can_send_ahead(task(Pace()), time.monotonic(), 0.1)

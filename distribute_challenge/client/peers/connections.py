@@ -14,6 +14,7 @@ from distribute_challenge.address import Address, is_loopback
 from distribute_challenge.calls import regions
 from distribute_challenge.calls.payload import MAX_BYTES, NO_PROGRAM
 from distribute_challenge.calls.program import current
+from distribute_challenge.client.peers.distance import Distance
 from distribute_challenge.client.peers.inside import is_inside
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
@@ -47,6 +48,7 @@ class Connections:
         self.are_inside = is_inside(address)
         # Memory, with the workers, if they are on this machine.
         self.may_share = trust.tls is None and is_loopback(address)
+        self.distance = Distance()
         self._trust = trust
         self._host: str | None = None  # the address on which the server answered: its workers have it, too
         self._lock = threading.Lock()  # guards all that follows
@@ -68,7 +70,9 @@ class Connections:
         return self._facts
 
     def _learn(self, server: ServerConnection) -> Facts:
+        began_at = time.monotonic()
         status = server.status()
+        self.distance.note(time.monotonic() - began_at)
         python = ".".join(status["python"].split(".")[:2])
         limit = status.get("max_frame", MAX_BYTES)
         told = status.get("max_tasks"), limit, status.get("fresh", False)
@@ -128,6 +132,7 @@ class Connections:
 
     def put_server(self, server: ServerConnection) -> None:
         """Keep a server connection for another call."""
+        _wait_again(server)
         with self._lock:
             if not (server.link.closed or self._is_closed) and len(self._servers) < MAX_IDLE:
                 self._servers.append(server)
@@ -159,6 +164,7 @@ class Connections:
 
     def put_worker(self, port: int, worker: WorkerConnection) -> None:
         """Keep a worker connection for another call, in place of the one that has been idle longest."""
+        _wait_again(worker)
         surplus = []
         with self._lock:
             surplus.append(self._workers.pop(port, None))
@@ -179,3 +185,11 @@ class Connections:
             self._workers.clear()
         for connection in idle:
             connection.close()
+
+
+def _wait_again(connection: ServerConnection | WorkerConnection) -> None:
+    """Have the next caller find a connection that waits when it sends; one whose peer has gone is closed."""
+    try:
+        connection.link.wait_again()
+    except EOFError:
+        connection.close()

@@ -15,6 +15,7 @@ from distribute_challenge.client.peers.worker import WorkerConnection
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Opened = tuple[ServerConnection, T]  # and the answer to the first call
 
 
 class Opener:
@@ -24,13 +25,11 @@ class Opener:
         self._connections = connections
         self._post = post
 
-    def open_server(self, take: Callable[[ServerConnection | BaseException], None]) -> None:
-        """Make a connection to the server."""
-
-        def connect() -> ServerConnection:
-            return self._connections.new_server(lambda server: server.link.hear())[0]
-
-        self._in_thread(connect, take)
+    def open_server(
+        self, first: Callable[[ServerConnection], T], take: Callable[[Opened[T] | BaseException], None]
+    ) -> None:
+        """Make a connection to the server, and the first call over it, which is answered soon."""
+        self._in_thread(lambda: self._connections.new_server(first), take)
 
     def open_worker(self, port: int, take: Callable[[WorkerConnection | BaseException], None]) -> None:
         """Make a connection to the worker leased on `port`."""

@@ -57,13 +57,25 @@ class ServerConnection:
         """
         if wait_s is None:
             return self.port_in(self.link.ask(_ACQUIRE))
-        if wait_s > 0:
-            return self.port_in(self.link.ask(_ACQUIRE, wait_s))
-        return self.port_in(self.link.ask(_FIND))
+        return self.port_in(self.link.ask(_ACQUIRE, wait_s)) if wait_s > 0 else self.find()
+
+    def find(self) -> int:
+        """The port of a worker that is free now, or -1. Raises as `acquire` does, and TimeoutError."""
+        answer = self.link.ask(_FIND)
+        self.link.wait(answer)
+        return self.port_in(answer)
+
+    def hear(self) -> None:
+        """Wait until the server has answered at all. EOFError if it does not let us in; TimeoutError."""
+        self.link.hear()
 
     def ask_for_worker(self, tasks: int) -> Answer:
         """Stand in line for a worker, for so many tasks. `port_in` takes the answer."""
         return self._ask(_ACQUIRE, None, tasks)
+
+    def ask_for_free_worker(self) -> Answer:
+        """Ask for a worker that is free now. `port_in` takes the answer, which is -1 if there is none."""
+        return self._ask(_FIND)
 
     def leave_line(self) -> None:
         """Have the server answer at once whoever stands in line here: with -1, unless it has a worker."""

@@ -24,6 +24,7 @@ from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.shipping import Shipment, scatter
 from distribute_challenge.client.patched import check_nothing_is_patched
 from distribute_challenge.client.peers.connections import Connections, Facts
+from distribute_challenge.client.peers.distance import Distance
 from distribute_challenge.client.running import lone, nesting
 from distribute_challenge.client.running.driver import AT_EXIT, Driver
 from distribute_challenge.client.running.mapping import Mapping
@@ -127,6 +128,11 @@ class Backend:
         if self._limit is None or self._limit >= facts.workers:
             return facts
         return facts._replace(workers=self._limit)
+
+    @property
+    def distance(self) -> Distance:
+        """How far away the pool is."""
+        return self._connections.distance
 
     def parcel_chunk(
         self, shipment: Shipment, function: Written, columns: list[list[Any]], options: Options

@@ -19,6 +19,7 @@ from distribute_challenge.client.peers.failures import Broken
 from distribute_challenge.client.peers.server import LOOK_S, RECYCLED_S, ServerConnection
 from distribute_challenge.client.peers.worker import LAST_TICK_S, WorkerConnection
 from distribute_challenge.client.running.pipeline import Pipeline
+from distribute_challenge.client.running.place import Place
 from distribute_challenge.client.running.tasks import Task, end_lost
 from distribute_challenge.errors import ServerUnavailable
 from distribute_challenge.wire.link import Answer
@@ -49,31 +50,33 @@ class Lane:
         *,
         is_new: bool,
         max_tasks: int | None,
+        port: int | None = None,
+        waits: bool = True,
     ) -> None:
-        self.state = State.WAITING
+        """`port` is that of a worker which is leased already; else it asks for one, and `waits` or not."""
+        self.state = State.WAITING if port is None else State.CONNECTING
         self.server = server
         self.pipeline: Pipeline | None = None
-        self.port = -1
+        self.port = -1 if port is None else port
+        self.found_none = False  # It has asked for a worker that is free, and there was none.
         self.prepared: set[bytes] = set()  # the executors whose initializer has run there, or went there
-        self.is_connecting = False
-        self.has_to_yield = False
-        self.has_done_something = False
+        self.is_connecting = self.has_to_yield = self.has_done_something = False
         self.has_failed = False  # Its worker had to be replaced before it could run anything.
         self.returned: list[Task] = []  # to be run elsewhere
         self.error: BaseException | None = None  # why this lane could do nothing, if that concerns all tasks
-        self._connections = connections
-        self._waiting_to_tell = waiting_to_tell
-        self._is_new = is_new
+        self._connections, self._distance = connections, connections.distance
+        self._waiting_to_tell, self._is_new = waiting_to_tell, is_new
         self._max_functions = max_tasks or math.inf
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
         self._broken, self._broke_at = Broken(""), 0.0
         self._has_run = False  # any task but the initializer
         self._finished = self._failed = 0  # since they were last counted
-        self._began_at = self._kept_at = time.monotonic()
-        self._left_at: float | None = None  # when it left the line
+        self._asked_at = self._kept_at = time.monotonic()
         server.link.never_wait()
-        self._acquiring = server.ask_for_worker(self._waiting_to_tell(self))
+        self._place: Place | None = None
+        if port is None:
+            self._place = Place(server, self._distance, waits=waits, tasks=self._waiting_to_tell(self))
 
     def links(self) -> list[tuple[int, bool]]:
         """The descriptors that it waits for, and whether it also waits to write there."""
@@ -97,28 +100,31 @@ class Lane:
             return LAST_TICK_S if self.state is State.ENDING and self._recycling is None else TICK_S
         return min(TICK_S, self.pipeline.left_s(now)) if self.pipeline is not None and self.load else math.inf
 
-    def leave_line(self, now: float) -> None:
-        """If it has been in line for some time, stand there no longer. Its answer tells when it is over.
+    @property
+    def is_in_line(self) -> bool:
+        """Whether it will have a worker, however long that takes."""
+        return self._place is not None and self._place.waits
 
-        If the connection were closed, a worker that is just handed over would have to be replaced.
-        """
-        if self.state is State.WAITING and self._left_at is None and now - self._began_at > 2 * TICK_S:
-            self._left_at = now
-            self.server.leave_line()
+    def leave_line(self, now: float) -> None:
+        """Stand in line no longer: there is nothing to do."""
+        if self._place is not None:
+            self._place.leave(now)
 
     # Tasks
 
     def can_take(self, task: Task, now: float) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
-        if self.state is not State.WORKING or self.has_to_yield or self._keeping is not None:
+        if self.state is not State.WORKING or self.has_to_yield:
             return False
         assert self.pipeline is not None
+        round_trip_s = self._distance.round_trip_s
         if self.load:
-            return self.pipeline.can_send_ahead(task)
+            return self.pipeline.can_send_ahead(task, now, round_trip_s)
         # Who has prepared a worker runs something there, or a slow initializer could go on for ever.
-        if not self._has_run or now - self._kept_at < TICK_S:
+        if not self._has_run or now - self._kept_at < TICK_S + 2 * round_trip_s:
             return True
-        self._ask_to_keep()  # Somebody may have come to wait meanwhile.
+        if self._keeping is None:
+            self._ask_to_keep()  # Somebody may have come to wait meanwhile.
         return False
 
     def take(self, task: Task) -> None:
@@ -174,18 +180,13 @@ class Lane:
         self.state = State.CLOSED
         pipeline, self.pipeline = self.pipeline, None
         if pipeline is not None:
-            try:
-                pipeline.worker.link.wait_again()
-                pipeline.worker.close_reader()
-                self._connections.put_worker(self.port, pipeline.worker)
-            except EOFError as error:
-                log.debug("the worker on port %d has died after its last task: %s", self.port, error)
-                pipeline.worker.close()
-        self._put_server()
+            pipeline.worker.close_reader()
+            self._connections.put_worker(self.port, pipeline.worker)
+        self._connections.put_server(self.server)
 
     def close(self) -> list[Task]:
         """End both connections. The tasks that were on the worker, and may have begun."""
-        self.state = State.CLOSED
+        self.state, self._place = State.CLOSED, None
         self.server.close()
         pipeline, self.pipeline = self.pipeline, None
         return [] if pipeline is None else [task for some in pipeline.break_off(None) for task in some]
@@ -194,23 +195,30 @@ class Lane:
 
     def _take_answers(self, now: float) -> None:
         """Take in the server's answers, if they are here."""
-        if self.state is State.WAITING and self._acquiring.is_here:
-            try:
-                self.port = self.server.port_in(self._acquiring)
-                self.state = State.CLOSED if self.port == -1 else State.CONNECTING
-            except ServerUnavailable as error:
-                self.error = error
-                self.state = State.CLOSED
-            if self.state is State.CLOSED:
-                self._put_server()
+        if self._place is not None:
+            self._take_port(self._place, now)
         elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
             self._take_ending(self._recycling, now)
         elif self._keeping is not None and self._keeping.is_here:
             answer, self._keeping = self._keeping, None
+            self._distance.note(now - self._asked_at)
             self._kept_at = now
             if self.pipeline is not None and int(answer.value) < 0:
                 self.pipeline.is_dead = True
             self.has_to_yield |= int(answer.value) != 0
+
+    def _take_port(self, place: Place, now: float) -> None:
+        try:
+            port = place.port(now)
+        except ServerUnavailable as error:
+            port, self.error = -1, error
+        if port is None:
+            return
+        self._place, self.port = None, port
+        self.state = State.CONNECTING if port != -1 else State.CLOSED
+        if port == -1:
+            self.found_none = not place.waits
+            self._connections.put_server(self.server)
 
     def _serve_worker(self, pipeline: Pipeline, now: float) -> None:
         try:
@@ -231,9 +239,6 @@ class Lane:
             self._recycle(now)
             if now - self._broke_at > RECYCLED_S:
                 self._lose_server(EOFError("it does not answer"))
-        if self.state is State.WAITING and self._left_at is not None and now - self._left_at > RECYCLED_S:
-            self.state = State.CLOSED
-            self.server.close()
         if self.state is not State.WORKING or self.pipeline is None:
             return
         if self.pipeline.tick(now) is not None:
@@ -242,13 +247,16 @@ class Lane:
             broken = self.pipeline.tick(now)
             if broken is not None and self.state is State.WORKING:
                 self._break(broken)
-        is_due = now - self._kept_at > (TICK_S if self._finished + self._failed else LOOK_S)
+        # Far away it asks also without news, so that the next task need not wait for the answer.
+        has_news = self._finished + self._failed or self._distance.round_trip_s
+        is_due = now - self._kept_at > (TICK_S if has_news else LOOK_S)
         if self.state is State.WORKING and self.load and self._keeping is None and is_due:
             self._ask_to_keep()
 
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, and learn who waits."""
         tasks = self._waiting_to_tell(self)
+        self._asked_at = time.monotonic()
         self._keeping = self.server.ask_to_keep(self.port, self._finished, self._failed, tasks)
         self._finished = self._failed = 0
 
@@ -279,7 +287,7 @@ class Lane:
             log.info("%s", self._broken.unusable(ending))
         self.returned = end_lost(lost_tasks, self._broken, ending) + self.returned
         self.state = State.CLOSED
-        self._put_server()
+        self._connections.put_server(self.server)
 
     def _lose_server(self, error: EOFError) -> None:
         self._connections.forget_facts()
@@ -289,11 +297,3 @@ class Lane:
         else:
             self.error = ended
         self.returned += [task for task in self.close() if task.is_run_again(ended)]
-
-    def _put_server(self) -> None:
-        try:
-            self.server.link.wait_again()
-        except EOFError as error:
-            log.debug("a connection to the server has ended: %s", error)
-            self.server.close()  # And so it is not kept.
-        self._connections.put_server(self.server)

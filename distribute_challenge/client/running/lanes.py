@@ -11,9 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future
+from typing import Any
 
-from distribute_challenge.client.peers.connections import RETRY_S, Connections
-from distribute_challenge.client.peers.opening import Opener
+from distribute_challenge.client.peers.connections import MAX_IDLE, RETRY_S, Connections
+from distribute_challenge.client.peers.opening import Opened, Opener
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.running.lane import Lane, State
 from distribute_challenge.client.running.tasks import Task
@@ -48,7 +49,7 @@ class Lanes:
         self._lanes: list[Lane] = []
         self._opening = 0  # server connections being made
         self._failed_lanes = 0
-        self._paused_until = 0.0
+        self._paused_until = self._none_free_until = 0.0
         self._gone_since: float | None = None  # when the server was found to have gone
         self.broken: Exception | None = None  # why nothing can be run any more; any thread may ask
 
@@ -123,39 +124,62 @@ class Lanes:
     # Opening
 
     def _open(self) -> None:
-        """Get in line for one more worker if there is work for it: one place at a time, as others do."""
+        """Get in line for one more worker if there is work for it: one place at a time, as others do.
+
+        Far away, that would take a round trip or more for each: there all that may be free are asked for at
+        once, without getting in line.
+        """
         if not self._waiting:
             self._gone_since = None
         while self._waiting and self._waiting[0].future.cancelled():
             self._waiting.popleft().begin(time.monotonic())
-        if self._opening or not self._waiting or len(self._lanes) >= self.max_lanes:
+        now = time.monotonic()
+        is_paused = (self._lanes or self._gone_since is not None) and now < self._paused_until
+        if is_paused or not self._waiting:
             return
-        is_paused = (self._lanes or self._gone_since is not None) and time.monotonic() < self._paused_until
-        if is_paused or any(lane.state in (State.WAITING, State.CONNECTING) for lane in self._lanes):
-            return
+        is_far = self._connections.distance.round_trip_s > 0
+        coming = [lane for lane in self._lanes if lane.state in (State.WAITING, State.CONNECTING)]
+        under_way = len(coming) + self._opening
+        missing = min(len(self._waiting) - under_way, self.max_lanes - len(self._lanes) - self._opening)
+        if missing > 0 and not self._opening and not any(lane.is_in_line or not is_far for lane in coming):
+            self._ask(ServerConnection.hear, waits=True)
+            missing -= 1
+        if is_far and now >= self._none_free_until:
+            asking = self._opening + sum(lane.state is State.WAITING for lane in coming)
+            for _ in range(min(missing, MAX_IDLE - asking)):
+                self._ask(ServerConnection.find, waits=False)
+
+    def _ask(self, first: Callable[[ServerConnection], int | None], *, waits: bool) -> None:
+        """Ask for a worker, on a connection that there is, or on a new one with `first`."""
         server = self._connections.take_idle_server()
         if server is not None:
-            self._append(server, is_new=False)
-            return
-        self._opening += 1
-        self._opener.open_server(self._got_server)
+            self._append(server, is_new=False, waits=waits)
+        else:
+            self._opening += 1
+            self._opener.open_server(first, self._got_server)
 
-    def _append(self, server: ServerConnection, *, is_new: bool) -> None:
-        lane = Lane(
-            *(self._connections, server, self._waiting_to_tell), is_new=is_new, max_tasks=self.max_tasks
-        )
+    def _append(self, server: ServerConnection, **how: Any) -> None:
+        lane = Lane(self._connections, server, self._waiting_to_tell, max_tasks=self.max_tasks, **how)
         self._lanes.append(lane)
 
     def _waiting_to_tell(self, lane: Lane) -> int:
         """How many tasks wait, for the lane that tells the server; 0 for the others."""
         return len(self._waiting) if not self._lanes or self._lanes[0] is lane else 0
 
-    def _got_server(self, server: ServerConnection | BaseException) -> None:
+    def _got_server(self, opened: Opened[int | None] | BaseException) -> None:
         self._opening -= 1
-        if isinstance(server, ServerConnection):
-            self._append(server, is_new=True)
+        if isinstance(opened, BaseException):
+            self._give_up_unless_others_work(opened)
+            return
+        server, port = opened
+        if port == -1:
+            self._connections.put_server(server)
+            self._none_is_free()
         else:
-            self._give_up_unless_others_work(server)
+            self._append(server, is_new=True, port=port)
+
+    def _none_is_free(self) -> None:
+        self._none_free_until = time.monotonic() + PAUSE_S
 
     def _connect_to_worker(self, lane: Lane) -> None:
         self._gone_since = None
@@ -175,9 +199,7 @@ class Lanes:
         # As long as another worker has not been asked for, nothing is sent ahead of its turn.
         working = [lane for lane in self._lanes if lane.state is State.WORKING]
         now = time.monotonic()
-        may_send_ahead = len(working) >= self.max_lanes or any(
-            lane.state is State.WAITING for lane in self._lanes
-        )
+        may_send_ahead = len(working) >= self.max_lanes or any(lane.is_in_line for lane in self._lanes)
         able = working
         while able and self._waiting:
             able.sort(key=lambda lane: lane.load)
@@ -249,6 +271,8 @@ class Lanes:
     def _look_at_end(self, lane: Lane) -> None:
         """A lane is over: perhaps that says something for all that waits."""
         self._failed_lanes = 0 if lane.has_done_something else self._failed_lanes + lane.has_failed
+        if lane.found_none:
+            self._none_is_free()
         if lane.error is not None:
             self._give_up_unless_others_work(lane.error)
         elif self._failed_lanes >= MAX_FAILED_LANES:
@@ -259,7 +283,7 @@ class Lanes:
     def _give_up_unless_others_work(self, error: BaseException) -> None:
         """One more worker cannot be had: that ends all that waits, unless other workers do it."""
         now = time.monotonic()
-        if any(lane.state is State.WORKING for lane in self._lanes):
+        if any(lane.state in (State.CONNECTING, State.WORKING) for lane in self._lanes):
             log.info("no further worker for now: %s", error)
             self._paused_until = now + PAUSE_S
         elif isinstance(error, ServerUnavailable):

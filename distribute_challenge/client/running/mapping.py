@@ -19,7 +19,7 @@ from distribute_challenge.calls.payload import ChunkResults
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.running.chunks import ChunkSizes, tell_items
+from distribute_challenge.client.running.chunks import CHUNK_S, ChunkSizes, tell_items
 from distribute_challenge.client.running.tasks import Latch, Task, TaskFuture
 from distribute_challenge.errors import AccessDenied, ServerUnavailable, TaskNotSendable
 
@@ -179,10 +179,16 @@ class Mapping:
 
     def _runs_low(self) -> bool:
         """Whether more must be started although nobody takes results, or not as fast as they come."""
-        return self._runs_all and self._running <= self._workers and not self._all_started.is_set()
+        return self._runs_all and self._running < self._at_once // 2 and not self._all_started.is_set()
+
+    @property
+    def _at_once(self) -> int:
+        """How many chunks may be under way: two for each worker, and those that are on the network."""
+        on_network = self._backend.distance.round_trip_s / CHUNK_S
+        return 2 + int(self._workers * (2 + on_network))
 
     def _start_chunks(self) -> None:
-        while not (self._is_exhausted or self._is_over) and self._running < 2 * self._workers + 2:
+        while not (self._is_exhausted or self._is_over) and self._running < self._at_once:
             size = self._sizes.next(self._taken)
             if not self._runs_all and self._buffered and self._buffered + size > self._buffer_size:
                 return

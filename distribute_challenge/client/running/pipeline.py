@@ -62,14 +62,26 @@ class Pipeline:
         """Whether it has been sent as many functions as it is to run."""
         return self._functions_left <= 0
 
-    def can_send_ahead(self, task: Task) -> bool:
-        """Whether a task may be sent before the last one has answered."""
-        if len(self._sent) >= self._depth or self._bytes + task.parcel.size > AHEAD_BYTES:
+    def can_send_ahead(self, task: Task, now: float, round_trip_s: float = 0) -> bool:
+        """Whether a task may be sent before the last one has answered.
+
+        If the worker is far away, that is also when it will have nothing to do before long: else it would
+        wait for each task as long as the last outcome and the next task are under way.
+        """
+        if self._bytes + task.parcel.size > AHEAD_BYTES:
             return False
         if task.options.timeout_s is not None or self._functions_left < task.count:
             return False  # A time limit begins when the task is sent.
         running_s = self._sent[0].expected_s
-        return running_s <= AHEAD_S and self._expected_s - running_s + task.expected_s <= AHEAD_S
+        waiting_s = self._expected_s - running_s
+        if len(self._sent) < self._depth and running_s <= AHEAD_S and waiting_s + task.expected_s <= AHEAD_S:
+            return True
+        if not round_trip_s:
+            return False
+        runs_since = max(self._sent[0].task.sent_at, self._answered_at - round_trip_s) + round_trip_s / 2
+        left_s = running_s - (now - runs_since)
+        # One that takes longer than any before may take for ever: nothing is put behind it.
+        return -left_s < running_s + round_trip_s and max(left_s, 0) + waiting_s <= round_trip_s + AHEAD_S
 
     def send(self, task: Task) -> None:
         """Send a task to the worker, at the next `flush`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -190,6 +191,18 @@ def test_each_row_of_the_profile_says_which_worker_and_how_many_tasks_wait(serve
     assert max(int(row["Tasks"]) for row in rows) > 2
     assert {row["Worker"] for row in rows if row["Event"] in ("acquire", "free")} == {"0", "1"}
     assert {row["Worker"] for row in rows if row["Event"] in ("start", "sample", "stop")} == {""}
+
+
+def test_tasks_that_wait_are_told_while_two_programs_hand_workers_on(server: RunningServer):
+    """Whichever connection tells of them, the other ones come and go."""
+    with PoolExecutor() as one, PoolExecutor() as other:
+        futures = [pool.submit(REAL, 0.02) for _ in range(100) for pool in (one, other)]
+        futures[30].result()
+        seen = []
+        while not futures[-60].done():
+            waiting = sum(not future.done() for future in futures)
+            seen.append(server.status()["tasks"] / waiting)
+    assert 0.5 < statistics.median(seen) < 1.5, seen
 
 
 def test_a_client_in_line_has_one_task_that_waits(server: RunningServer):

@@ -74,9 +74,8 @@ class Lane:
         self._finished = self._failed = 0  # since they were last counted
         self._asked_at = self._kept_at = time.monotonic()
         server.link.never_wait()
-        self._place: Place | None = None
-        if port is None:
-            self._place = Place(server, self._distance, waits=waits, tasks=self._waiting_to_tell(self))
+        tasks = waiting_to_tell(self) if port is None and waits else 0
+        self._place = Place(server, self._distance, waits=waits, tasks=tasks) if port is None else None
 
     def links(self) -> list[tuple[int, bool]]:
         """The descriptors that it waits for, and whether it also waits to write there."""
@@ -109,8 +108,6 @@ class Lane:
         """Stand in line no longer: there is nothing to do."""
         if self._place is not None:
             self._place.leave(now)
-
-    # Tasks
 
     def can_take(self, task: Task, now: float) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
@@ -157,8 +154,6 @@ class Lane:
             self.error = worker
             self.free()
 
-    # What happens
-
     def serve(self, arrived: set[int], now: float) -> None:
         """Take in what has arrived on the descriptors in `arrived`, and do what is due at this time."""
         try:
@@ -190,8 +185,6 @@ class Lane:
         self.server.close()
         pipeline, self.pipeline = self.pipeline, None
         return [] if pipeline is None else [task for some in pipeline.break_off(None) for task in some]
-
-    # Its steps
 
     def _take_answers(self, now: float) -> None:
         """Take in the server's answers, if they are here."""
@@ -251,6 +244,11 @@ class Lane:
         has_news = self._finished + self._failed or self._distance.round_trip_s
         is_due = now - self._kept_at > (TICK_S if has_news else LOOK_S)
         if self.state is State.WORKING and self.load and self._keeping is None and is_due:
+            self._ask_to_keep()
+
+    def tell_at_once(self) -> None:
+        """Tell the server how many tasks wait, if that can be done now."""
+        if self.state is State.WORKING and self._keeping is None:
             self._ask_to_keep()
 
     def _ask_to_keep(self) -> None:

@@ -47,6 +47,7 @@ class Lanes:
         self._prepare = prepare
         self._waiting: deque[Task] = deque()
         self._lanes: list[Lane] = []
+        self._teller: Lane | None = None
         self._opening = 0  # server connections being made
         self._failed_lanes = 0
         self._paused_until = self._none_free_until = 0.0
@@ -87,10 +88,8 @@ class Lanes:
     def tick_s(self) -> float:
         """In how many seconds there is something to do, whatever arrives."""
         now = time.monotonic()
-        ticks = [lane.tick_s(now) for lane in self._lanes]
-        if self._gone_since is not None:
-            ticks.append(RETRY_S)
-        return min(ticks, default=math.inf)
+        latest_s = math.inf if self._gone_since is None else RETRY_S
+        return min((latest_s, *(lane.tick_s(now) for lane in self._lanes)))
 
     @property
     def have_plenty(self) -> bool:
@@ -120,8 +119,6 @@ class Lanes:
             self._waiting += [*lane.close(), *lane.returned]
         self._lanes.clear()
         self._give_up(error)
-
-    # Opening
 
     def _open(self) -> None:
         """Get in line for one more worker if there is work for it: one place at a time, as others do.
@@ -159,12 +156,17 @@ class Lanes:
             self._opener.open_server(first, self._got_server)
 
     def _append(self, server: ServerConnection, **how: Any) -> None:
-        lane = Lane(self._connections, server, self._waiting_to_tell, max_tasks=self.max_tasks, **how)
-        self._lanes.append(lane)
+        """One more lane. It tells the server how many tasks wait; who did that before tells 0."""
+        before, self._teller = self._teller, None
+        tell = self._waiting_to_tell
+        self._lanes.append(Lane(self._connections, server, tell, max_tasks=self.max_tasks, **how))
+        if before is not None:
+            before.tell_at_once()
 
     def _waiting_to_tell(self, lane: Lane) -> int:
-        """How many tasks wait, for the lane that tells the server; 0 for the others."""
-        return len(self._waiting) if not self._lanes or self._lanes[0] is lane else 0
+        """How many tasks wait, if it is this lane that tells the server; else 0."""
+        self._teller = self._teller or lane
+        return len(self._waiting) if self._teller is lane else 0
 
     def _got_server(self, opened: Opened[int | None] | BaseException) -> None:
         self._opening -= 1
@@ -174,12 +176,9 @@ class Lanes:
         server, port = opened
         if port == -1:
             self._connections.put_server(server)
-            self._none_is_free()
+            self._none_free_until = time.monotonic() + PAUSE_S
         else:
             self._append(server, is_new=True, port=port)
-
-    def _none_is_free(self) -> None:
-        self._none_free_until = time.monotonic() + PAUSE_S
 
     def _connect_to_worker(self, lane: Lane) -> None:
         self._gone_since = None
@@ -189,8 +188,6 @@ class Lanes:
         else:
             lane.is_connecting = True
             self._opener.open_worker(lane.port, lane.got_worker)
-
-    # Sending
 
     def _fill(self) -> None:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""
@@ -247,8 +244,6 @@ class Lanes:
             self.broken.__cause__ = error
             self._give_up(self.broken)
 
-    # Ending
-
     def _settle(self) -> bool:
         """See to lanes that have nothing more to do, or could not do it; whether that changed anything."""
         now = time.monotonic()
@@ -264,6 +259,7 @@ class Lanes:
                 lane.leave_line(now)
             if lane.state is State.CLOSED:
                 self._lanes.remove(lane)
+                self._teller = None if self._teller is lane else self._teller
                 self._look_at_end(lane)
                 has_changed = True
         return has_changed
@@ -272,7 +268,7 @@ class Lanes:
         """A lane is over: perhaps that says something for all that waits."""
         self._failed_lanes = 0 if lane.has_done_something else self._failed_lanes + lane.has_failed
         if lane.found_none:
-            self._none_is_free()
+            self._none_free_until = time.monotonic() + PAUSE_S
         if lane.error is not None:
             self._give_up_unless_others_work(lane.error)
         elif self._failed_lanes >= MAX_FAILED_LANES:

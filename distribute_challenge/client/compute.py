@@ -294,9 +294,6 @@ class _Body:
 
 def _has_same_closure(frame: types.FrameType, function: types.FunctionType) -> bool:
     """Whether a frame is of this function, and not of another one with the same code."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if name in frame.f_code.co_freevars:
-            for value in content_of(cell):
-                if frame.f_locals.get(name) is not value:
-                    return False
-    return True
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    shared = ((name, cell) for name, cell in cells if name in frame.f_code.co_freevars)
+    return all(frame.f_locals.get(name) is value for name, cell in shared for value in content_of(cell))

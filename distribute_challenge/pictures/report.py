@@ -14,8 +14,8 @@ from bokeh.embed import file_html
 from bokeh.resources import INLINE
 
 from distribute_challenge.pictures.live import tables
+from distribute_challenge.pictures.live.data.record import Record
 from distribute_challenge.pictures.live.page import CHARTS, LEGEND, TEMPLATE, Section, variables
-from distribute_challenge.pictures.live.state import Record
 from distribute_challenge.pictures.live.view import View
 from distribute_challenge.pictures.reading import Profile
 from distribute_challenge.pictures.tasks import Tasks

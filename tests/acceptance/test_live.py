@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor, compute_this
-from distribute_challenge.pictures.live.running import FlightRecorders
+from distribute_challenge.pictures.live.data.running import FlightRecorders
 from tests.acceptance.test_scripts import assert_is_one_helpful_line
 from tests.certificates import Certificates
 from tests.records import Row, write_profile, write_tasks

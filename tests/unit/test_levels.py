@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distribute_challenge.pictures.live.levels import LATE_S, MOST_ALONE, Batch, Level, Stream
+from distribute_challenge.pictures.live.data.levels import LATE_S, MOST_ALONE, Batch, Level, Stream
 from distribute_challenge.record.tasks import KILLED, STATUSES
 
 NOW = 1000.0

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from distribute_challenge.pictures.live.session import EVERY_MS, Session
         from distribute_challenge.pictures.live.site import Site
-    from distribute_challenge.pictures.live.state import Record
+    from distribute_challenge.pictures.live.data.record import Record
 
     def read() -> Record:
         deadline = time.monotonic() + FIRST_ROW_S

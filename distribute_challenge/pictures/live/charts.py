@@ -19,7 +19,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from distribute_challenge.pictures.live.levels import LAYERS
+from distribute_challenge.pictures.live.data.levels import LAYERS
 from distribute_challenge.record.tasks import FAILED, KILLED, LOST, TIMEOUT
 
 BLUE, ORANGE, GREEN, RED, PINK, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"

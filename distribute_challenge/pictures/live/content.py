@@ -17,8 +17,8 @@ from distribute_challenge.pictures.live.charts import (
     WORKER_LOST,
     WORKER_REPLACED,
 )
-from distribute_challenge.pictures.live.levels import Columns
-from distribute_challenge.pictures.live.state import HELD, Record
+from distribute_challenge.pictures.live.data.levels import Columns
+from distribute_challenge.pictures.live.data.record import HELD, Record
 from distribute_challenge.pictures.words import plural, short_time
 from distribute_challenge.record.tasks import DONE, STATUSES
 

@@ -12,6 +12,7 @@ from bokeh.layouts import row
 from bokeh.models import CustomJS, Div, Select, Toggle
 
 from distribute_challenge.pictures.live import tables
+from distribute_challenge.pictures.live.data.record import DAY, HOUR, MINUTE, Record
 from distribute_challenge.pictures.live.page import (
     CHARTS,
     CONTROLS,
@@ -21,7 +22,6 @@ from distribute_challenge.pictures.live.page import (
     Section,
     variables,
 )
-from distribute_challenge.pictures.live.state import DAY, HOUR, MINUTE, Record
 from distribute_challenge.pictures.live.view import View
 from distribute_challenge.pictures.words import plural
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from distribute_challenge.pictures.live.state import Record
+from distribute_challenge.pictures.live.data.record import Record
 from distribute_challenge.pictures.words import plural, short_time
 from distribute_challenge.record.tasks import DONE
 

@@ -7,7 +7,7 @@ from bokeh.models import ColumnDataSource
 
 from distribute_challenge.pictures.live import content, tables
 from distribute_challenge.pictures.live.charts import Charts
-from distribute_challenge.pictures.live.state import Record
+from distribute_challenge.pictures.live.data.record import Record
 
 # The vertical axis of each chart reaches at least so far, and as far as these numbers.
 HIGHEST = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from distribute_challenge.errors import ProfileFormatError
-from distribute_challenge.pictures.live.series import Functions, Series
-from distribute_challenge.pictures.live.state import HELD, LATEST, MOST_NAMES, Names, Record
+from distribute_challenge.pictures.live.data.record import HELD, LATEST, MOST_NAMES, Names, Record
+from distribute_challenge.pictures.live.data.series import Functions, Series
 from distribute_challenge.pictures.reading import read_profile
 from distribute_challenge.pictures.tasks import read_tasks, summarize
 from distribute_challenge.record.tasks import DONE, FAILED, LOST, tasks_path

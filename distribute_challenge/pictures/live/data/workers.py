@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distribute_challenge.pictures.lanes import marks
-from distribute_challenge.pictures.live.levels import Stream
-from distribute_challenge.pictures.live.running import FlightRecorders
+from distribute_challenge.pictures.live.data.levels import Stream
+from distribute_challenge.pictures.live.data.running import FlightRecorders
 from distribute_challenge.pictures.reading import Profile
 from distribute_challenge.record.profile import Clock
 

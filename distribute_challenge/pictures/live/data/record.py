@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from distribute_challenge.address import DEFAULT_PORT
 from distribute_challenge.errors import ProfileFormatError
 from distribute_challenge.pictures import lanes, reading
-from distribute_challenge.pictures.live.levels import Batch, Level
-from distribute_challenge.pictures.live.running import FlightRecorders
-from distribute_challenge.pictures.live.series import Functions, Series
-from distribute_challenge.pictures.live.workers import Workers
+from distribute_challenge.pictures.live.data.levels import Batch, Level
+from distribute_challenge.pictures.live.data.running import FlightRecorders
+from distribute_challenge.pictures.live.data.series import Functions, Series
+from distribute_challenge.pictures.live.data.workers import Workers
 from distribute_challenge.pictures.reading import Profile, read_profile
 from distribute_challenge.pictures.table import open_table
 from distribute_challenge.pictures.tasks import Tasks, read_tasks

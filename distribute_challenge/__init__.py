@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distribute_challenge.client.compute import compute_this
+    from distribute_challenge.client.forwarding import forward_logging
     from distribute_challenge.client.pool import PoolExecutor
     from distribute_challenge.errors import (
         AccessDenied,
@@ -51,6 +52,7 @@ __all__ = [
     "Tls",
     "WorkerLost",
     "compute_this",
+    "forward_logging",
     "register_joblib",
 ]
 
@@ -64,6 +66,10 @@ def __getattr__(name: str) -> Any:
         from distribute_challenge.client import compute
 
         value = compute.compute_this
+    elif name == "forward_logging":
+        from distribute_challenge.client import forwarding
+
+        value = forwarding.forward_logging
     elif name == "PoolExecutor":
         from distribute_challenge.client import pool
 

@@ -1,8 +1,10 @@
 """Calls and outcomes as bytes.
 
     call     flags (1 byte), id (8), program (16), Unix seconds when the client had it (8), how many functions
-             it runs (4), lengths of label (2), values, modules, function and arguments (4 each), then
+             it runs (4), lengths of label and logs (2 each), values, modules, function and arguments (4
+             each), then
              label      name of the function, and the client, for the record: `record/flight.py`
+             logs       pickled levels of the loggers that are forwarded: `logs.py`
              values     of those that are sent once: `scattered.py` has the format
              modules    pickled folders of the program's modules, and list of `Module`
              function   pickled; if it has a text, that is the `source` beside the call
@@ -36,9 +38,10 @@ from distribute_challenge.values import PROTOCOL
 
 _MAX_TEXT = 1 << 20
 VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
-CHUNK, PRINTS, INITIALIZER, SHARES = 1, 2, 4, 8  # flags of a call
+CHUNK, PRINTS, INITIALIZER, SHARES, LOGS = 1, 2, 4, 8, 16  # flags of a call
+OUTPUT = PRINTS | LOGS  # What it prints or logs is wanted.
 NO_PROGRAM = bytes(16)
-_CALL = struct.Struct("!B8s16sdIHIIII")
+_CALL = struct.Struct("!B8s16sdIHHIIII")
 _OUTCOME = struct.Struct("!cdII")
 # What one frame may hold, less what RPyC adds around it.
 MAX_BYTES = (1 << 30) - (1 << 10)
@@ -46,7 +49,9 @@ MAX_BYTES = (1 << 30) - (1 << 10)
 PLAIN_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 MakePickler = Callable[[io.BytesIO, Collector | None], Any]
-Piece = tuple[int, bytes]  # of output: 1 for standard output or 2 for standard error, and what was written
+LOG = 3
+# Of output: 1 for standard output or 2 for standard error, and what was written; LOG, and a record.
+Piece = tuple[int, bytes]
 
 
 class Call(NamedTuple):
@@ -58,6 +63,7 @@ class Call(NamedTuple):
     queued: float  # Unix seconds when the client had it
     functions: int  # how many it runs
     label: bytes  # the function's name and the client, for the record
+    logs: bytes
     values: bytes
     modules: bytes
     function: bytes
@@ -75,12 +81,12 @@ class Call(NamedTuple):
         """Read the output of `pack`: the call, and its buffers' bytes. Raises ValueError."""
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
-        *head, label, values, modules, function, arguments = _CALL.unpack_from(data)
+        *head, label, logs, values, modules, function, arguments = _CALL.unpack_from(data)
         parts, at = [], _CALL.size
-        for size in (label, values, modules, function, arguments):
+        for size in (label, logs, values, modules, function, arguments):
             parts.append(data[at : at + size])
             at += size
-        if at > len(data) or head[0] > CHUNK | PRINTS | INITIALIZER | SHARES:
+        if at > len(data) or head[0] > CHUNK | INITIALIZER | SHARES | OUTPUT:
             raise ValueError("not a call")
         return cls(*head, *parts), memoryview(data)[at:]
 

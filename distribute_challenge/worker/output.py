@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from typing import Any, TextIO
 
-from distribute_challenge.calls.payload import Piece
+from distribute_challenge.calls.payload import LOG, Piece
 
 MAX_KEPT_BYTES = 16 << 20
 _PIECE_BYTES = 4096  # Smaller ones of one stream are joined.
@@ -35,7 +35,11 @@ class Output:
             if self._is_over:
                 return
             self._kept += len(data)
-            if self._pieces and self._pieces[-1][0] == number and len(self._pieces[-1][1]) < _PIECE_BYTES:
+            if (
+                self._pieces
+                and self._pieces[-1][0] == number != LOG
+                and len(self._pieces[-1][1]) < _PIECE_BYTES
+            ):
                 data = self._pieces.pop()[1] + data
             self._pieces.append((number, data))
 
@@ -70,6 +74,7 @@ class Streams:
         self._process = os.getpid()
         self._lock = threading.Lock()  # Two threads of a function may be the first to print.
         self._call_id: bytes | None = None
+        self._prints = False  # whether what it prints is wanted, or only what it logs
         self._output: Output | None = None  # Most calls print nothing.
         self._threads = 0  # how many there were when the call began
         # Threads that have outlived their function: what they print is nobody's.
@@ -84,9 +89,10 @@ class Streams:
         self._made.append(stream)
         return stream
 
-    def begin(self, call_id: bytes) -> None:
-        """Keep what is printed from now on, for the caller."""
+    def begin(self, call_id: bytes, *, prints: bool) -> None:
+        """Keep what is logged from now on, for the caller, and what is printed if it `prints`."""
         self._threads = threading.active_count()
+        self._prints = prints
         self._output, self._call_id = None, call_id
 
     def end(self) -> tuple[int, tuple[Piece, ...]]:
@@ -119,9 +125,18 @@ class Streams:
             return seen, ()
         return output.read(seen)
 
+    def add_record(self, record: bytes) -> None:
+        """Keep what was logged, after what was printed before."""
+        if self._prints:
+            for stream in self._made:
+                _flush(stream)
+        self.add(LOG, record)
+
     def add(self, number: int, data: bytes) -> None:
         """Keep what was written to a stream, if somebody wants it."""
         output = self._output
+        if number != LOG and not self._prints:
+            return
         if os.getpid() != self._process:
             return  # A child that the function forked: nobody reads this copy.
         if self._left and threading.current_thread() in self._left:

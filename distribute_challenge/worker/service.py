@@ -9,15 +9,25 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 import rpyc
 from rpyc.core import brine
 
-from distribute_challenge.calls import flights, payload, regions
+from distribute_challenge.calls import flights, logs, payload, regions
 from distribute_challenge.calls.buffers import Parts, Probe, tell_secret
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
-from distribute_challenge.calls.payload import FAILURE, NO_PROGRAM, PRINTS, SHARES, Call, Outcome, Piece
+from distribute_challenge.calls.payload import (
+    FAILURE,
+    NO_PROGRAM,
+    OUTPUT,
+    PRINTS,
+    SHARES,
+    Call,
+    Outcome,
+    Piece,
+)
 from distribute_challenge.calls.regions import Buffer, Region
 from distribute_challenge.calls.replies import failure
 from distribute_challenge.calls.runner import Runner
@@ -65,10 +75,10 @@ class Worker:
             problem = failure(error)
         size = len(section.obj)  # type: ignore[arg-type]
         flight = flights.begin(call, len(source) + size - len(section) + sum(map(len, buffers)))
-        if call.flags & PRINTS:
-            self.streams.begin(call.id)
+        if call.flags & OUTPUT:
+            self.streams.begin(call.id, prints=bool(call.flags & PRINTS))
         outcome = Outcome(FAILURE, problem) if problem else self._run(source, call, buffers)
-        if call.flags & PRINTS:
+        if call.flags & OUTPUT:
             offset, output = self.streams.end()
             if output:
                 outcome = outcome._replace(offset=offset, output=output)
@@ -90,9 +100,13 @@ class Worker:
         try:
             self.modules.use(call.modules, call.program)
             context = self._runner.contexts.get(call.program)
+            run: Callable[[], Outcome] = functools.partial(self._runner.run, source, call, buffers)
             if context is not None:
-                return context.copy().run(self._runner.run, source, call, buffers)
-            return self._runner.run(source, call, buffers)
+                run = functools.partial(context.copy().run, run)
+            if not call.logs:
+                return run()
+            with logs.forwarding(call.logs, self.streams.add_record):
+                return run()
         except BaseException as error:  # A module cannot be imported, say.
             return Outcome(FAILURE, failure(error))
         finally:

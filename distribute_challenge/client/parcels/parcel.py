@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from distribute_challenge.calls import logs
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import NO_PROGRAM, SHARES, Call
+from distribute_challenge.calls.payload import LOGS, NO_PROGRAM, SHARES, Call
 from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
 from distribute_challenge.client.parcels.modules import NeededModules
@@ -150,4 +151,5 @@ class Parcel:
 
     def _call(self, flags: int, values: bytes, modules: bytes) -> Call:
         head = (flags, self.id, self.program, self.queued, self.count, self.label)
-        return Call(*head, values, modules, self.function, self.arguments)
+        wishes = logs.wishes() if flags & LOGS else b""
+        return Call(*head, wishes, values, modules, self.function, self.arguments)

@@ -1,4 +1,4 @@
-"""The output of functions on workers, written to this program's own standard streams."""
+"""The output of functions on workers: to this program's own standard streams, and to its loggers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 import threading
 from collections.abc import Iterable
 
-from distribute_challenge.calls.payload import Piece
+from distribute_challenge.calls import logs
+from distribute_challenge.calls.payload import LOG, Piece
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ class Printer:
             new = data[max(self.seen - offset, 0) :]
             offset += len(data)
             self.seen = max(self.seen, offset)
-            if new:
+            if number == LOG:
+                _log(new)
+            elif new:
                 whole, newline, rest = new.rpartition(b"\n")
                 if newline or len(self._lines[number]) > _LONGEST_LINE:
                     _write(number, self._lines[number] + whole + newline)
@@ -51,6 +54,14 @@ class Printer:
         for number, rest in self._lines.items():
             _write(number, rest)
         self._lines = {1: b"", 2: b""}
+
+
+def _log(record: bytes) -> None:
+    if record:
+        try:
+            logs.handle(record)
+        except Exception as error:  # A filter or handler of the program's raised.
+            log.debug("cannot log what a function logged: %r", error)
 
 
 def _write(number: int, data: bytes) -> None:

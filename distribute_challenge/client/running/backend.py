@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from distribute_challenge.address import Address
-from distribute_challenge.calls.payload import INITIALIZER, NO_PROGRAM, PRINTS
+from distribute_challenge.calls.payload import INITIALIZER, NO_PROGRAM
 from distribute_challenge.client import local
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.owned import Owned
@@ -85,7 +85,7 @@ class Backend:
     ) -> Any:
         """Run a call, in this thread, and return its value."""
         connections = self._connections
-        parcel = shipment.parcel(args, kwargs, self._destination(options), PRINTS * options.prints)
+        parcel = shipment.parcel(args, kwargs, self._destination(options), options.flags)
         run = nesting.run if connections.are_inside else lone.run
         outcome = run(connections, shipment.name, parcel, options)
         assert outcome is not None  # Who waits in line gets a worker, and who does not runs it in place.
@@ -97,7 +97,7 @@ class Backend:
         """Have a call run; its future. Raises RuntimeError after `close`, or why no task can be run."""
         self._check_open()
         try:
-            parcel = shipment.parcel(args, kwargs, self._destination(options), PRINTS * options.prints)
+            parcel = shipment.parcel(args, kwargs, self._destination(options), options.flags)
         except PoolError as error:
             failed: TaskFuture[Any] = TaskFuture()
             failed.set_exception(error)
@@ -138,7 +138,7 @@ class Backend:
         self, shipment: Shipment, function: Written, columns: list[list[Any]], options: Options
     ) -> Parcel:
         """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
-        return shipment.chunk(function, columns, self._destination(options), PRINTS * options.prints)
+        return shipment.chunk(function, columns, self._destination(options), options.flags)
 
     def add(self, task: Task, *, goes_on: bool = False) -> None:
         """Have a task run. Raises RuntimeError after `close`, unless it `goes_on` with what began before."""
@@ -231,7 +231,7 @@ def _preparation(
 ) -> Task:
     """The task that runs the initializer on a worker."""
     to = _destination(connections, program, options)
-    parcel = shipment.parcel(args, {}, to, INITIALIZER | PRINTS * options.prints)
+    parcel = shipment.parcel(args, {}, to, INITIALIZER | options.flags)
     return Task(shipment.name, parcel, Pace())
 
 

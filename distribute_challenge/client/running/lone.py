@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from distribute_challenge import errors
-from distribute_challenge.calls.payload import PRINTS, Outcome
+from distribute_challenge.calls.payload import OUTPUT, Outcome
 from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
@@ -208,7 +208,7 @@ def _run_on(
                 break
             now = time.monotonic()
             if now - began_at >= limit_s:
-                if parcel.flags & PRINTS:
+                if parcel.flags & OUTPUT:
                     printer = printer or Printer()
                     while (
                         not worker.show_output(parcel.id, printer, is_last=True)
@@ -222,7 +222,7 @@ def _run_on(
                 worker.link.serve_arrived()
                 if not answer.is_here:
                     raise Broken("the server says that it has died")
-            if parcel.flags & PRINTS and not has_heard:
+            if parcel.flags & OUTPUT and not has_heard:
                 printer = printer or Printer()
                 worker.show_output(parcel.id, printer)
         outcome = worker.outcome(name, parcel, answer)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.calls.payload import INITIALIZER, PRINTS, Outcome
+from distribute_challenge.calls.payload import INITIALIZER, OUTPUT, Outcome
 from distribute_challenge.client.peers.failures import Broken, Busy, Killed, Overdue
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, WorkerConnection
@@ -138,7 +138,7 @@ class Pipeline:
             return None
         if self.worker.link.is_stuck(now):
             return Broken("it does not answer its client")
-        if task.parcel.flags & PRINTS:
+        if task.parcel.flags & OUTPUT:
             self._printer = self._printer or Printer()
             self.worker.show_output(task.parcel.id, self._printer)
         return None
@@ -166,7 +166,7 @@ class Pipeline:
         if len(self._sent) != 1 or not self._unanswered or now - self._given_up_at > LAST_OUTPUT_S:
             return True
         parcel = self._sent[0].task.parcel
-        if not parcel.flags & PRINTS:
+        if not parcel.flags & OUTPUT:
             return True
         self._printer = self._printer or Printer()
         return self.worker.show_output(parcel.id, self._printer, is_last=True)

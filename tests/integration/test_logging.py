@@ -1,0 +1,181 @@
+"""What functions log on workers reaches the program's own loggers, if it wants that."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribute_challenge import PoolExecutor, compute_this, forward_logging
+from distribute_challenge.calls.logs import forwarded
+from tests.conftest import RunningServer
+
+CHAT = "test.chat"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_forwarded_afterwards() -> Iterator[None]:
+    yield
+    forwarded.clear()
+
+
+def talk(word: str) -> int:
+    logging.getLogger(CHAT).info("%s has %d letters", word, len(word))
+    return os.getpid()
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("test")]
+
+
+def test_nothing_is_forwarded_unless_asked_for(server: RunningServer, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    compute_this(talk)("hello").run()
+    assert messages(caplog) == []
+
+
+@pytest.mark.parametrize("prints", [True, False])
+@pytest.mark.parametrize("way", ["run", "submit", "map"])
+def test_a_record_arrives_as_it_was_made(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, way: str, prints: bool
+):
+    caplog.set_level(logging.INFO)
+    forward_logging()
+    with PoolExecutor(prints=prints) as pool:
+        if way == "run":
+            pid = compute_this(talk, prints=prints)("hello").run()
+        elif way == "submit":
+            pid = pool.submit(talk, "hello").result()
+        else:
+            (pid,) = pool.map(talk, ["hello"])
+    (record,) = [record for record in caplog.records if record.name == CHAT]
+    assert record.getMessage() == "hello has 5 letters"
+    assert (record.levelname, record.funcName, record.process) == ("INFO", "talk", pid)
+    assert record.pathname == __file__
+
+
+def test_the_levels_of_the_program_hold(server: RunningServer, caplog: pytest.LogCaptureFixture):
+    def many() -> tuple[bool, int]:
+        for level in ("debug", "info", "warning", "error"):
+            for name in ("test", "test.quiet", "test.quiet.deep", "test.loud"):
+                getattr(logging.getLogger(name), level)("%s %s", name, level)
+        return logging.getLogger("test.loud").isEnabledFor(logging.DEBUG), len(
+            logging.getLogger("test").handlers
+        )
+
+    caplog.set_level(logging.WARNING, "test")
+    caplog.set_level(logging.DEBUG, "test.loud")
+    forward_logging("test")
+    forward_logging("test.quiet", "ERROR")
+    forward_logging("test.loud")
+    for _ in range(2):  # Each call leaves the worker's loggers as they were.
+        caplog.clear()
+        compute_this(many)().run()
+        assert messages(caplog) == [
+            *("test.loud debug", "test.loud info"),
+            *("test warning", "test.loud warning"),
+            *("test error", "test.quiet error", "test.quiet.deep error", "test.loud error"),
+        ]
+    forwarded.clear()
+    assert compute_this(many)().run() == (False, 0)
+
+
+def test_records_come_in_order_with_what_is_printed(
+    server: RunningServer, capsys: pytest.CaptureFixture[str]
+):
+    def both() -> None:
+        for number in range(3):
+            print("print", number)
+            logging.getLogger(CHAT).warning("log %d", number)
+        print("the end", end="")
+
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger(CHAT).addHandler(handler)
+    forward_logging(CHAT)
+    try:
+        compute_this(both)().run()
+    finally:
+        logging.getLogger(CHAT).removeHandler(handler)
+    lines = [f"{what} {number}" for number in range(3) for what in ("print", "log")]
+    assert capsys.readouterr().out.split("\n") == [*lines, "the end"]
+
+
+def test_a_record_arrives_while_its_function_runs(server: RunningServer, tmp_path: Any):
+    def wait_for(path: str) -> None:
+        logging.getLogger(CHAT).warning("waiting")
+        while not Path(path).exists():
+            time.sleep(0.001)
+
+    heard = threading.Event()
+    handler = logging.Handler()
+    handler.emit = lambda _: heard.set()  # type: ignore[method-assign]
+    logging.getLogger(CHAT).addHandler(handler)
+    forward_logging(CHAT)
+    try:
+        with PoolExecutor() as pool:
+            future = pool.submit(wait_for, str(tmp_path / "go"))
+            assert heard.wait(60)
+            assert not future.done()
+            (tmp_path / "go").touch()
+            future.result()
+    finally:
+        logging.getLogger(CHAT).removeHandler(handler)
+
+
+def test_what_travels_badly_is_its_text(server: RunningServer, caplog: pytest.LogCaptureFixture):
+    def fail() -> None:
+        try:
+            raise KeyError("nothing here")
+        except KeyError:
+            logging.getLogger(CHAT).exception(
+                "failed with %r", threading.Lock(), extra={"lock": threading.Lock()}
+            )
+
+    forward_logging()
+    compute_this(fail)().run()
+    (record,) = [record for record in caplog.records if record.name == CHAT]
+    assert record.getMessage().startswith("failed with <unlocked _thread.lock")
+    assert "KeyError: 'nothing here'" in record.getMessage()
+    assert record.__dict__["lock"].startswith("<unlocked _thread.lock")
+
+
+def test_what_functions_of_functions_log_arrives_once(
+    start_server: Callable[..., RunningServer], caplog: pytest.LogCaptureFixture
+):
+    server = start_server(2)
+
+    def outer() -> None:
+        with PoolExecutor() as pool:
+            list(pool.map(talk, ["one", "three"]))
+        talk("outer")
+
+    caplog.set_level(logging.INFO)
+    forward_logging()
+    compute_this(outer, server=server.address)().run()
+    assert sorted(messages(caplog)) == ["one has 3 letters", "outer has 5 letters", "three has 5 letters"]
+
+
+def test_a_handler_that_raises_costs_no_result(server: RunningServer):
+    def bad(record: logging.LogRecord) -> bool:
+        raise OSError("no space left")
+
+    logging.getLogger(CHAT).addFilter(bad)
+    forward_logging(CHAT)
+    logging.getLogger(CHAT).setLevel(logging.INFO)
+    try:
+        assert compute_this(talk)("hello").run() > 0
+    finally:
+        logging.getLogger(CHAT).removeFilter(bad)
+        logging.getLogger(CHAT).setLevel(logging.NOTSET)
+
+
+def test_a_level_that_does_not_exist_is_refused_at_once():
+    with pytest.raises(ValueError, match="LOUD"):
+        forward_logging(level="LOUD")

@@ -8,17 +8,22 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from distribute_challenge.record.rate import Rate
 
 EVERY_S = 1.0
 CLEARED = "\r\x1b[K"
 
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:  # Python 3.10 has it without the brackets only.
+    _StreamHandler = logging.StreamHandler
+
 State = Callable[[], Mapping[str, Any]]
 
 
-class StatusLine(logging.StreamHandler[TextIO]):
+class StatusLine(_StreamHandler):
     """The handler of a program's log, which also keeps the line, in a thread of its own.
 
     Only on a terminal, and while that is ours: a server in the background does not write over what its user

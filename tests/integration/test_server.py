@@ -72,7 +72,11 @@ def test_functions_that_have_no_more_time_are_named(start_server: Callable[..., 
 
 
 def test_a_terminal_that_is_closed_stops_the_server_in_order(start_server: Callable[..., RunningServer]):
-    server = start_server(1)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # These tests, too, may run under nohup.
+    try:
+        server = start_server(1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     pids = server.worker_pids()
     assert server.stop(signal.SIGHUP) == 0
     assert not any(map(is_running, pids))

@@ -35,19 +35,29 @@ if TYPE_CHECKING:
     class WorkerLost(PoolError, BrokenProcessPool):
         """The worker died under the function."""
 
+    class InitializerFailed(BrokenProcessPool):
+        """The executor can run nothing: its initializer raised, or could not be sent."""
+
 
 class ProfileFormatError(PoolError, ValueError):
     """A profile cannot be read: file, line, and what is wrong there."""
 
 
+_LATE = {
+    "WorkerLost": ((PoolError,), "The worker died under the function."),
+    "InitializerFailed": ((), "The executor can run nothing: its initializer raised, or could not be sent."),
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Make `WorkerLost` when it is first asked for: the module of its base takes 15 ms to import."""
-    if name != "WorkerLost":
+    """Make these classes when they are first asked for: the module of their base takes 15 ms to import."""
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     base: type[Exception] = BrokenExecutor
     with contextlib.suppress(ImportError, RuntimeError):  # Nothing imports it while the program ends.
         from concurrent.futures.process import BrokenProcessPool
 
         base = BrokenProcessPool
-    members = {"__module__": __name__, "__doc__": "The worker died under the function."}
-    return globals().setdefault(name, type(name, (PoolError, base), members))
+    others, text = _LATE[name]
+    members = {"__module__": __name__, "__doc__": text}
+    return globals().setdefault(name, type(name, (*others, base), members))

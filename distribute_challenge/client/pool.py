@@ -80,7 +80,7 @@ class PoolExecutor(Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have `fn(*args, **kwargs)` run on a worker; its future.
 
-        Raises RuntimeError after `shutdown`, BrokenExecutor once the initializer has failed. All else that
+        Raises RuntimeError after `shutdown`, BrokenProcessPool once the initializer has failed. All else that
         goes wrong is the future's exception: what the function raised, or a `PoolError`.
 
         >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP

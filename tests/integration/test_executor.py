@@ -22,7 +22,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, CancelledError, Executor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -236,11 +237,11 @@ def test_an_initializer_runs_first_on_every_worker(make: MakeExecutor):
 
 def test_an_initializer_that_fails_breaks_the_executor(make: MakeExecutor):
     with make(initializer=fails_to_prepare) as executor:
-        with pytest.raises(BrokenExecutor):
+        with pytest.raises(BrokenProcessPool):
             executor.submit(square, 1).result(HANG_S)
-        with pytest.raises(BrokenExecutor):
+        with pytest.raises(BrokenProcessPool):
             executor.submit(square, 1)
-        with pytest.raises(BrokenExecutor):
+        with pytest.raises(BrokenProcessPool):
             executor.map(square, [1])
 
 
@@ -428,7 +429,7 @@ def test_a_result_is_not_lost_when_nothing_can_be_printed(address: str, monkeypa
 def test_an_initializer_that_cannot_be_sent_breaks_the_executor(address: str):
     with PoolExecutor(address, initializer=prepare, initargs=(threading.Lock(),)) as pool:
         error = pool.submit(square, 1).exception(HANG_S)
-    assert isinstance(error, BrokenExecutor)
+    assert isinstance(error, BrokenProcessPool)
     assert "argument 1" in str(error)
 
 

@@ -10,9 +10,10 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from distribute_challenge import errors
 from distribute_challenge.client.peers.connections import MAX_IDLE, RETRY_S, Connections
 from distribute_challenge.client.peers.opening import Opened, Opener
 from distribute_challenge.client.peers.server import ServerConnection
@@ -229,18 +230,17 @@ class Lanes:
         self._waiting.popleft()
         if not task.begin(now):
             return
-        if task.is_unwanted:  # It was sent ahead to a worker that was lost, and is not to run any more.
-            task.fail(CancelledError())
-            return
         try:
+            if task.is_unwanted:  # It was sent ahead to a worker that was lost, and is not to run any more.
+                raise CancelledError
             lane.take(task)
-        except Exception as error:  # There is no memory for it, say.
+        except Exception as error:  # Or there is no memory for it, say.
             task.fail(error)
 
     def _check_prepared(self, error: BaseException | None) -> None:
         """If the initializer has failed, this executor can run nothing."""
         if error is not None:
-            self.broken = BrokenExecutor(f"the executor's initializer failed: {error!r}")
+            self.broken = errors.InitializerFailed(f"the executor's initializer failed: {error!r}")
             self.broken.__cause__ = error
             self._give_up(self.broken)
 

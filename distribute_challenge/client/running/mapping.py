@@ -11,9 +11,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
+from distribute_challenge import errors
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.payload import ChunkResults
 from distribute_challenge.client.options import MapOptions, Options
@@ -266,7 +267,8 @@ def _may_go_on(future: Future[Any]) -> bool:
     if future.cancelled():
         return False
     error = future.exception()
-    return not isinstance(error, ServerUnavailable | AccessDenied) and type(error) is not BrokenExecutor
+    ends_all = (ServerUnavailable, AccessDenied, errors.InitializerFailed) if error else ()
+    return not isinstance(error, ends_all)
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

@@ -1,4 +1,4 @@
-"""Where a server is: `HOST:PORT` as text, and as a pair."""
+"""Where calls go, as text: a server's `HOST:PORT`, a private pool, a Dask cluster. Nothing connects here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import ipaddress
 import os
 from typing import NamedTuple
 
+from distribute_challenge import processors
+
 SERVER_VARIABLE = "COMPUTE_SERVER"
 ANY_USER_VARIABLE = "COMPUTE_ALLOW_ANY_LOCAL_USER"
 INSIDE_VARIABLE = "COMPUTE_INSIDE"  # Set for workers, and so for their child processes.
+CLUSTER_VARIABLE = "COMPUTE_CLUSTER"  # Likewise, beside a Dask worker: the address of its scheduler.
 WORKER_VARIABLE = "COMPUTE_WORKER"  # A worker's number, from 0: to choose a GPU by, say.
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 18811
+LOCAL = "local://"
+DASK = "dask://"
+DASK_PORT = 8786
 
 
 class Address(NamedTuple):
@@ -96,3 +102,40 @@ def page_url(address: Address, token: str, *, with_tls: bool) -> str:
     'http://127.0.0.1:8787/?token=abc'
     """
     return f"http{'s' if with_tls else ''}://{address}/?token={token}"
+
+
+def worker_count(server: str) -> int | None:
+    """N of `local://N`; None for another address. Raises ValueError."""
+    if not server.startswith(LOCAL):
+        return None
+    text = server.removeprefix(LOCAL) or str(processors.usable())
+    count = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if count < 1:
+        raise ValueError(f"{server!r} is not an address: local:// takes a number of workers, as in local://4")
+    return count
+
+
+def dask_scheduler(server: str) -> Address | None:
+    """The scheduler in `dask://HOST:PORT`; None for `dask://` alone. Raises ValueError.
+
+    >>> dask_scheduler("dask://example.org")
+    Address(host='example.org', port=8786)
+    """
+    text = server.removeprefix(DASK)
+    if not text:
+        return None
+    has_port = ":" in text.rpartition("]")[2]
+    try:
+        return Address.parse(text if has_port else f"{text}:{DASK_PORT}")
+    except ValueError as error:
+        raise ValueError(
+            f"{server!r} is not an address: write dask://HOST:PORT, or dask:// ({error})"
+        ) from None
+
+
+def check_address(server: str) -> None:
+    """Raise ValueError or TypeError if that is no address."""
+    if isinstance(server, str) and server.startswith(DASK):
+        dask_scheduler(server)
+    elif not isinstance(server, str) or worker_count(server) is None:
+        Address.parse(server)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, time
 from typing import NoReturn
 
-from distribute_challenge.address import SERVER_VARIABLE, Address
+from distribute_challenge.address import SERVER_VARIABLE, Address, check_address, chosen
 from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls, environment
 
@@ -256,6 +256,11 @@ def example_argument(description: str, default: int) -> int | float:
     parser.add_argument("x", nargs="?", type=duration, default=default, help=f"seconds ({default})")
     add_server(parser)
     arguments = parser.parse_args()
-    server, tls = server_in(arguments)
-    os.environ.update({SERVER_VARIABLE: str(server), **environment(tls)})
+    server = chosen() if arguments.server is None else arguments.server
+    try:
+        check_address(server)
+        tls = Tls.choose(tls_in(arguments))
+    except (ValueError, PoolError) as error:
+        fail(str(error))
+    os.environ.update({SERVER_VARIABLE: server, **environment(tls)})
     return arguments.x  # type: ignore[no-any-return]

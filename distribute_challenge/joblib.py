@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from distribute_challenge.client.engine import executor_at
+from distribute_challenge.client.executors import executor_at
 from distribute_challenge.tls import Tls
 
 try:
@@ -22,7 +22,7 @@ except ImportError as error:  # pragma: no cover  The tests have it.
 
 if TYPE_CHECKING:
     from distribute_challenge.client.pool import PoolExecutor
-    from distribute_challenge.client.running.tasks import TaskFuture
+    from distribute_challenge.client.tasks.task import TaskFuture
 
 NAME = "compute"
 MAX_NESTING = 2  # Calls within calls within calls run where they are.

@@ -14,7 +14,9 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from distribute_challenge import compute_this
 from tests.certificates import Certificates
+from tests.clusters import RunningCluster
 from tests.running import RunningServer
 
 # The same examples in every run. To look for others: HYPOTHESIS_PROFILE=explore.
@@ -76,3 +78,12 @@ def server(start_server: Callable[..., RunningServer], monkeypatch: pytest.Monke
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates for trying out mutual TLS."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """A Dask cluster of two workers, which tests leave as they find it."""
+    running = RunningCluster(2, folder=tmp_path_factory.mktemp("cluster"))
+    yield running
+    compute_this(server=running.address)(len).executor().shutdown()
+    running.close()

@@ -18,7 +18,7 @@ from distribute_challenge.values.functions import Wrapper, content_of, functions
 if TYPE_CHECKING:  # Late: a worker that loads a decorated function never needs them.
     from distribute_challenge.client.parcels.shipping import Shipment
     from distribute_challenge.client.pool import PoolExecutor
-    from distribute_challenge.client.running.tasks import TaskFuture
+    from distribute_challenge.client.tasks.task import TaskFuture
 
 _NOT_SENT = ("_body", "fixed", "shipment")  # of a decorated function: they are made anew
 P = ParamSpec("P")
@@ -183,7 +183,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
 
     def executor(self) -> PoolExecutor:
         """Where its calls run."""
-        from distribute_challenge.client.engine import executor_at
+        from distribute_challenge.client.executors import executor_at
 
         return executor_at(self._server, self.options.tls, self.options.profile)
 
@@ -255,7 +255,7 @@ def compute_this(
     9
     """
     if server is not None:
-        from distribute_challenge.client.local import check_address
+        from distribute_challenge.address import check_address
 
         check_address(server)
     if profile is not None and not (server or "").startswith("local://"):

@@ -12,49 +12,39 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
-from distribute_challenge import processors
 from distribute_challenge.address import Address
 from distribute_challenge.errors import ServerUnavailable
 
-SCHEME = "local://"
 PROFILE_VARIABLE = "COMPUTE_PROFILE"
 STOP_S = 30.0
 _MAIN = str(Path(__file__).parents[1] / "server" / "__main__.py")
 
 
-def worker_count(server: str) -> int | None:
-    """N of `local://N`; None for another address. Raises ValueError."""
-    if not server.startswith(SCHEME):
-        return None
-    text = server.removeprefix(SCHEME) or str(processors.usable())
-    count = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
-    if count < 1:
-        raise ValueError(f"{server!r} is not an address: local:// takes a number of workers, as in local://4")
-    return count
+_servers: weakref.WeakSet[OwnedServer] = weakref.WeakSet()
 
 
-def check_address(server: str) -> None:
-    """Raise ValueError or TypeError if that is no address."""
-    if not isinstance(server, str) or worker_count(server) is None:
-        Address.parse(server)
+class OwnedServer:
+    """A process that serves this program only. It ends when the pipe that we hold does."""
 
+    name = "server"
 
-_servers: weakref.WeakSet[PrivateServer] = weakref.WeakSet()
-
-
-class PrivateServer:
-    """The server's process. It ends when the pipe that we hold does."""
-
-    def __init__(self, workers: int, profile: str | os.PathLike[str] | None = None) -> None:
-        self.workers = workers
-        self._profile = profile  # None: the one that the environment says, or none
+    def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all that follows
         self._process: subprocess.Popen[str] | None = None
         self._address: Address | None = None
         self._owner: int | None = None
         _servers.add(self)
+
+    def command(self) -> list[str]:
+        """The script and its arguments, to which those are added that say what it lives for."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """The variables that it gets beside this program's own."""
+        return {}
 
     def address(self) -> Address:
         """Where it listens; starts it at the first call. Raises ServerUnavailable."""
@@ -91,12 +81,11 @@ class PrivateServer:
 
     def _start(self) -> Address:
         owned, self._owner = map(_above_standard, os.pipe())
-        profile = os.fspath(self._profile or os.environ.get(PROFILE_VARIABLE) or "none")
-        command = [sys.executable, _MAIN, str(self.workers), "--port", "0", "--profile", profile]
         line = ""
         try:
             self._process = subprocess.Popen(
-                [*command, "--owner", str(owned)],
+                [sys.executable, *self.command(), "--owner", str(owned)],
+                env={**os.environ, **self.environment()},
                 pass_fds=(owned,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -107,16 +96,43 @@ class PrivateServer:
             assert self._process.stdout is not None
             line = self._process.stdout.readline()
         except OSError as error:
-            raise ServerUnavailable(f"cannot start a private server ({error})") from None
+            raise ServerUnavailable(f"cannot start a private {self.name} ({error})") from None
         finally:
             os.close(owned)
             if not (is_ready := line.startswith("ready: ")):
                 self.let_go()
         if not is_ready:
             raise ServerUnavailable(
-                f"the private server ended with exit code {self._process.wait(STOP_S)}: what it said is above"
+                f"the private {self.name} ended with exit code {self._process.wait(STOP_S)}: what it said "
+                "is above"
             )
         return Address.parse(line.split()[1].rstrip(","))
+
+
+class PrivateServer(OwnedServer):
+    """A server of so many workers."""
+
+    def __init__(
+        self,
+        workers: int,
+        profile: str | os.PathLike[str] | None = None,
+        options: Sequence[str] = (),
+        variables: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._workers = workers
+        self._profile = profile  # None: the one that the environment says, or none
+        self._options = options
+        self._variables = variables or {}
+
+    def command(self) -> list[str]:
+        """How the server is started."""
+        profile = os.fspath(self._profile or os.environ.get(PROFILE_VARIABLE) or "none")
+        return [_MAIN, str(self._workers), "--port", "0", "--profile", profile, *self._options]
+
+    def environment(self) -> dict[str, str]:
+        """What its workers find."""
+        return self._variables
 
 
 def _above_standard(descriptor: int) -> int:

@@ -9,12 +9,13 @@ from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
-from distribute_challenge.address import chosen
+from distribute_challenge.address import DASK, INSIDE_VARIABLE, chosen, dask_scheduler
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.shipping import shipment_of
 from distribute_challenge.client.running.backend import Backend
-from distribute_challenge.client.running.tasks import TaskFuture
+from distribute_challenge.client.tasks.engine import Engine, Initializer
+from distribute_challenge.client.tasks.task import TaskFuture
 from distribute_challenge.tls import Tls
 
 P = ParamSpec("P")
@@ -69,7 +70,7 @@ class PoolExecutor(Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._options = Options(timeout, retries, prints, wait, tls)
-        self.backend = Backend(
+        self.backend = _engine(
             chosen() if server is None else server,
             max_workers,
             None if initializer is None else (shipment_of(initializer), initargs),
@@ -179,3 +180,24 @@ class PoolExecutor(Executor):
             retries=own.retries or self._options.retries,
             prints=own.prints and self._options.prints,
         )
+
+
+def _engine(
+    address: str,
+    limit: int | None,
+    initializer: Initializer | None,
+    options: Options,
+    profile: str | os.PathLike[str] | None,
+) -> Engine:
+    """The engine for an address."""
+    if not address.startswith(DASK):
+        return Backend(address, limit, initializer, options, profile)
+    from distribute_challenge.client.dask import cluster  # Late: most programs have no Dask.
+
+    if profile is not None:
+        raise ValueError(f"profile= is for a private pool, local://N: {address} is a Dask cluster")
+    if cluster.is_inside(dask_scheduler(address)):  # The pool beside the worker: it never waits.
+        return Backend(os.environ[INSIDE_VARIABLE], limit, initializer, options)
+    from distribute_challenge.client.dask.engine import DaskEngine
+
+    return DaskEngine(address, limit, initializer, options)

@@ -56,7 +56,7 @@ print("sent")
 DENIED = f"""
 import os, sys
 from distribute_challenge import AccessDenied, compute_this
-import distribute_challenge.client.engine
+import distribute_challenge.client.executors
 "x".encode("idna")
 call = compute_this(server="127.0.0.1:" + sys.argv[1])(divmod)(7, 3)
 os.setgid({NOBODY})

@@ -31,7 +31,7 @@ from distribute_challenge import (
 )
 from distribute_challenge import compute_this as on_the_pool
 from distribute_challenge.calls.payload import RemoteTraceback
-from distribute_challenge.client.engine import executor_at
+from distribute_challenge.client.executors import executor_at
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, free_port
 
 FACTOR = 10

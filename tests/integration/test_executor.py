@@ -47,9 +47,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.close()
 
 
-@pytest.fixture(params=["ours", "processes"])
+@pytest.fixture(params=["ours", "dask", "processes"])
 def make(request: pytest.FixtureRequest, address: str) -> MakeExecutor:
     """Makes executors of two workers."""
+    if request.param == "dask":
+        return functools.partial(PoolExecutor, request.getfixturevalue("cluster").address)
     if request.param == "ours":
         return lambda **options: PoolExecutor(address, **{"max_workers": 2, **options})
     context = multiprocessing.get_context("spawn")

@@ -13,7 +13,7 @@ from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.distance import NEAR_S, Distance
 from distribute_challenge.client.running.lanes import Lanes
-from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.client.tasks.task import Task
 from tests.running import HANG_S, eventually
 
 

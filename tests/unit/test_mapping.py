@@ -11,13 +11,16 @@ from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.connections import Facts
-from distribute_challenge.client.running import chunks
-from distribute_challenge.client.running.mapping import Mapping
-from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.client.peers.distance import Distance
+from distribute_challenge.client.tasks import chunks
+from distribute_challenge.client.tasks.mapping import Mapping
+from distribute_challenge.client.tasks.task import Task
 
 
 class Executor:
     """Runs each task at once. How long its functions take is what `seconds` says of each item's number."""
+
+    chunk_s, distance = chunks.CHUNK_S, Distance()
 
     def __init__(self, seconds: Any, workers: int = 1) -> None:
         self.seconds, self.workers = seconds, workers
@@ -87,12 +90,12 @@ class InTheLastMoment(Executor):
         executor = self
 
         class Workers(int):
-            def __rmul__(self, factor: int) -> int:  # As in the look at `2 * workers`.
+            def __mul__(self, factor: float) -> float:  # As in the look at how many may be under way.
                 if len(executor.tasks) == factor * int(self) + 2:  # As many as are to be under way.
                     thread = threading.Thread(target=executor.end_all)
                     thread.start()
                     thread.join()
-                return factor * int(self)
+                return int(self) * factor
 
         self.workers = Workers(1)
 

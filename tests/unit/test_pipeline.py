@@ -10,7 +10,7 @@ from distribute_challenge.calls.payload import VALUE, Outcome
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.running.pipeline import AHEAD_S, Pipeline
-from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.client.tasks.task import Task
 
 
 class Worker:

@@ -9,7 +9,7 @@ import pytest
 
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.client.peers.failures import lost
-from distribute_challenge.client.running.tasks import TaskFuture
+from distribute_challenge.client.tasks.task import TaskFuture
 from tests.running import HANG_S
 
 

@@ -19,8 +19,8 @@ class Scattered:
 
     __slots__ = ("__weakref__", "_parts", "modules", "token")
 
-    def __init__(self, parts: Parts, modules: frozenset[str]) -> None:
-        self.token = os.urandom(TOKEN_BYTES)
+    def __init__(self, parts: Parts, modules: frozenset[str], token: bytes | None = None) -> None:
+        self.token = token or os.urandom(TOKEN_BYTES)
         self.modules = modules  # of the user's own, which it needs
         self._parts = parts
         _alive[self.token] = self

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from distribute_challenge.calls import logs
 from distribute_challenge.calls.payload import LOG, Piece
@@ -30,8 +30,10 @@ os.register_at_fork(after_in_child=_renew_lock)
 class Printer:
     """The output of one call: written line by line, each byte once."""
 
-    def __init__(self) -> None:
+    def __init__(self, show_at: Callable[[int, bytes], None] | None = None) -> None:
+        """Whole lines, and log records, go to `show_at` with the number of their stream; else to `show`."""
         self.seen = 0
+        self._show = show_at or show
         self._lines = {1: b"", 2: b""}  # begun, and without an end yet
 
     def write(self, offset: int, pieces: Iterable[Piece]) -> None:
@@ -40,32 +42,30 @@ class Printer:
             new = data[max(self.seen - offset, 0) :]
             offset += len(data)
             self.seen = max(self.seen, offset)
-            if number == LOG:
-                _log(new)
+            if new and number == LOG:
+                self._show(number, new)
             elif new:
                 whole, newline, rest = new.rpartition(b"\n")
                 if newline or len(self._lines[number]) > _LONGEST_LINE:
-                    _write(number, self._lines[number] + whole + newline)
+                    self._show(number, self._lines[number] + whole + newline)
                     self._lines[number] = b""
                 self._lines[number] += rest
 
     def finish(self) -> None:
         """Write what has no end of line."""
         for number, rest in self._lines.items():
-            _write(number, rest)
+            if rest:
+                self._show(number, rest)
         self._lines = {1: b"", 2: b""}
 
 
-def _log(record: bytes) -> None:
-    if record:
+def show(number: int, data: bytes) -> None:
+    """Show output here: of streams 1 and 2 at this program's own, of LOG at its loggers."""
+    if number == LOG:
         try:
-            logs.handle(record)
+            logs.handle(data)
         except Exception as error:  # A filter or handler of the program's raised.
             log.debug("cannot log what a function logged: %r", error)
-
-
-def _write(number: int, data: bytes) -> None:
-    if not data:
         return
     stream = sys.stdout if number == 1 else sys.stderr
     if stream is None:  # A program without streams, as on Windows without a console.

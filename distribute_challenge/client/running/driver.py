@@ -18,16 +18,16 @@ from collections import deque
 from collections.abc import Callable
 
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.running.callbacks import Callbacks, here
 from distribute_challenge.client.running.lanes import Lanes
-from distribute_challenge.client.running.tasks import Latch, Task
+from distribute_challenge.client.tasks.callbacks import Callbacks, here
+from distribute_challenge.client.tasks.engine import AT_EXIT
+from distribute_challenge.client.tasks.task import Latch, Task
 from distribute_challenge.errors import PoolError
 
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.05  # How long the thread waits for another task before it ends.
 GATHER_S = 0.001
-AT_EXIT = "cannot schedule new futures after interpreter shutdown"
 
 
 class Driver:

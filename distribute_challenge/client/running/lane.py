@@ -20,7 +20,7 @@ from distribute_challenge.client.peers.server import LOOK_S, RECYCLED_S, ServerC
 from distribute_challenge.client.peers.worker import LAST_TICK_S, WorkerConnection
 from distribute_challenge.client.running.pipeline import Pipeline
 from distribute_challenge.client.running.place import Place
-from distribute_challenge.client.running.tasks import Task, end_lost
+from distribute_challenge.client.tasks.task import Task, end_lost
 from distribute_challenge.errors import ServerUnavailable
 from distribute_challenge.wire.link import Answer
 

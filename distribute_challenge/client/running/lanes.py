@@ -18,7 +18,7 @@ from distribute_challenge.client.peers.connections import MAX_IDLE, RETRY_S, Con
 from distribute_challenge.client.peers.opening import Opened, Opener
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.running.lane import Lane, State
-from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.errors import PoolError, ServerUnavailable
 
 log = logging.getLogger(__name__)

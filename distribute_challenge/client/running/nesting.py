@@ -18,7 +18,7 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running import lone
-from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.values.classes import apart
 
 REPLACED_S = 5.0  # A worker that was lost is back before.

@@ -13,7 +13,7 @@ from distribute_challenge.calls.payload import INITIALIZER, OUTPUT, Outcome
 from distribute_challenge.client.peers.failures import Broken, Busy, Killed, Overdue
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, WorkerConnection
-from distribute_challenge.client.running.tasks import Task
+from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.wire.link import Answer
 from distribute_challenge.wire.stream import KIBI
 
@@ -139,7 +139,7 @@ class Pipeline:
         if self.worker.link.is_stuck(now):
             return Broken("it does not answer its client")
         if task.parcel.flags & OUTPUT:
-            self._printer = self._printer or Printer()
+            self._printer = self._printer or task.printer()
             self.worker.show_output(task.parcel.id, self._printer)
         return None
 
@@ -168,7 +168,7 @@ class Pipeline:
         parcel = self._sent[0].task.parcel
         if not parcel.flags & OUTPUT:
             return True
-        self._printer = self._printer or Printer()
+        self._printer = self._printer or self._sent[0].task.printer()
         return self.worker.show_output(parcel.id, self._printer, is_last=True)
 
     def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task]]:
@@ -194,7 +194,7 @@ class Pipeline:
         self._expected_s -= sent.expected_s
         self._bytes -= sent.task.parcel.size
         if outcome.output:
-            self._printer = self._printer or Printer()
+            self._printer = self._printer or sent.task.printer()
             self._printer.write(outcome.offset, outcome.output)
         self._end_output()
 

@@ -1,7 +1,7 @@
 """How many items of a map travel together, and what is said of one that fails.
 
-A chunk is about 15 ms of work, so that what it costs beside that is small, and no worker sits on a long one
-while others have nothing to do.
+A chunk is about 15 ms of work, unless the engine says another time: what it costs beside that is small, and
+no worker sits on a long one while others have nothing to do.
 """
 
 from __future__ import annotations
@@ -18,12 +18,21 @@ MAX_GROWTH = 8  # from one chunk to the next
 class ChunkSizes:
     """The sizes of a map's chunks: always `given`, or what follows the `pace` of its calls, and `longest`."""
 
-    def __init__(self, given: int | None, longest: int, pace: Pace, workers: int, total: int | None) -> None:
+    def __init__(
+        self,
+        given: int | None,
+        longest: int,
+        pace: Pace,
+        workers: int,
+        total: int | None,
+        chunk_s: float = CHUNK_S,
+    ) -> None:
         self._given = given
         self._longest = longest
         self._pace = pace
         self._workers = workers
         self._total = total
+        self._chunk_s = chunk_s
         self._last = 1
         self._bytes_per_item = 0.0
 
@@ -39,7 +48,7 @@ class ChunkSizes:
         pace_s = self._pace.seconds
         if pace_s is None:
             return 1
-        size = min(int(CHUNK_S / max(pace_s, 1e-9)), MAX_GROWTH * self._last, self._longest)
+        size = min(int(self._chunk_s / max(pace_s, 1e-9)), MAX_GROWTH * self._last, self._longest)
         if self._bytes_per_item:
             size = min(size, int(CHUNK_BYTES / self._bytes_per_item))
         if self._total is not None:  # Near the end, all workers shall end together.

@@ -17,11 +17,12 @@ from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Killed, lost
-from distribute_challenge.client.running.callbacks import call_soon
+from distribute_challenge.client.peers.printing import Printer
+from distribute_challenge.client.tasks.callbacks import call_soon
 from distribute_challenge.errors import ServerUnavailable
 
-if TYPE_CHECKING:  # It runs these.
-    from distribute_challenge.client.running.driver import Driver
+if TYPE_CHECKING:  # They run these.
+    from distribute_challenge.client.tasks.engine import Runner
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Task:
         self.options = options
         self.retries = options.retries  # that are left
         self.future: TaskFuture[Any] = TaskFuture()
-        self.driver: Driver | None = None
+        self.driver: Runner | None = None
         self.is_unwanted = False  # Its caller has had it killed.
         self.has_begun = False
         self.sent_at = 0.0
@@ -159,6 +160,10 @@ class Task:
         """How long it will take; UNKNOWN_S if that is not known."""
         seconds = self.pace.seconds
         return UNKNOWN_S if seconds is None else seconds * self.count
+
+    def printer(self) -> Printer:
+        """Where what it prints goes: to this program's streams."""
+        return Printer()
 
     def complete(self, outcome: Outcome) -> None:
         """Give the future its result."""

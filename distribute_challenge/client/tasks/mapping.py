@@ -20,12 +20,12 @@ from distribute_challenge.calls.payload import ChunkResults
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.running.chunks import CHUNK_S, ChunkSizes, tell_items
-from distribute_challenge.client.running.tasks import Latch, Task, TaskFuture
+from distribute_challenge.client.tasks.chunks import ChunkSizes, tell_items
+from distribute_challenge.client.tasks.task import Latch, Task, TaskFuture
 from distribute_challenge.errors import AccessDenied, ServerUnavailable, TaskNotSendable
 
 if TYPE_CHECKING:  # It makes these.
-    from distribute_challenge.client.running.backend import Backend
+    from distribute_challenge.client.tasks.engine import Engine
 
 MAX_CHUNK = 2000
 BUFFER_SIZE = 10_000
@@ -39,14 +39,14 @@ class Mapping:
 
     def __init__(
         self,
-        backend: Backend,
+        engine: Engine,
         shipment: Shipment,
         iterables: tuple[Iterable[Any], ...],
         options: Options,
         how: MapOptions,
     ) -> None:
         self._deadline = None if how.timeout is None else time.monotonic() + how.timeout
-        self._backend = backend
+        self._engine = engine
         self._shipment = shipment
         self._options = options
         self._how = how
@@ -70,14 +70,14 @@ class Mapping:
         self._is_over = False  # Its results are not wanted any more.
         self._all_started = Latch()
         self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
-        facts = backend.facts(options)
+        facts = engine.facts(options)
         self._workers = facts.workers
         self._pace = Pace()  # of these calls: with others, the function may have been quicker.
         size = how.chunksize and min(how.chunksize, self._buffer_size)
         if size is None and options.timeout_s is not None:
             size = 1  # Each has that time for itself.
         longest = min(MAX_CHUNK, self._buffer_size // 4, facts.max_tasks or MAX_CHUNK)
-        self._sizes = ChunkSizes(size, longest, self._pace, facts.workers, self._total)
+        self._sizes = ChunkSizes(size, longest, self._pace, facts.workers, self._total, engine.chunk_s)
         function = shipment.dump_function(facts.python)
         # Each chunk takes it along as it is now.
         self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
@@ -185,7 +185,7 @@ class Mapping:
     @property
     def _at_once(self) -> int:
         """How many chunks may be under way: two for each worker, and those that are on the network."""
-        on_network = self._backend.distance.round_trip_s / CHUNK_S
+        on_network = self._engine.distance.round_trip_s / self._engine.chunk_s
         return 2 + int(self._workers * (2 + on_network))
 
     def _start_chunks(self) -> None:
@@ -207,7 +207,7 @@ class Mapping:
         """Start a chunk: for each parameter, a list of its values."""
         count = len(columns[0])
         try:
-            parcel = self._backend.parcel_chunk(self._shipment, self._function, columns, self._options)
+            parcel = self._engine.parcel_chunk(self._shipment, self._function, columns, self._options)
         except TaskNotSendable as error:
             if count > 1:  # That one fails, the others are sent.
                 for number in range(count):
@@ -224,7 +224,7 @@ class Mapping:
         task = Task(self._shipment.name, parcel, self._pace, self._options, count)
         self._note(task.future, count)
         try:
-            self._backend.add(task, goes_on=self._runs_all)
+            self._engine.add(task, goes_on=self._runs_all)
         except Exception as error:
             task.fail(error)
             raise

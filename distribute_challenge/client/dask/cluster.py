@@ -1,0 +1,135 @@
+"""Where a Dask cluster is, and how this program connects to it: addresses, TLS, versions."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distribute_challenge import processors
+from distribute_challenge.address import CLUSTER_VARIABLE, Address
+from distribute_challenge.client.local import OwnedServer
+from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.tls import Tls
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_S = 10.0
+RETRY_S = 0.2
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+_MAIN = str(Path(__file__).with_name("__main__.py"))
+
+
+def is_inside(address: Address | None) -> bool:
+    """Whether this program is a function's, on a worker of that cluster."""
+    inside = os.environ.get(CLUSTER_VARIABLE)
+    if not inside:
+        return False
+    if address is None:  # A cluster of each function's own would be one within the other.
+        return True
+    own = Address.parse(inside.partition("://")[2])
+    return own.port == address.port and not _hosts(own.host).isdisjoint(_hosts(address.host))
+
+
+@functools.lru_cache(maxsize=64)
+def _hosts(name: str) -> frozenset[str]:
+    """The names and addresses of a host; of this machine all that we know are its."""
+    found = {name}
+    try:
+        found |= {str(entry[4][0]) for entry in socket.getaddrinfo(name, None)}
+    except OSError:  # It has no address here, and so no other name.
+        return frozenset(found)
+    return frozenset(found)
+
+
+class LocalCluster(OwnedServer):
+    """A Dask cluster of this machine and this program: a scheduler, and a worker for each processor."""
+
+    name = "Dask cluster"
+
+    def command(self) -> list[str]:
+        """How it is started."""
+        return [_MAIN, str(processors.usable())]
+
+
+def check_installed() -> None:
+    """Raise PoolError if there is no Dask here."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise PoolError(
+            f"dask:// needs Dask, which is not installed ({error}): pip install 'distribute-challenge[dask]'"
+        ) from None
+    del distributed
+
+
+def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
+    """A client of the scheduler there. Raises ServerUnavailable; PoolError if versions do not fit."""
+    check_installed()
+    from distributed import Client
+
+    _await_listener(address, wait_s)
+    scheme = "tcp" if tls is None else "tls"
+    security = None if tls is None else _security(tls)
+    try:
+        client = Client(
+            f"{scheme}://{address}", security=security, set_as_default=False, timeout=max(wait_s, CONNECT_S)
+        )
+    except (OSError, TimeoutError, ValueError) as error:
+        hint = "" if tls is not None else ", and needs no certificate (tls= gives one)"
+        raise ServerUnavailable(
+            f"what listens at {address} does not answer as a Dask scheduler ({error}): see that one is "
+            f"there{hint}"
+        ) from None
+    try:
+        check_python(client)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _await_listener(address: Address, wait_s: float) -> None:
+    """Wait until something listens there, at most so long: Dask's own client says neither what nor when."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            socket.create_connection(address, timeout=CONNECT_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise ServerUnavailable(
+                    f"no Dask scheduler answers at {address} ({error.strerror or error}): start one with "
+                    f"`dask scheduler`, and workers with `dask worker {address}`, or have a cluster of "
+                    'this program\'s own with server="dask://"'
+                ) from None
+        time.sleep(RETRY_S)  # Nothing tells when a scheduler comes up.
+
+
+def _security(tls: Tls) -> Any:
+    from distributed import Security
+
+    tls.client_context()  # It names the file that is wrong.
+    return Security(
+        tls_ca_file=tls.ca, tls_client_cert=tls.cert, tls_client_key=tls.key, require_encryption=True
+    )
+
+
+def check_python(client: Client) -> None:
+    """Raise PoolError unless workers, or the scheduler while there are none, run this version of Python."""
+    versions = client.get_versions()
+    nodes = {f"the Dask worker {name}": node for name, node in versions["workers"].items()}
+    for name, node in (nodes or {"the Dask scheduler": versions["scheduler"]}).items():
+        there = ".".join(str(node["host"]["python"]).split(".")[:2]) if node else HERE
+        if there != HERE:
+            older, newer = sorted((HERE, there), key=lambda version: int(version.split(".")[1]))
+            who = "this program" if older == HERE else name
+            raise PoolError(
+                f"{name} runs Python {there}, and this program {HERE}: through Dask values need the same on "
+                f"both ends. Update {who} to Python {newer}"
+            )

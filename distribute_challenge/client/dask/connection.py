@@ -1,0 +1,205 @@
+"""A Dask client as this package uses it: tasks go there as bytes, and reports come back.
+
+Whatever Dask raises becomes an error of ours here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from distribute_challenge.address import Address
+from distribute_challenge.client.dask import cluster
+from distribute_challenge.client.dask.freight import (
+    FORMAT,
+    Freight,
+    Packed,
+    Value,
+    forget_program,
+    pack,
+    run_parcel,
+)
+from distribute_challenge.client.peers.printing import show
+from distribute_challenge.client.tasks.task import Task
+from distribute_challenge.errors import PoolError, ServerUnavailable, WorkerLost
+from distribute_challenge.tls import Tls
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger(__name__)
+
+LARGE_BYTES = 8 << 20  # Above this Dask warns, and tells to do something else.
+CLOSE_S = 5.0
+
+Told = Callable[[Any, BaseException | None], None]  # a report, or the error in its stead
+
+
+class Connection:
+    """The client of one executor, made when it is first needed. Safe to use from any thread.
+
+    `initializer` makes the call that has to run first in each worker's process.
+    """
+
+    def __init__(
+        self,
+        place: Callable[[], Address],
+        tls: Tls | None,
+        limit: int | None,
+        initializer: Callable[[], Packed] | None,
+    ) -> None:
+        self._place = place
+        self._tls = tls
+        self._limit = limit
+        self._initializer = initializer
+        self._packed_initializer: Packed | None = None
+        self._lock = threading.RLock()  # guards all that follows
+        self._client: Client | None = None
+        self._is_closed = False
+        self._workers = 0
+        self._looked_at = 0.0
+        self._values: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+    @property
+    def client(self) -> Client:
+        """The client. Raises ServerUnavailable or PoolError."""
+        return self.connect(0)
+
+    def connect(self, wait_s: float) -> Client:
+        """The client; a scheduler that is not there is waited for, at most so long."""
+        with self._lock:
+            if self._client is not None and self._client.status in ("closed", "closing"):
+                self._client = None
+                self._values.clear()
+            if self._client is None:
+                if self._is_closed:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                self._client = cluster.connect(self._place(), self._tls, wait_s)
+                self._client.subscribe_topic(_topic(self._client), _show)
+                self._looked_at = 0.0
+            return self._client
+
+    def workers(self, age_s: float = 0.0, wait_s: float = 0.0) -> int:
+        """How many functions run at once, as known for at most so long, within the limit.
+
+        Raises ServerUnavailable.
+        """
+        with self._lock:
+            client = self.connect(wait_s)
+            if time.monotonic() - self._looked_at > age_s:
+                try:
+                    self._workers = sum(client.nthreads().values())
+                except (OSError, TimeoutError) as error:
+                    raise self._gone(error) from None
+                self._looked_at = time.monotonic()
+            return self._workers if self._limit is None else min(self._workers, self._limit)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the executor may use fewer workers than there are."""
+        return self._limit is not None and self._limit < self._workers
+
+    def submit(self, task: Task) -> Any:
+        """Give a task to Dask; its future there. Raises TaskNotSendable or ServerUnavailable."""
+        import dask
+
+        client = self.connect(task.patience_s)
+        if self._initializer is not None and self._packed_initializer is None:
+            self._packed_initializer = self._initializer()
+        parcel, options = task.parcel, task.options
+        tokens = tuple(value.token for value in parcel.values)
+        freight = Freight(
+            pack(task.name, parcel),
+            self._packed_initializer,
+            options.timeout_s,
+            options.retries,
+            _topic(client),
+            tokens,
+        ).dump()
+        values = [self._scattered(client, value) for value in parcel.values]
+        # Another attempt is another key: Dask forgets the last one only when it likes.
+        key = f"{task.name}-{parcel.id.hex()}-{task.retries}"
+        how: dict[str, Any] = {"key": key, "pure": False, "retries": 0}
+        if len(freight) < LARGE_BYTES:
+            return client.submit(run_parcel, FORMAT, freight, *values, **how)
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "2GiB"}):
+            return client.submit(run_parcel, FORMAT, freight, *values, **how)
+
+    def watch(self, future: Any, tell: Told) -> None:
+        """Have `tell` called, in another thread, when a future of Dask's has ended."""
+
+        async def follow() -> None:
+            try:
+                report = await future
+            except BaseException as error:
+                tell(None, error)
+                raise
+            tell(report, None)
+
+        self.client.loop.add_callback(follow)
+
+    def explained(self, name: str, error: BaseException) -> Exception:
+        """An error of Dask's, as ours."""
+        from distributed import KilledWorker
+
+        if isinstance(error, KilledWorker):
+            return WorkerLost(
+                f"the Dask workers that were to run {name} died: Dask has given it to "
+                f"{error.allowed_failures + 1} of them, at last to {error.last_worker.address}: its log may "
+                "say more (the function runs in a process of its own: its end alone is not that of a worker)"
+            )
+        client = self._client
+        if client is None or client.status != "running":
+            return self._gone(error)
+        if type(error).__name__ == "FutureCancelledError":
+            return WorkerLost(
+                f"{name} was cancelled by the Dask cluster ({error}): it was restarted, perhaps"
+            )
+        return PoolError(f"the Dask cluster could not run {name}: {type(error).__name__}: {error}")
+
+    def forget(self, program: bytes) -> None:
+        """Tell the workers that the executor of an initializer has ended."""
+        with self._lock:
+            client = self._client
+        if client is not None and self._packed_initializer is not None and client.status == "running":
+            try:
+                client.run(forget_program, program, on_error="ignore")
+            except Exception as error:
+                log.debug("the Dask workers forget an executor by themselves: %s", error)
+
+    def close(self) -> None:
+        """End the client. Harmless to repeat."""
+        with self._lock:
+            client, self._client = self._client, None
+            self._is_closed = True
+            self._values.clear()
+        if client is not None:
+            client.unsubscribe_topic(_topic(client))
+            client.close(CLOSE_S)
+
+    def _scattered(self, client: Client, value: Any) -> Any:
+        """A scattered value at Dask, which goes to each worker once."""
+        with self._lock:
+            future = self._values.get(value)
+            if future is None:
+                packed = Value(value.pack(can_share=False))
+                future = self._values[value] = client.scatter(packed, hash=False, direct=False)
+            return future
+
+    def _gone(self, error: BaseException) -> ServerUnavailable:
+        return ServerUnavailable(f"the Dask scheduler at {self._place()} has gone, or is stopping ({error})")
+
+
+def _topic(client: Client) -> str:
+    """Under which workers tell this client, and no other, what its functions print."""
+    return f"{client.id}-output"
+
+
+def _show(event: tuple[float, Any]) -> None:
+    """Show what a function has printed."""
+    _, (number, data) = event
+    show(number, data)

@@ -1,0 +1,251 @@
+"""The one thread of an executor on a cluster: tasks that wait here, those that are with Dask, their ends.
+
+Dask knows only as many tasks as its workers have threads, and of short ones some more: a scheduler that holds
+a million is slow, and what waits here can be cancelled. What has waited here for a second goes to Dask as
+well, up to a limit, so that a cluster that grows when it is asked for more is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from distribute_challenge import errors
+from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.client.dask.freight import ERROR, OUTCOME, kill_calls
+from distribute_challenge.client.peers.printing import show
+from distribute_challenge.client.tasks.callbacks import Callbacks, here
+from distribute_challenge.client.tasks.engine import AT_EXIT
+from distribute_challenge.client.tasks.task import Task
+from distribute_challenge.errors import PoolError, ServerUnavailable, WorkerLost
+
+if TYPE_CHECKING:
+    from distribute_challenge.client.dask.connection import Connection
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 0.05  # How long the thread waits for another task before it ends.
+LOOK_S = 1.0  # How often it looks whether the cluster has grown, while tasks wait here.
+AHEAD_S = 0.1  # of work for each thread may be with Dask and not begun: about what it takes to bring more
+MAX_AHEAD = 10  # tasks for each thread, and so many in all are sent on when they have waited here
+
+
+class Dispatcher:
+    """Runs tasks on a cluster."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.broken: Exception | None = None
+        self._lock = threading.RLock()  # guards all that follows
+        self._thread: threading.Thread | None = None
+        self._waiting: deque[tuple[float, Task]] = deque()  # since when
+        self._with_dask: dict[Task, Any] = {}  # and its future there
+        self._patience = 0  # how many more than usual may be with Dask
+        self._is_closing = False
+        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._callbacks = Callbacks()
+
+    # From any thread
+
+    def add(self, task: Task) -> None:
+        """Have a task run."""
+        task.driver, task.future.task = self, task
+        with self._lock:
+            self._waiting.append((time.monotonic(), task))
+            if self._thread is None:
+                self._start()
+        self._posted.put(_nothing)
+
+    def kill(self, task: Task) -> None:
+        """Stop a task that runs."""
+        task.is_unwanted = True
+        self._in_background(self._kill, [task])
+
+    def kill_all(self) -> None:
+        """Stop all tasks: those that wait never run."""
+        with self._lock:
+            waiting, tasks = [task for _, task in self._waiting], list(self._with_dask)
+            self._waiting.clear()
+        for task in tasks:
+            task.is_unwanted = True
+        for task in waiting:
+            task.future.cancel()
+        self._in_background(self._kill, tasks)
+
+    def close(self, *, cancel: bool) -> None:
+        """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
+        self._is_closing = True
+        with self._lock:
+            waiting = [task for _, task in self._waiting] if cancel else []
+            if cancel:
+                self._waiting.clear()
+        for task in waiting:
+            task.future.cancel()
+            task.begin(0)  # Whoever waits for it learns of that.
+        self._posted.put(_nothing)
+
+    def join(self) -> None:
+        """Wait until all tasks have ended, and their callbacks have returned."""
+        while True:
+            with self._lock:
+                thread = self._thread
+            if thread is None:
+                self._callbacks.join()
+                return
+            if thread is threading.current_thread():
+                return
+            thread.join()
+
+    def _start(self) -> None:
+        if not threading.main_thread().is_alive():
+            self._waiting.pop()
+            raise RuntimeError(AT_EXIT)
+        self._thread = threading.Thread(target=self._run, name="dask", daemon=False)
+        self._thread.start()
+
+    def _in_background(self, function: Callable[[list[Task]], None], tasks: list[Task]) -> None:
+        if tasks:
+            threading.Thread(target=function, args=(tasks,), name="killing", daemon=True).start()
+
+    def _kill(self, tasks: list[Task]) -> None:
+        """Have the workers that run these tasks stop them. What has not come to a worker never runs."""
+        with self._lock:
+            futures = {task.parcel.id: self._with_dask[task] for task in tasks if task in self._with_dask}
+        if not futures:
+            return
+        client = self.connection.client
+        try:
+            answers = client.run(kill_calls, list(futures), on_error="ignore")
+            for ids in answers.values():
+                for id_ in ids or ():
+                    futures.pop(id_, None)
+            client.cancel(list(futures.values()), force=True)
+        except Exception as error:  # The cluster has gone, and the tasks end with that.
+            log.info("cannot stop functions on the Dask cluster: %s", error)
+
+    # The thread
+
+    def _run(self) -> None:
+        here.callbacks = self._callbacks
+        try:
+            while self._step() or not self._end():
+                pass
+        except BaseException as error:
+            # Whatever that is, nobody may wait for ever.
+            log.exception("the thread of an executor failed")
+            self.broken = PoolError(f"the thread of this executor failed: {error!r}")
+            self._fail_all(self.broken)
+            with self._lock:
+                self._thread = None
+
+    def _step(self) -> bool:
+        """Do what is to be done next; False if there has been nothing for a moment."""
+        with self._lock:
+            is_idle, has_waiting = not (self._waiting or self._with_dask), bool(self._waiting)
+        timeout_s = LOOK_S if has_waiting else None
+        if is_idle:
+            timeout_s = 0.0 if self._is_closing else LINGER_S
+        try:
+            self._posted.get(timeout=timeout_s, block=timeout_s != 0)()
+        except queue.Empty:
+            if is_idle:
+                return False
+        self._send()
+        return True
+
+    def _end(self) -> bool:
+        """End the thread; False if there is something to do after all."""
+        with self._lock:
+            if self._waiting or self._with_dask or not self._posted.empty():
+                return False
+            self._thread = None
+            return True
+
+    def _send(self) -> None:
+        """Give tasks to Dask, as many as are good to be there."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._patience = 0
+                    return
+                since, task = self._waiting[0]
+                if len(self._with_dask) >= self._at_once(task, since):
+                    return
+                self._waiting.popleft()
+            if not task.begin(time.monotonic()):
+                continue
+            try:
+                future = self.connection.submit(task)
+                with self._lock:
+                    self._with_dask[task] = future
+                self.connection.watch(future, self._tell_of(task))
+            except Exception as error:
+                self._fail(task, error)
+            else:
+                if task.is_unwanted:
+                    self.kill(task)
+
+    def _at_once(self, task: Task, since: float) -> int:
+        """How many tasks may be with Dask, the first of which waits since then."""
+        workers = self.connection.workers(LOOK_S)
+        threads = max(workers, 1)
+        if self.connection.is_limited:
+            return threads
+        ahead = min(MAX_AHEAD, int(AHEAD_S / max(task.expected_s, 1e-9))) * threads
+        if time.monotonic() - since > LOOK_S:
+            self._patience = min(self._patience + 1, MAX_AHEAD * threads)
+        return threads + max(ahead, self._patience)
+
+    def _tell_of(self, task: Task) -> Callable[[Any, BaseException | None], None]:
+        """What is called when the task's future at Dask has ended, in another thread."""
+        return lambda report, error: self._posted.put(lambda: self._take(task, report, error))
+
+    def _take(self, task: Task, report: Any, error: BaseException | None) -> None:
+        """Take in what became of a task."""
+        with self._lock:
+            self._with_dask.pop(task, None)
+        if error is not None:
+            self._fail(task, self.connection.explained(task.name, error))
+            return
+        kind, content, printed = report
+        for number, data in printed:
+            show(number, data)
+        if kind == OUTCOME:
+            outcome = Outcome.unpack(content)
+            task.pace.note(outcome.seconds / task.count)
+            task.complete(outcome)
+        elif kind == ERROR:
+            self._fail(task, pickle.loads(content))
+        else:
+            self._fail(task, PoolError(content))
+
+    def _fail(self, task: Task, error: BaseException) -> None:
+        if isinstance(error, errors.InitializerFailed):  # The initializer has failed: nothing can run.
+            self.broken = error
+            task.fail(error)
+            self._fail_all(error)
+        elif task.is_unwanted and isinstance(error, WorkerLost | ServerUnavailable):
+            task.fail(CancelledError(f"{task.name} was killed, as its caller wished"))
+        elif not isinstance(error, Exception):
+            task.fail(error)
+        elif task.is_run_again(error):
+            with self._lock:
+                self._waiting.appendleft((time.monotonic(), task))
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._lock:
+            tasks = [task for _, task in self._waiting]
+            self._waiting.clear()
+        for task in tasks:
+            task.fail(error)
+
+
+def _nothing() -> None:
+    """Wakes the thread: it looks what there is to do."""

@@ -1,0 +1,243 @@
+"""What happens on a Dask worker: a pool of this package beside it runs the parcels that Dask brings.
+
+So a function runs in the main thread of a process of its own, is killed alone, and finds all that it finds on
+a pool, whatever the Dask worker is: one thread or several, with a nanny or without. The pool has as many
+workers as the Dask worker has threads, and ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any
+
+from distributed import Worker, get_worker
+
+from distribute_challenge.address import CLUSTER_VARIABLE
+from distribute_challenge.calls.buffers import Parts
+from distribute_challenge.calls.buffers import unpack as unpack_buffers
+from distribute_challenge.calls.payload import LOG, Outcome, Piece
+from distribute_challenge.client.dask.freight import (
+    ERROR,
+    FORMAT,
+    OUTCOME,
+    REFUSED,
+    Forwarded,
+    Freight,
+    Packed,
+    Report,
+)
+from distribute_challenge.client.local import PrivateServer
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.durations import Pace
+from distribute_challenge.client.parcels.scattered import Scattered
+from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.peers.printing import Printer
+from distribute_challenge.client.running.driver import Driver
+from distribute_challenge.client.tasks.task import Task
+from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.values import PROTOCOL
+from distribute_challenge.wire.access import Trust
+
+LIVE_S = 0.1  # What a function prints later than that is told at once, else with its outcome.
+MESSAGE_BYTES = 1 << 14  # The scheduler keeps the last thousand of each client.
+MIN_MEMORY_BYTES = 64 << 20  # the least limit that a pool takes
+MAX_UNWANTED = 10_000
+MAX_PROGRAMS = 16  # executors with an initializer, of which the latest are known
+
+Tell = Callable[[int, bytes], None]
+
+
+class CarriedTask(Task):
+    """A task whose result is the outcome itself, and not what is in it."""
+
+    __slots__ = ("_began_at", "_tell", "printed")
+
+    def __init__(self, name: str, parcel: Forwarded, options: Options, tell: Tell) -> None:
+        super().__init__(name, parcel, Pace(), options, parcel.count)
+        self.printed: list[Piece] = []  # that has not been told
+        self._tell = tell
+        self._began_at = time.monotonic()
+
+    def printer(self) -> Printer:
+        """What it prints is told if it goes on for some time."""
+        return Printer(self._print)
+
+    def complete(self, outcome: Outcome) -> None:
+        """Give the future the outcome."""
+        self.future.task = None
+        self.future.set_result(outcome)
+
+    def _print(self, number: int, data: bytes) -> None:
+        if time.monotonic() - self._began_at < LIVE_S:
+            self.printed.append((number, data))
+            return
+        size = len(data) if number == LOG else MESSAGE_BYTES  # A log record is one.
+        for at in range(0, len(data), size):
+            self._tell(number, data[at : at + size])
+
+
+class Outpost:
+    """The pool beside one Dask worker, and the tasks that run there."""
+
+    def __init__(self, threads: int, memory_limit: int | None, cluster: str) -> None:
+        options = []
+        if memory_limit is not None and memory_limit // threads >= MIN_MEMORY_BYTES:
+            options = ["--memory-limit", str(memory_limit // threads)]
+        self._threads = threads
+        self._server = PrivateServer(threads, "none", options, {CLUSTER_VARIABLE: cluster})
+        self._lock = threading.Lock()  # guards all that follows
+        self._connections: Connections | None = None
+        self._drivers: OrderedDict[bytes, Driver] = (
+            OrderedDict()
+        )  # for each initializer's executor; b"": none
+        self._tasks: dict[bytes, Task] = {}
+        self._unwanted: OrderedDict[bytes, None] = (
+            OrderedDict()
+        )  # calls that are to be killed, and may come yet
+        self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
+
+    def run(self, freight: Freight, values: tuple[Any, ...], tell: Tell) -> Report:
+        """Run a call; what became of it."""
+        scattered = tuple(map(self._scattered, freight.values, values))
+        parcel = Forwarded(freight.packed, scattered)
+        options = Options(freight.timeout_s, freight.retries)
+        task = CarriedTask(freight.packed[0], parcel, options, tell)
+        with self._lock:
+            if parcel.id in self._unwanted:
+                return ERROR, pickle.dumps(CancelledError("it was killed, as its caller wished")), []
+            self._tasks[parcel.id] = task
+        try:
+            self._driver(parcel.program, freight.initializer).add(task, self._threads, None)
+            outcome: Outcome = task.future.result()
+        except BaseException as error:
+            return ERROR, _dump_error(error), task.printed
+        finally:
+            with self._lock:
+                del self._tasks[parcel.id]
+        content = outcome._replace(offset=0, output=(), buffers=())
+        buffers = Parts(outcome.buffers, may_share=False).pack(can_share=False) if outcome.buffers else ()
+        return OUTCOME, content.pack(buffers), task.printed
+
+    def kill(self, ids: list[bytes]) -> list[bytes]:
+        """Stop calls: those that run, and those that come yet. Those that run here."""
+        with self._lock:
+            tasks = {id_: self._tasks[id_] for id_ in ids if id_ in self._tasks}
+            self._unwanted.update(dict.fromkeys(ids))
+            while len(self._unwanted) > MAX_UNWANTED:
+                self._unwanted.popitem(last=False)
+        for task in tasks.values():
+            task.future.kill()
+        return list(tasks)
+
+    def forget(self, program: bytes) -> None:
+        """The executor of an initializer has ended."""
+        with self._lock:
+            self._drivers.pop(program, None)
+
+    def close(self) -> None:
+        """End the pool."""
+        self._server.close()
+
+    def _driver(self, program: bytes, initializer: Packed | None) -> Driver:
+        key = b"" if initializer is None else program
+        with self._lock:
+            if self._connections is None:
+                self._connections = Connections(self._server.address(), Trust())
+                self._connections.facts()
+            driver = self._drivers.pop(key, None)
+            if driver is None:
+                prepare = None if initializer is None else partial(_preparation, initializer)
+                driver = Driver(self._connections, prepare)
+            self._drivers[key] = driver
+            if len(self._drivers) > MAX_PROGRAMS:
+                self._drivers.popitem(last=False)  # What runs there goes on.
+        if driver.broken is not None:
+            raise driver.broken
+        return driver
+
+    def _scattered(self, token: bytes, value: Any) -> Scattered:
+        with self._lock:
+            known = self._values.get(value)
+            if known is None:
+                buffers = unpack_buffers(memoryview(value.data))
+                known = self._values[value] = Scattered(Parts(buffers, may_share=True), frozenset(), token)
+            return known
+
+
+def _preparation(initializer: Packed) -> Task:
+    return Task(initializer[0], Forwarded(initializer, ()), Pace())
+
+
+_outposts: weakref.WeakKeyDictionary[Any, Outpost] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()  # guards it
+
+
+def _outpost_of(worker: Worker) -> Outpost:
+    with _lock:
+        outpost = _outposts.get(worker)
+        if outpost is None:
+            # Late, with all modules: a Dask worker that never gets a parcel has no pool.
+            limit = worker.memory_manager.memory_limit
+            outpost = Outpost(worker.state.nthreads, limit or None, worker.scheduler.address)
+            _outposts[worker] = outpost
+        return outpost
+
+
+def run(format_: int, data: bytes, *values: Any) -> Report:
+    """Run what Dask has brought; what became of it. Called in a thread of a Dask worker."""
+    if format_ != FORMAT:
+        end, other = ("the client", "this worker") if format_ < FORMAT else ("this worker", "the client")
+        text = f"its version of this package is not the client's: update {end} ({sys.executable} on "
+        return REFUSED, f"{text}{socket.gethostname()}) to that of {other}", []
+    worker: Worker = get_worker()
+    freight = Freight.load(data)
+    outpost = _outpost_of(worker)
+
+    def tell(number: int, text: bytes) -> None:
+        worker.log_event(freight.topic, [number, text])
+
+    try:
+        report = outpost.run(freight, values, tell)
+    except (OSError, PoolError) as error:  # Its pool cannot be started, or has ended.
+        report = ERROR, _dump_error(error), []
+    if report[0] == ERROR and isinstance(pickle.loads(report[1]), ServerUnavailable):
+        with _lock:  # The next call starts another pool.
+            _outposts.pop(worker, None)
+        outpost.close()
+    return report
+
+
+def kill(ids: list[bytes]) -> list[bytes]:
+    """Stop calls, wherever they are in this process; those that ran."""
+    with _lock:
+        outposts = list(_outposts.values())
+    return [id_ for outpost in outposts for id_ in outpost.kill(ids)]
+
+
+def forget(program: bytes) -> None:
+    """The executor of an initializer has ended."""
+    with _lock:
+        outposts = list(_outposts.values())
+    for outpost in outposts:
+        outpost.forget(program)
+
+
+def _dump_error(error: BaseException) -> bytes:
+    """An exception of the pool here, which says in which Dask worker that is."""
+    where = f"{error} (beside the Dask worker {os.getpid()} on {socket.gethostname()})"
+    try:
+        told: BaseException = type(error)(where)
+        told.__cause__ = None
+        return pickle.dumps(told, PROTOCOL)
+    except Exception:  # Not one of ours: it has a constructor of its own, or cannot be pickled.
+        return pickle.dumps(PoolError(f"{type(error).__name__}: {where}"), PROTOCOL)

@@ -1,0 +1,65 @@
+"""Dask clusters as child processes: a scheduler and its workers, each to be ended by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from distribute_challenge import Tls
+from tests.running import HANG_S, eventually
+
+
+class RunningCluster:
+    """`dask scheduler` and `dask worker`s, on ports that the system picks."""
+
+    def __init__(
+        self,
+        workers: int,
+        *options: str,
+        folder: Path,
+        tls: Tls | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._tls: list[str] = []
+        if tls is not None:
+            self._tls = ["--tls-ca-file", tls.ca, "--tls-cert", tls.cert, "--tls-key", tls.key]
+        self._environment = {**os.environ, **(environment or {})}
+        self._environment.pop("COMPUTE_SERVER", None)
+        told = folder / "scheduler.json"
+        protocol = ["--protocol", "tls" if tls is not None else "tcp"]
+        self.scheduler = self._start(
+            "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(told), *protocol
+        )
+        text = eventually(lambda: told.exists() and told.read_text(), "the scheduler is there")
+        self.url = text.partition('"address": "')[2].partition('"')[0]
+        self.address = f"dask://{self.url.partition('://')[2]}"
+        self.workers = [self.start_worker(*options) for _ in range(workers)]
+
+    def start_worker(self, *options: str) -> subprocess.Popen[bytes]:
+        """One more worker, of one thread unless the options say otherwise."""
+        threads = () if "--nthreads" in options else ("--nthreads", "1")
+        place = ("--local-directory", str(self._folder), "--no-dashboard", "--memory-limit", "0")
+        return self._start("worker", self.url, *place, *threads, *options)
+
+    def _start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--host", "127.0.0.1"]
+        with (self._folder / f"{what}.log").open("ab") as log:
+            return subprocess.Popen(
+                [*command, *arguments, *self._tls], env=self._environment, stdout=log, stderr=log
+            )
+
+    def close(self) -> None:
+        """End it all. A worker without a scheduler would wait for another one."""
+        processes = [*self.workers, self.scheduler]
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            try:
+                process.wait(HANG_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

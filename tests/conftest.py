@@ -75,6 +75,35 @@ def server(start_server: Callable[..., RunningServer], monkeypatch: pytest.Monke
 
 
 @pytest.fixture(scope="session")
+def kept_servers() -> Iterator[list[RunningServer]]:
+    """At most one, which the next test may use."""
+    servers: list[RunningServer] = []
+    yield servers
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def used_server(
+    kept_servers: list[RunningServer],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[RunningServer]:
+    """As `server`, for tests that ask it nothing: other tests may have used it before."""
+    server = kept_servers.pop() if kept_servers else None
+    if server is None or server.process.poll() is not None:
+        server = RunningServer(2, folder=tmp_path_factory.mktemp("server"))
+    monkeypatch.setenv("COMPUTE_SERVER", server.address)
+    yield server
+    if request.node.stash.get(_has_failed, False):
+        server.close()
+    else:
+        server.await_busy([0, 0])
+        kept_servers.append(server)
+
+
+@pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates for trying out mutual TLS."""
     return Certificates(tmp_path_factory.mktemp("certificates"))

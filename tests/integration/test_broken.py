@@ -54,7 +54,7 @@ def name_of(thing):
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, GeneratorExit, Odd])
 def test_an_argument_that_refuses_to_be_pickled_costs_no_other_task(
-    server: RunningServer, kind: type[BaseException]
+    used_server: RunningServer, kind: type[BaseException]
 ):
     items = [*range(40), Raises(kind), *range(40)]
     with PoolExecutor() as pool:
@@ -107,7 +107,9 @@ threading.Thread(target=tells).start()
 """
 
 
-def test_a_worker_lost_while_the_program_ends_is_told_to_callbacks(server: RunningServer, tmp_path: Path):
+def test_a_worker_lost_while_the_program_ends_is_told_to_callbacks(
+    used_server: RunningServer, tmp_path: Path
+):
     command = [sys.executable, "-c", ENDS_BEFORE_ITS_TASK, str(tmp_path / "end")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert (ended.stdout, ended.stderr) == ("WorkerLost\n", "")

@@ -214,7 +214,7 @@ no margin"""
     ],
     ids=str,
 )
-def test_a_function_gives_on_the_pool_what_it_gives_here(server: RunningServer, call, expected):
+def test_a_function_gives_on_the_pool_what_it_gives_here(used_server: RunningServer, call, expected):
     assert call.run() == expected
 
 
@@ -226,7 +226,7 @@ def test_a_call_does_nothing_until_it_is_run(monkeypatch: pytest.MonkeyPatch):
     assert bare.__name__ == "bare"
 
 
-def test_a_recursive_function_runs_here_as_it_does_there(server: RunningServer):
+def test_a_recursive_function_runs_here_as_it_does_there(used_server: RunningServer):
     assert recursive.local(5) == recursive(5).run() == 120
     assert cached_recursion.local(30) == 832040
     assert "run" in repr(recursive(5))
@@ -294,7 +294,7 @@ def test_the_text_that_travels_is_the_users_own():
 
 
 def test_functions_of_a_module_use_it_as_its_file_has_it(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    used_server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ):
     """What the program has set there since does not travel; what a closure holds does."""
     monkeypatch.setitem(globals(), "FACTOR", 20)
@@ -364,13 +364,13 @@ def test_an_exception_arrives_as_itself_with_the_remote_traceback_as_its_cause(s
     assert (status["finished"], status["failed"]) == (0, 1)
 
 
-def test_an_exception_that_does_not_pickle_arrives_with_name_text_and_traceback(server: RunningServer):
+def test_an_exception_that_does_not_pickle_arrives_with_name_text_and_traceback(used_server: RunningServer):
     with pytest.raises(RuntimeError, match=r"Stubborn: 1 and 2") as caught:
         fails_with_what_does_not_pickle().run()
     assert 'raise Stubborn("1 and 2")' in str(caught.value.__cause__)
 
 
-def test_an_exception_with_a_constructor_of_its_own_arrives_as_itself(server: RunningServer):
+def test_an_exception_with_a_constructor_of_its_own_arrives_as_itself(used_server: RunningServer):
     with pytest.raises(Picky, match="1 and 2") as caught:
         fails_pickily().run()
     assert caught.value.one == 1
@@ -627,7 +627,7 @@ def test_few_connections_are_kept_and_none_after_the_program(start_server: Calla
 
 
 def test_a_program_that_finds_the_package_by_a_roundabout_way_sends_nothing_of_it(
-    server: RunningServer, tmp_path: Path
+    used_server: RunningServer, tmp_path: Path
 ):
     """A nested call needs the package on the worker: the worker has its own."""
     (tmp_path / "link").symlink_to(ROOT)
@@ -655,7 +655,7 @@ print(outer(1).run())
             capture_output=True,
             text=True,
             timeout=HANG_S,
-            env={**os.environ, "COMPUTE_SERVER": server.address},
+            env={**os.environ, "COMPUTE_SERVER": used_server.address},
         )
         assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
     assert compute_this(helper)(1).run() == helper(1)

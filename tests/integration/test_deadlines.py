@@ -145,7 +145,9 @@ def raises_and_counts(path):
 
 
 @pytest.mark.parametrize("how", ["run", "submit"])
-def test_a_task_is_run_again_only_if_its_worker_was_lost(server: RunningServer, tmp_path: Path, how: str):
+def test_a_task_is_run_again_only_if_its_worker_was_lost(
+    used_server: RunningServer, tmp_path: Path, how: str
+):
     def do(function: Callable[[str], str], name: str, retries: int) -> str:
         call = compute_this(retries=retries)(function)(str(tmp_path / name))
         return call.run() if how == "run" else call.submit().result(HANG_S)
@@ -266,7 +268,7 @@ def marks(path, number):
     return number
 
 
-def test_of_tasks_sent_ahead_only_the_one_that_ran_is_lost(server: RunningServer, tmp_path: Path):
+def test_of_tasks_sent_ahead_only_the_one_that_ran_is_lost(used_server: RunningServer, tmp_path: Path):
     path = str(tmp_path / "marks")
     with PoolExecutor() as pool:
         futures = [pool.submit(marks, path, number) for number in range(600)]
@@ -278,7 +280,7 @@ def test_of_tasks_sent_ahead_only_the_one_that_ran_is_lost(server: RunningServer
     assert sorted(ran) == list(range(600))  # Each once.
 
 
-def test_a_stream_of_tasks_leaves_workers_to_others(server: RunningServer):
+def test_a_stream_of_tasks_leaves_workers_to_others(used_server: RunningServer):
     """A lone call of another client gets its turn while a stream has work for minutes."""
     with PoolExecutor() as pool:
         futures = [pool.submit(sleeps.__wrapped__, 0.01) for _ in range(20_000)]

@@ -44,8 +44,8 @@ elif how == "run":
     "how", ["shut down", "shut down behind", "dropped", "left", "results are left", "run"]
 )
 @pytest.mark.parametrize("where", ["private", "shared"])
-def test_an_executor_leaves_nothing_to_warn_of(server: RunningServer, where: str, how: str):
-    address = "local://1" if where == "private" else server.address
+def test_an_executor_leaves_nothing_to_warn_of(used_server: RunningServer, where: str, how: str):
+    address = "local://1" if where == "private" else used_server.address
     command = [sys.executable, "-X", "dev", "-c", USES, address, how]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "", 0)

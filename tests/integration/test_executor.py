@@ -590,7 +590,7 @@ def touch(path: str) -> str:
 
 
 def test_all_items_of_a_map_run_whether_or_not_anybody_takes_the_results(
-    server: RunningServer, tmp_path: Path
+    used_server: RunningServer, tmp_path: Path
 ):
     paths = [str(tmp_path / f"item{number}") for number in range(500)]
     with PoolExecutor() as pool:
@@ -599,7 +599,7 @@ def test_all_items_of_a_map_run_whether_or_not_anybody_takes_the_results(
     assert list(results) == paths  # They can be had after the end, too.
 
 
-def test_shutdown_waits_for_all_items_of_a_map(server: RunningServer, tmp_path: Path):
+def test_shutdown_waits_for_all_items_of_a_map(used_server: RunningServer, tmp_path: Path):
     paths = [str(tmp_path / f"item{number}") for number in range(500)]
     pool = PoolExecutor()
     results = pool.map(touch, paths)
@@ -623,7 +623,7 @@ def test_shutdown_can_drop_the_items_that_have_not_begun(server: RunningServer, 
 
 @pytest.mark.parametrize("how", [{"buffersize": 10}, {}])
 def test_a_lazy_map_ends_with_what_there_is_or_an_error_after_shutdown(
-    server: RunningServer, how: dict[str, Any]
+    used_server: RunningServer, how: dict[str, Any]
 ):
     pool = PoolExecutor()
     items = range(1000) if how else iter(range(1000))
@@ -659,7 +659,7 @@ def raises_cancelled(number: int) -> None:
     raise concurrent.futures.CancelledError(number)
 
 
-def test_a_functions_own_cancelled_error_is_an_exception_like_others(server: RunningServer):
+def test_a_functions_own_cancelled_error_is_an_exception_like_others(used_server: RunningServer):
     with PoolExecutor() as pool:
         future = pool.submit(raises_cancelled, 3)
         with pytest.raises(concurrent.futures.CancelledError, match="3"):
@@ -667,7 +667,9 @@ def test_a_functions_own_cancelled_error_is_an_exception_like_others(server: Run
         assert not future.cancelled()
 
 
-def test_a_map_whose_results_nobody_takes_any_more_goes_no_further(server: RunningServer, tmp_path: Path):
+def test_a_map_whose_results_nobody_takes_any_more_goes_no_further(
+    used_server: RunningServer, tmp_path: Path
+):
     with PoolExecutor() as pool:
         results = pool.map(touch, [str(tmp_path / f"item{number}") for number in range(5000)], chunksize=1)
         next(results)
@@ -675,7 +677,7 @@ def test_a_map_whose_results_nobody_takes_any_more_goes_no_further(server: Runni
     assert len(list(tmp_path.glob("item*"))) < 2500
 
 
-def test_items_that_run_code_are_taken_at_the_call(server: RunningServer):
+def test_items_that_run_code_are_taken_at_the_call(used_server: RunningServer):
     threads = set()
 
     class Items:
@@ -693,7 +695,7 @@ def test_items_that_run_code_are_taken_at_the_call(server: RunningServer):
     assert threads == {threading.current_thread()}
 
 
-def test_a_callback_may_shut_the_executor_down(server: RunningServer):
+def test_a_callback_may_shut_the_executor_down(used_server: RunningServer):
     pool = PoolExecutor()
     futures = [pool.submit(takes, 0.2, number) for number in range(6)]
     futures[0].add_done_callback(lambda _: pool.shutdown())
@@ -722,7 +724,7 @@ def fails_at(bad: int, number: int) -> int:
     return number
 
 
-def test_an_exception_that_takes_no_attributes_arrives_and_costs_no_other_item(server: RunningServer):
+def test_an_exception_that_takes_no_attributes_arrives_and_costs_no_other_item(used_server: RunningServer):
     with PoolExecutor() as pool:
         error = pool.submit(fails_at, 3, 3).exception(HANG_S)
         assert error == FrozenError(3)
@@ -737,7 +739,7 @@ def put(queue: Any, lock: Any, value: int) -> None:
         queue.put(value)
 
 
-def test_what_a_manager_shares_can_be_used_on_workers(server: RunningServer):
+def test_what_a_manager_shares_can_be_used_on_workers(used_server: RunningServer):
     with multiprocessing.get_context("spawn").Manager() as manager, PoolExecutor() as pool:
         queue, lock, event = manager.Queue(), manager.Lock(), manager.Event()
         list(pool.map(put, [queue] * 5, [lock] * 5, range(5)))
@@ -747,7 +749,7 @@ def test_what_a_manager_shares_can_be_used_on_workers(server: RunningServer):
         assert event.is_set()
 
 
-def test_a_decorated_functions_own_options_hold_in_an_executor(server: RunningServer):
+def test_a_decorated_functions_own_options_hold_in_an_executor(used_server: RunningServer):
     limited = compute_this(timeout=0.5)(time.sleep)
     with PoolExecutor() as pool:
         assert isinstance(pool.submit(limited, HANG_S).exception(HANG_S), TaskTimeout)
@@ -811,7 +813,7 @@ def test_one_connection_that_cannot_be_made_fails_nothing_while_others_work(
 
 
 def test_a_function_that_ended_in_time_is_not_called_late_since_the_program_was_held_up(
-    server: RunningServer,
+    used_server: RunningServer,
 ):
     with PoolExecutor() as pool:
         holding = pool.submit(time.sleep, 0.1)
@@ -840,7 +842,7 @@ def test_a_callback_may_do_whatever_it_likes(server: RunningServer):
     server.await_busy([0, 0])
 
 
-def test_shutdown_waits_for_callbacks(server: RunningServer):
+def test_shutdown_waits_for_callbacks(used_server: RunningServer):
     called = []
     with PoolExecutor() as pool:
         pool.submit(time.sleep, 0.05).add_done_callback(lambda _: (time.sleep(0.3), called.append(1)))
@@ -964,11 +966,11 @@ def test_what_runs_can_be_stopped_all_at_once(server: RunningServer):
         server.await_busy([0, 0])
 
 
-def test_it_says_how_many_functions_run_at_once(server: RunningServer):
+def test_it_says_how_many_functions_run_at_once(used_server: RunningServer):
     """Other libraries ask the standard executors that."""
     assert [PoolExecutor(max_workers=limit)._max_workers for limit in (None, 1, 7)] == [2, 1, 2]
 
 
-def test_what_cannot_be_sent_is_also_what_pickle_says(server: RunningServer):
+def test_what_cannot_be_sent_is_also_what_pickle_says(used_server: RunningServer):
     with PoolExecutor() as pool, pytest.raises(pickle.PicklingError):
         pool.submit(len, [threading.Lock()]).result(HANG_S)

@@ -67,7 +67,7 @@ def dies_once(array, path):
     return array
 
 
-def test_arrays_arrive_and_belong_to_who_has_them(server: RunningServer, way: str):
+def test_arrays_arrive_and_belong_to_who_has_them(used_server: RunningServer, way: str):
     array = np.arange(COUNT, dtype=float)
     double = compute_this(doubled_in_place)
     for result in (double(array).run(), double(array).submit().result(HANG_S)):
@@ -76,7 +76,7 @@ def test_arrays_arrive_and_belong_to_who_has_them(server: RunningServer, way: st
     assert np.array_equal(array, np.arange(COUNT))
 
 
-def test_bytes_and_frames_arrive(server: RunningServer, way: str):
+def test_bytes_and_frames_arrive(used_server: RunningServer, way: str):
     data = os.urandom(LARGE_BYTES * 2)
     assert compute_this(first_byte_and_itself)(data).run() == (data[:1], data)
     assert compute_this(lambda x: x)(data).run() == data
@@ -85,8 +85,8 @@ def test_bytes_and_frames_arrive(server: RunningServer, way: str):
     pd.testing.assert_frame_equal(back, frame)
 
 
-def test_a_map_over_large_items_and_a_large_global(server: RunningServer, way: str):
-    with PoolExecutor(server.address) as pool:
+def test_a_map_over_large_items_and_a_large_global(used_server: RunningServer, way: str):
+    with PoolExecutor(used_server.address) as pool:
         arrays = [np.full(COUNT, number) for number in range(12)]
         for number, result in enumerate(pool.map(doubled_in_place, arrays)):
             assert (result == 2 * number).all()
@@ -94,16 +94,16 @@ def test_a_map_over_large_items_and_a_large_global(server: RunningServer, way: s
 
 
 def test_a_call_that_is_sent_again_finds_its_argument_as_it_was(
-    server: RunningServer, way: str, tmp_path: Path
+    used_server: RunningServer, way: str, tmp_path: Path
 ):
     lives_twice = compute_this(retries=1)(dies_once)
     for number, run in enumerate((lambda call: call.run(), lambda call: call.submit().result(HANG_S))):
         assert (run(lives_twice(np.zeros(COUNT), str(tmp_path / str(number)))) == 1).all()
 
 
-def test_an_argument_is_sent_as_it_was_at_the_call(server: RunningServer):
+def test_an_argument_is_sent_as_it_was_at_the_call(used_server: RunningServer):
     array = np.zeros(COUNT)
-    with PoolExecutor(server.address, max_workers=1) as pool:
+    with PoolExecutor(used_server.address, max_workers=1) as pool:
         futures = []
         for number in range(20):
             array[:] = number
@@ -111,8 +111,8 @@ def test_an_argument_is_sent_as_it_was_at_the_call(server: RunningServer):
         assert [future.result(HANG_S) for future in futures] == list(range(20))
 
 
-def test_more_large_values_than_descriptors_may_be_used_for(server: RunningServer):
-    with PoolExecutor(server.address) as pool:
+def test_more_large_values_than_descriptors_may_be_used_for(used_server: RunningServer):
+    with PoolExecutor(used_server.address) as pool:
         futures = [pool.submit(doubled_in_place, np.full(COUNT, number)) for number in range(150)]
         results = [future.result(HANG_S) for future in futures]
     assert [result[0] for result in results] == [2 * number for number in range(150)]
@@ -133,7 +133,7 @@ def test_nothing_stays_open(server: RunningServer):
     assert memory_files(os.getpid()) == before
 
 
-def test_results_that_are_kept_are_not_written_over(server: RunningServer):
+def test_results_that_are_kept_are_not_written_over(used_server: RunningServer):
     """A file is used again only when nobody has what was in it."""
     call = compute_this(doubled_in_place)
     kept = {}
@@ -153,14 +153,14 @@ def keeps_and_returns(array):
     return [int(one[0]) for one in kept], [int(one[-1]) for one in kept]
 
 
-def test_arguments_that_a_worker_keeps_are_not_written_over(server: RunningServer):
-    with PoolExecutor(server.address, max_workers=1) as pool:
+def test_arguments_that_a_worker_keeps_are_not_written_over(used_server: RunningServer):
+    with PoolExecutor(used_server.address, max_workers=1) as pool:
         for number in range(10):
             firsts, lasts = pool.submit(keeps_and_returns, np.full(COUNT, number)).result(HANG_S)
             assert firsts == lasts == list(range(number + 1))
 
 
-def test_a_worker_that_dies_takes_its_files_along(server: RunningServer, tmp_path: Path):
+def test_a_worker_that_dies_takes_its_files_along(used_server: RunningServer, tmp_path: Path):
     with pytest.raises(WorkerLost):
         compute_this(dies_once)(np.zeros(COUNT), str(tmp_path / "first")).run()
     assert (compute_this(dies_once)(np.zeros(COUNT), str(tmp_path / "first")).run() == 1).all()

@@ -35,7 +35,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("test")]
 
 
-def test_nothing_is_forwarded_unless_asked_for(server: RunningServer, caplog: pytest.LogCaptureFixture):
+def test_nothing_is_forwarded_unless_asked_for(used_server: RunningServer, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     compute_this(talk)("hello").run()
     assert messages(caplog) == []
@@ -44,7 +44,7 @@ def test_nothing_is_forwarded_unless_asked_for(server: RunningServer, caplog: py
 @pytest.mark.parametrize("prints", [True, False])
 @pytest.mark.parametrize("way", ["run", "submit", "map"])
 def test_a_record_arrives_as_it_was_made(
-    server: RunningServer, caplog: pytest.LogCaptureFixture, way: str, prints: bool
+    used_server: RunningServer, caplog: pytest.LogCaptureFixture, way: str, prints: bool
 ):
     caplog.set_level(logging.INFO)
     forward_logging()
@@ -61,7 +61,7 @@ def test_a_record_arrives_as_it_was_made(
     assert record.pathname == __file__
 
 
-def test_the_levels_of_the_program_hold(server: RunningServer, caplog: pytest.LogCaptureFixture):
+def test_the_levels_of_the_program_hold(used_server: RunningServer, caplog: pytest.LogCaptureFixture):
     def many() -> tuple[bool, int]:
         for level in ("debug", "info", "warning", "error"):
             for name in ("test", "test.quiet", "test.quiet.deep", "test.loud"):
@@ -88,7 +88,7 @@ def test_the_levels_of_the_program_hold(server: RunningServer, caplog: pytest.Lo
 
 
 def test_records_come_in_order_with_what_is_printed(
-    server: RunningServer, capsys: pytest.CaptureFixture[str]
+    used_server: RunningServer, capsys: pytest.CaptureFixture[str]
 ):
     def both() -> None:
         for number in range(3):
@@ -107,7 +107,7 @@ def test_records_come_in_order_with_what_is_printed(
     assert capsys.readouterr().out.split("\n") == [*lines, "the end"]
 
 
-def test_a_record_arrives_while_its_function_runs(server: RunningServer, tmp_path: Any):
+def test_a_record_arrives_while_its_function_runs(used_server: RunningServer, tmp_path: Any):
     def wait_for(path: str) -> None:
         logging.getLogger(CHAT).warning("waiting")
         while not Path(path).exists():
@@ -129,7 +129,7 @@ def test_a_record_arrives_while_its_function_runs(server: RunningServer, tmp_pat
         logging.getLogger(CHAT).removeHandler(handler)
 
 
-def test_what_travels_badly_is_its_text(server: RunningServer, caplog: pytest.LogCaptureFixture):
+def test_what_travels_badly_is_its_text(used_server: RunningServer, caplog: pytest.LogCaptureFixture):
     def fail() -> None:
         try:
             raise KeyError("nothing here")
@@ -162,7 +162,7 @@ def test_what_functions_of_functions_log_arrives_once(
     assert sorted(messages(caplog)) == ["one has 3 letters", "outer has 5 letters", "three has 5 letters"]
 
 
-def test_a_handler_that_raises_costs_no_result(server: RunningServer):
+def test_a_handler_that_raises_costs_no_result(used_server: RunningServer):
     def bad(record: logging.LogRecord) -> bool:
         raise OSError("no space left")
 

@@ -64,7 +64,7 @@ def mapped_files(pid: int) -> int:
     return found
 
 
-def test_a_value_can_stand_wherever_an_argument_can(server: RunningServer):
+def test_a_value_can_stand_wherever_an_argument_can(used_server: RunningServer):
     array = np.ones(LENGTH)
     with PoolExecutor() as pool:
         handle = pool.scatter(array)
@@ -87,7 +87,7 @@ def test_workers_load_it_once_and_share_its_memory(server: RunningServer):
         assert [pool.submit(identity, loud).result() for _ in range(5)] == [1] * 5
 
 
-def test_a_value_goes_with_its_handle(server: RunningServer):
+def test_a_value_goes_with_its_handle(used_server: RunningServer):
     before = descriptors()
     with PoolExecutor(max_workers=1) as pool:
         handle = pool.scatter(np.ones(LENGTH))
@@ -104,7 +104,7 @@ def test_a_value_goes_with_its_handle(server: RunningServer):
     assert len(descriptors() - before) <= 4  # Memory files are kept for the next value.
 
 
-def test_a_value_is_what_it_was_when_it_was_scattered(server: RunningServer):
+def test_a_value_is_what_it_was_when_it_was_scattered(used_server: RunningServer):
     with PoolExecutor() as pool:
         values = [1, 2]
         handle = pool.scatter(values)
@@ -131,7 +131,7 @@ def total_of_totals(handle: Any) -> float:
     return sum(float(compute_this(total)(handle).run()) for _ in range(2))
 
 
-def test_a_function_on_the_pool_can_pass_it_on(server: RunningServer):
+def test_a_function_on_the_pool_can_pass_it_on(used_server: RunningServer):
     with PoolExecutor() as pool:
         handle = pool.scatter(np.ones(LENGTH))
         assert [future.result() for future in [pool.submit(total_of_totals, handle) for _ in range(4)]] == [
@@ -139,7 +139,7 @@ def test_a_function_on_the_pool_can_pass_it_on(server: RunningServer):
         ] * 4
 
 
-def test_what_cannot_be_sent_cannot_be_scattered(server: RunningServer):
+def test_what_cannot_be_sent_cannot_be_scattered(used_server: RunningServer):
     with PoolExecutor() as pool:
         with pytest.raises(TaskNotSendable, match="open file"), Path(__file__).open() as file:
             pool.scatter(file)

@@ -161,7 +161,7 @@ def test_an_idle_worker_has_none(server: RunningServer, asked: Callable[[int], s
 
 
 @pytest.mark.parametrize("port", [0, -1, 80, True, "18812", None])
-def test_of_another_port_none_is_told(server: RunningServer, asked: Callable[[int], str], port: object):
+def test_of_another_port_none_is_told(used_server: RunningServer, asked: Callable[[int], str], port: object):
     with pytest.raises(ValueError, match="port"):
         asked(port)  # type: ignore[arg-type]
 

@@ -32,13 +32,13 @@ def takes(seconds, x):
     return x
 
 
-def test_short_tasks_are_not_queued_behind_a_long_one(server: RunningServer):
+def test_short_tasks_are_not_queued_behind_a_long_one(used_server: RunningServer):
     ends: dict[int, float] = {}
 
     def note(number: int) -> Callable[[Any], None]:
         return lambda _: ends.setdefault(number, time.monotonic())
 
-    with PoolExecutor(server.address) as pool:
+    with PoolExecutor(used_server.address) as pool:
         pool.submit(takes, 3, 0).result(HANG_S)
         for future in [pool.submit(square, number) for number in range(400)]:
             future.result(HANG_S)
@@ -54,8 +54,8 @@ def test_short_tasks_are_not_queued_behind_a_long_one(server: RunningServer):
     assert max(ends.values()) < long_end
 
 
-def test_a_callback_that_raises_anything_harms_no_other_task(server: RunningServer):
-    with PoolExecutor(server.address) as pool:
+def test_a_callback_that_raises_anything_harms_no_other_task(used_server: RunningServer):
+    with PoolExecutor(used_server.address) as pool:
         futures = [pool.submit(square, number) for number in range(30)]
         for future in futures[5:20:5]:
             future.add_done_callback(lambda _: sys.exit(1))
@@ -64,7 +64,7 @@ def test_a_callback_that_raises_anything_harms_no_other_task(server: RunningServ
 
 
 def test_a_task_that_cannot_be_sent_after_all_fails_alone(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    used_server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ):
     pack = Parcel.pack
 
@@ -74,7 +74,7 @@ def test_a_task_that_cannot_be_sent_after_all_fails_alone(
         return pack(self, *args, **options)
 
     monkeypatch.setattr(Parcel, "pack", pack_or_not)
-    with PoolExecutor(server.address) as pool:
+    with PoolExecutor(used_server.address) as pool:
         good, bad, other = (pool.submit(takes, 0.01, value) for value in ("good", "too much", "other"))
         with pytest.raises(MemoryError, match="no memory for that"):
             bad.result(HANG_S)
@@ -150,11 +150,11 @@ def notes_and_dies_at(number, last, path):
     return number
 
 
-def test_nothing_that_was_sent_ahead_is_begun_twice_or_lost(server: RunningServer, tmp_path: Path):
+def test_nothing_that_was_sent_ahead_is_begun_twice_or_lost(used_server: RunningServer, tmp_path: Path):
     """Also when the client does not read for a while: what the worker has answered must outlive it."""
     for round_ in range(4):
         path = str(tmp_path / f"runs{round_}")
-        with PoolExecutor(server.address, max_workers=1) as pool:
+        with PoolExecutor(used_server.address, max_workers=1) as pool:
             futures = [pool.submit(notes_and_dies_at, number, 600, path) for number in range(1000)]
             futures[500].result(HANG_S)
             sum(range(3_000_000))  # Meanwhile the interpreter's lock is held, and nothing is read.
@@ -163,10 +163,10 @@ def test_nothing_that_was_sent_ahead_is_begun_twice_or_lost(server: RunningServe
         assert sorted(map(int, Path(path).read_text().split())) == list(range(1000))
 
 
-def test_nothing_is_begun_twice_where_tasks_are_killed(server: RunningServer, tmp_path: Path):
+def test_nothing_is_begun_twice_where_tasks_are_killed(used_server: RunningServer, tmp_path: Path):
     for round_ in range(10):
         path = str(tmp_path / f"runs{round_}")
-        with PoolExecutor(server.address, max_workers=1) as pool:
+        with PoolExecutor(used_server.address, max_workers=1) as pool:
             futures = [pool.submit(notes_and_dies_at, number, -1, path) for number in range(600)]
             futures[100].result(HANG_S)
             next(future for future in futures if not future.done()).kill()
@@ -199,8 +199,8 @@ for _ in range(20_000):
 
 
 @pytest.mark.parametrize("how", ["run", "submit"])
-def test_a_time_limit_holds_while_an_answer_arrives(server: RunningServer, how: str):
-    call = compute_this(server=server.address, timeout=3)(answers_at_length_and_stops)(0.5)
+def test_a_time_limit_holds_while_an_answer_arrives(used_server: RunningServer, how: str):
+    call = compute_this(server=used_server.address, timeout=3)(answers_at_length_and_stops)(0.5)
     run = call.run if how == "run" else lambda: call.submit().result(HANG_S)
     with pytest.raises(TaskTimeout):
         run()
@@ -261,7 +261,7 @@ def zeros(count):
 
 
 def test_wake_ups_are_batched_while_workers_have_plenty_to_do(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    used_server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ):
     watches: list[None] = []
     links = Lanes.links

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import random
@@ -48,6 +49,25 @@ def script(name: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
     """Run one of the scripts to its end."""
     command = [sys.executable, str(ROOT / name), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, **options)
+
+
+def grapher(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `grapher.py` to its end, in this process: most of its time would go into importing matplotlib."""
+    from distribute_challenge.pictures import app
+
+    here, program = Path.cwd(), sys.argv
+    stdout, stderr = io.StringIO(), io.StringIO()
+    os.chdir(cwd)
+    sys.argv = ["grapher.py", *arguments]
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            code: Any = app.main(arguments)
+    except SystemExit as end:
+        code = end.code
+    finally:
+        os.chdir(here)
+        sys.argv = program
+    return subprocess.CompletedProcess(arguments, code or 0, stdout.getvalue(), stderr.getvalue())
 
 
 class RunningServer:

@@ -15,7 +15,7 @@ import pytest
 from distribute_challenge import compute_this
 from distribute_challenge.record.tasks import HEADER
 from tests.acceptance.test_scripts import assert_is_one_helpful_line, processes_in
-from tests.running import HANG_S, ROOT, RunningServer, eventually, script
+from tests.running import HANG_S, ROOT, RunningServer, eventually, grapher, script
 
 PROFILE = ',Timestamp,Busy,Finished\n0,1,"[0, 1]",0\n1,5,"[0, 0]",5.0\n'
 FIGURES = ["busy.pdf", "overview.pdf", "throughput.pdf"]
@@ -41,7 +41,7 @@ def test_a_profile_is_found_by_name_and_drawn(tmp_path: Path, suffix: str):
 def test_a_record_with_tasks_is_drawn_and_told(tmp_path: Path):
     (tmp_path / "p.csv").write_text(PROFILE)
     (tmp_path / "p.tasks.csv").write_text(HEADER + TASK + TASK.replace("0,f", "1,g").replace(DONE, FAILED))
-    result = script("grapher.py", "p.csv", "--out", ".", cwd=tmp_path)
+    result = grapher("p.csv", "--out", ".", cwd=tmp_path)
     assert (result.stderr, result.returncode) == ("", 0)
     first, empty, _, head, f, g, _, failures, failure, _, *files = result.stdout.splitlines()
     assert (first, empty) == ("Throughput = 1.250 tasks per second", "")
@@ -50,7 +50,7 @@ def test_a_record_with_tasks_is_drawn_and_told(tmp_path: Path):
     assert failures == "the only failure:"
     assert failure.endswith("g  on :18812 for c:1  failed: ValueError: odd")
     assert files == ["overview.pdf", "busy.pdf", "tasks.pdf", "throughput.pdf"]
-    part = script("grapher.py", "p.csv", "--out", "part", "--last", "1s", cwd=tmp_path)
+    part = grapher("p.csv", "--out", "part", "--last", "1s", cwd=tmp_path)
     assert "Throughput = " in part.stdout
     assert "tasks.pdf" not in part.stdout
 
@@ -68,13 +68,13 @@ def test_a_record_with_tasks_is_drawn_and_told(tmp_path: Path):
 def test_what_is_wrong_in_a_tasks_file_is_said(tmp_path: Path, rows: str, message: str):
     (tmp_path / "p.csv").write_text(PROFILE)
     (tmp_path / "p.tasks.csv").write_text(rows)
-    assert_is_one_helpful_line(script("grapher.py", "p.csv", cwd=tmp_path), message)
+    assert_is_one_helpful_line(grapher("p.csv", cwd=tmp_path), message)
 
 
 def test_a_last_task_that_was_cut_short_is_left_out(tmp_path: Path):
     (tmp_path / "p.csv").write_text(PROFILE)
     (tmp_path / "p.tasks.csv").write_text(HEADER + TASK + "1,f")
-    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    result = grapher("p.csv", cwd=tmp_path)
     assert result.returncode == 0
     assert result.stdout.startswith("the last row of p.tasks.csv was cut short, and is left out\n")
 
@@ -82,7 +82,7 @@ def test_a_last_task_that_was_cut_short_is_left_out(tmp_path: Path):
 def test_what_the_overall_figure_counts_is_said(tmp_path: Path):
     rows = '2,11,"[0, 1]",5\n3,13,"[0, 0]",10\n'
     (tmp_path / "p.csv").write_text(PROFILE + rows)
-    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    result = grapher("p.csv", cwd=tmp_path)
     assert result.stdout.splitlines()[:2] == [
         "Throughput = 0.8333 tasks per second",
         "in 6 s of its 12 s nothing was asked for; without those it is 1.667 tasks per second",
@@ -91,10 +91,10 @@ def test_what_the_overall_figure_counts_is_said(tmp_path: Path):
 
 def test_what_was_idle_for_most_of_the_time_is_drawn_where_there_was_work(tmp_path: Path):
     (tmp_path / "p.csv").write_text(PROFILE + '2,1000,"[0, 0]",5\n')
-    result = script("grapher.py", "p.csv", cwd=tmp_path)
+    result = grapher("p.csv", cwd=tmp_path)
     said = "4.2 s of 16.6 min are drawn: in the rest nothing was asked for (--last 999s draws all)\n"
     assert result.stdout.startswith(said + "Throughput = ")
-    result = script("grapher.py", "p.csv", "--last", "999s", cwd=tmp_path)
+    result = grapher("p.csv", "--last", "999s", cwd=tmp_path)
     assert result.stdout.startswith("Throughput = 0.005005 tasks per second\n")
 
 
@@ -104,18 +104,18 @@ def test_the_sweep_is_drawn_with_its_own_profiles_and_by_its_own_name(tmp_path: 
     (folder / "benchmarks.csv").write_text(SWEEP)
     for name in ("results_1_1.csv", "results_2.csv"):
         (folder / name).write_text(PROFILE)
-        result = script("grapher.py", name, cwd=tmp_path)
+        result = grapher(name, cwd=tmp_path)
         assert ("plots/benchmark.pdf" in result.stdout.splitlines()) == (name == "results_1_1.csv")
-    result = script("grapher.py", "benchmarks.csv", "--out", "sweep", cwd=tmp_path)
+    result = grapher("benchmarks.csv", "--out", "sweep", cwd=tmp_path)
     assert (result.stdout, result.returncode) == ("sweep/benchmark.pdf\n", 0)
     (folder / "benchmarks.csv").write_text("1,2\n")
-    result = script("grapher.py", "benchmarks.csv", cwd=tmp_path)
+    result = grapher("benchmarks.csv", cwd=tmp_path)
     assert_is_one_helpful_line(result, "profiling/benchmarks.csv, line 1: not a sweep")
 
 
 def test_a_profile_without_a_finished_task_is_drawn_and_said(tmp_path: Path):
     (tmp_path / "p.csv").write_text(',Timestamp,Busy,Finished\n0,1,"[0, 1]",0\n')
-    result = script("grapher.py", "p.csv", "--out", "here", cwd=tmp_path)
+    result = grapher("p.csv", "--out", "here", cwd=tmp_path)
     assert "no task finished in this profile\n" in result.stdout
     assert (tmp_path / "here" / "busy.pdf").exists()
 
@@ -123,7 +123,7 @@ def test_a_profile_without_a_finished_task_is_drawn_and_said(tmp_path: Path):
 def test_times_that_a_spreadsheet_has_rounded_are_said(tmp_path: Path):
     rows = "".join(f'{number},1.79540E+09,"[{number % 2}]",{number // 2}.0\n' for number in range(1, 11))
     (tmp_path / "rounded.csv").write_text(f",Timestamp,Busy,Finished\n{rows}")
-    result = script("grapher.py", "rounded.csv", cwd=tmp_path)
+    result = grapher("rounded.csv", cwd=tmp_path)
     assert_is_one_helpful_line(
         result, "5 tasks finished in no time at all", "use the file that the server wrote"
     )
@@ -134,16 +134,16 @@ def test_times_that_a_spreadsheet_has_rounded_a_little_are_said_too(tmp_path: Pa
         f'{number},1.7954000{number}E+09,"[{number % 2}]",{number // 2}.0\n' for number in range(1, 10)
     )
     (tmp_path / "rounded.csv").write_text(f",Timestamp,Busy,Finished\n{rows}")
-    result = script("grapher.py", "rounded.csv", cwd=tmp_path)
+    result = grapher("rounded.csv", cwd=tmp_path)
     assert result.returncode == 0
     assert "its times are rounded to 10 s" in result.stdout
     (tmp_path / "exact.csv").write_text(PROFILE)
-    assert "rounded" not in script("grapher.py", "exact.csv", cwd=tmp_path).stdout
+    assert "rounded" not in grapher("exact.csv", cwd=tmp_path).stdout
 
 
 def test_a_trace_is_written_instead_of_the_figures(tmp_path: Path):
     (tmp_path / "p.csv").write_text(PROFILE)
-    result = script("grapher.py", "p.csv", "--trace", "trace.json", cwd=tmp_path)
+    result = grapher("p.csv", "--trace", "trace.json", cwd=tmp_path)
     assert (result.stderr, result.returncode) == ("", 0)
     assert result.stdout.splitlines() == ["Throughput = 1.250 tasks per second", "trace.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.csv", "trace.json"]
@@ -152,36 +152,34 @@ def test_a_trace_is_written_instead_of_the_figures(tmp_path: Path):
 
 def test_a_trace_that_cannot_be_written_or_whose_tasks_are_broken_is_said(tmp_path: Path):
     (tmp_path / "p.csv").write_text(PROFILE)
-    unwritable = script("grapher.py", "p.csv", "--trace", "there/trace.json", cwd=tmp_path)
+    unwritable = grapher("p.csv", "--trace", "there/trace.json", cwd=tmp_path)
     assert unwritable.returncode == 2
     assert "cannot write there/trace.json (No such file or directory): name another file" in unwritable.stderr
     (tmp_path / "p.tasks.csv").write_text("nonsense")
-    broken = script("grapher.py", "p.csv", "--trace", "trace.json", cwd=tmp_path)
+    broken = grapher("p.csv", "--trace", "trace.json", cwd=tmp_path)
     assert broken.returncode == 2
     assert "p.tasks.csv, line 1: not a tasks file" in broken.stderr
 
 
 def test_the_grapher_says_what_is_wrong(tmp_path: Path):
-    assert_is_one_helpful_line(script("grapher.py", cwd=tmp_path), "required: FILE")
-    missing = script("grapher.py", "results_9.csv", cwd=tmp_path)
+    assert_is_one_helpful_line(grapher(cwd=tmp_path), "required: FILE")
+    missing = grapher("results_9.csv", cwd=tmp_path)
     assert_is_one_helpful_line(missing, "no profile results_9.csv", "there are none: start a server first")
     (tmp_path / "profiling").mkdir()
     (tmp_path / "profiling" / "results_2.csv").write_text("")
-    missing = script("grapher.py", "results_9.csv", cwd=tmp_path)
+    missing = grapher("results_9.csv", cwd=tmp_path)
     assert_is_one_helpful_line(missing, "there are results_2.csv")
-    empty = script("grapher.py", "results_2.csv", cwd=tmp_path)
+    empty = grapher("results_2.csv", cwd=tmp_path)
     assert_is_one_helpful_line(empty, "profiling/results_2.csv, line 1: the file is empty")
     (tmp_path / "back.csv").write_text(PROFILE + '2,4,"[0, 0]",5.0\n')
-    assert_is_one_helpful_line(
-        script("grapher.py", "back.csv", cwd=tmp_path), "back.csv, line 4: the time goes back"
-    )
+    assert_is_one_helpful_line(grapher("back.csv", cwd=tmp_path), "back.csv, line 4: the time goes back")
     (tmp_path / "good.csv").write_text(PROFILE)
-    folder = script("grapher.py", "profiling", cwd=tmp_path)
+    folder = grapher("profiling", cwd=tmp_path)
     assert_is_one_helpful_line(folder, "profiling is a folder: name a profile in it")
-    long_name = script("grapher.py", "x" * 300, cwd=tmp_path)
+    long_name = grapher("x" * 300, cwd=tmp_path)
     assert_is_one_helpful_line(long_name, "x (File name too long)")
     (tmp_path / "plots").write_text("a file where the folder should be")
-    blocked = script("grapher.py", "good.csv", cwd=tmp_path)
+    blocked = grapher("good.csv", cwd=tmp_path)
     assert blocked.returncode == 2
     assert "cannot write the figures to plots" in blocked.stderr
 
@@ -200,7 +198,7 @@ def test_a_broken_sweep_does_not_keep_a_good_profile_from_being_drawn(
     (tmp_path / "profiling" / "results_1_1.csv").write_text(PROFILE)
     (tmp_path / "profiling" / "benchmarks.csv").write_text(SWEEP)
     (tmp_path / "profiling" / name).write_text(content)
-    result = script("grapher.py", "results_1_1.csv", cwd=tmp_path)
+    result = grapher("results_1_1.csv", cwd=tmp_path)
     assert result.returncode == 0
     assert result.stderr.startswith(f"grapher.py: the sweep is not drawn: {message}")
     assert result.stderr.count("\n") == 1
@@ -216,7 +214,7 @@ def test_the_profile_of_a_killed_server_can_be_drawn(start_server: Callable[...,
     eventually(lambda: any(row["Event"] == "acquire" for row in server.rows()), "something is recorded")
     server.process.kill()
     server.process.wait(HANG_S)
-    result = script("grapher.py", "results_2.csv", cwd=server.folder)
+    result = grapher("results_2.csv", cwd=server.folder)
     assert result.returncode == 0, result.stderr
     assert "plots/busy.pdf" in result.stdout
 

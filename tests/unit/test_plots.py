@@ -131,9 +131,9 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
         draw(text, renderer)
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # Finds the layout.
+    figure.draw_without_rendering()  # Finds the layout.
     with mock.patch.object(Text, "draw", note_and_draw):
-        canvas.draw()
+        figure.draw_without_rendering()
     renderer = canvas.get_renderer()
     inside = [
         (text.get_text(), text.get_window_extent(renderer)) for text in drawn if text.get_text().strip()
@@ -145,8 +145,10 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("workers", "rows"), [(1, 200), (4, 400), (16, 3000), (64, 5000), (64, 20_000)])
-@pytest.mark.parametrize("with_tasks", [False, True])
+@pytest.mark.parametrize(
+    ("workers", "rows", "with_tasks"),
+    [(1, 200, True), (4, 400, False), (16, 3000, True), (64, 5000, False), (64, 20_000, True)],
+)
 def test_a_record_of_any_size_is_drawn(tmp_path: Path, workers: int, rows: int, with_tasks: bool):
     profile = make_profile(tmp_path, workers, rows, with_tasks=with_tasks)
     tasks = read_tasks(tasks_path(profile.path)) if with_tasks else None
@@ -477,7 +479,7 @@ def test_which_worker_was_lost_is_told_from_the_rows(
     assert (lanes.get_ylim()[1] < -0.5) == is_unknown
 
 
-@pytest.mark.parametrize("size", [1, 4, 8, 9, 16, 40])
+@pytest.mark.parametrize("size", [1, 4, 9, 40])
 def test_a_sweep_of_any_size_is_drawn(size: int):
     counts = range(1, size + 1)
     cells = pd.DataFrame(

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from distribute_challenge import Tls
-from tests.running import HANG_S, eventually
+from tests.running import eventually
+
+STOP_S = 5.0  # A worker without a nanny waits for the function that it runs.
 
 
 class RunningCluster:
@@ -53,13 +55,13 @@ class RunningCluster:
             )
 
     def close(self) -> None:
-        """End it all. A worker without a scheduler would wait for another one."""
-        processes = [*self.workers, self.scheduler]
-        for process in processes:
+        """End it all: workers first, which would be slow to leave a scheduler that ends."""
+        for process in self.workers:
             process.send_signal(signal.SIGTERM)
-        for process in processes:
+        for process in [*self.workers, self.scheduler]:
+            process.send_signal(signal.SIGTERM)
             try:
-                process.wait(HANG_S)
+                process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

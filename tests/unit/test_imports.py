@@ -19,6 +19,7 @@ HEAVY = ("numpy", "pandas", "matplotlib", "tqdm", "asyncio", "multiprocessing")
         ("distribute_challenge.worker.app", (*HEAVY, "cloudpickle", "psutil", "distribute_challenge.client")),
         ("distribute_challenge", (*HEAVY, "cloudpickle", "psutil", "rpyc")),
         ("distribute_challenge.client.compute", HEAVY),
+        ("distribute_challenge.client.pool", ("dask", "distributed", "tornado")),
     ],
 )
 def test_what_a_process_does_not_need_is_not_imported(module: str, unwanted: tuple[str, ...]):

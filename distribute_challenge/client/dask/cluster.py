@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distribute_challenge import processors
 from distribute_challenge.address import CLUSTER_VARIABLE, Address
 from distribute_challenge.client.local import OwnedServer
+from distribute_challenge.client.peers.inside import are_here
 from distribute_challenge.errors import PoolError, ServerUnavailable
 from distribute_challenge.tls import Tls
 
@@ -33,12 +35,13 @@ def is_inside(address: Address | None) -> bool:
     if address is None:  # A cluster of each function's own would be one within the other.
         return True
     own = Address.parse(inside.partition("://")[2])
-    return own.port == address.port and not _hosts(own.host).isdisjoint(_hosts(address.host))
+    is_same = not _hosts(own.host).isdisjoint(_hosts(address.host)) or are_here(own.host, address.host)
+    return own.port == address.port and is_same
 
 
 @functools.lru_cache(maxsize=64)
 def _hosts(name: str) -> frozenset[str]:
-    """The names and addresses of a host; of this machine all that we know are its."""
+    """The name of a host, and its addresses."""
     found = {name}
     try:
         found |= {str(entry[4][0]) for entry in socket.getaddrinfo(name, None)}
@@ -71,15 +74,9 @@ def check_installed() -> None:
 def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
     """A client of the scheduler there. Raises ServerUnavailable; PoolError if versions do not fit."""
     check_installed()
-    from distributed import Client
-
     _await_listener(address, wait_s)
-    scheme = "tcp" if tls is None else "tls"
-    security = None if tls is None else _security(tls)
     try:
-        client = Client(
-            f"{scheme}://{address}", security=security, set_as_default=False, timeout=max(wait_s, CONNECT_S)
-        )
+        client = _Opening(address, tls).client()
     except (OSError, TimeoutError, ValueError) as error:
         hint = "" if tls is not None else ", and needs no certificate (tls= gives one)"
         raise ServerUnavailable(
@@ -92,6 +89,45 @@ def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
         client.close()
         raise
     return client
+
+
+class _Opening:
+    """A client that is just being made, in a thread of its own: if the other end says nothing, Dask waits for
+    ever."""
+
+    def __init__(self, address: Address, tls: Tls | None) -> None:
+        self._url = f"{'tcp' if tls is None else 'tls'}://{address}"
+        self._security = None if tls is None else _security(tls)
+        self._lock = threading.Lock()  # guards all that follows
+        self._is_late = False
+        self._client: Client | None = None
+        self._error: Exception | None = None
+
+    def client(self) -> Client:
+        """The client. Raises TimeoutError if there is none soon, and what Dask raises."""
+        thread = threading.Thread(target=self._open, name="connect", daemon=True)
+        thread.start()
+        thread.join(2 * CONNECT_S)
+        with self._lock:
+            self._is_late = True
+            if self._client is not None:
+                return self._client
+            raise self._error or TimeoutError(f"nothing came in {2 * CONNECT_S:g} s")
+
+    def _open(self) -> None:
+        from distributed import Client
+
+        client = None
+        try:
+            client = Client(self._url, security=self._security, set_as_default=False, timeout=CONNECT_S)
+        except Exception as error:
+            self._error = error
+        with self._lock:
+            if not self._is_late:
+                self._client = client
+                return
+        if client is not None:
+            client.close()
 
 
 def _await_listener(address: Address, wait_s: float) -> None:

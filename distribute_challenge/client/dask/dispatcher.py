@@ -120,8 +120,8 @@ class Dispatcher:
             futures = {task.parcel.id: self._with_dask[task] for task in tasks if task in self._with_dask}
         if not futures:
             return
-        client = self.connection.client
         try:
+            client = self.connection.client
             answers = client.run(kill_calls, list(futures), on_error="ignore")
             for ids in answers.values():
                 for id_ in ids or ():
@@ -176,12 +176,22 @@ class Dispatcher:
                     self._patience = 0
                     return
                 since, task = self._waiting[0]
-                if len(self._with_dask) >= self._at_once(task, since):
+            problem = None
+            try:
+                at_once = self._at_once(task, since)  # It may ask the scheduler.
+            except Exception as error:
+                problem = error
+            with self._lock:
+                if problem is None and len(self._with_dask) >= at_once:
                     return
+                if not self._waiting or self._waiting[0][1] is not task:  # It was cancelled meanwhile.
+                    continue
                 self._waiting.popleft()
             if not task.begin(time.monotonic()):
                 continue
             try:
+                if problem is not None:
+                    raise problem
                 future = self.connection.submit(task)
                 with self._lock:
                     self._with_dask[task] = future

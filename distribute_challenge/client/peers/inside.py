@@ -18,11 +18,11 @@ def is_inside(address: Address) -> bool:
     if not inside:
         return False
     own = Address.parse(inside)
-    return own.port == address.port and (own.host == address.host or _are_here(own.host, address.host))
+    return own.port == address.port and (own.host == address.host or are_here(own.host, address.host))
 
 
 @functools.lru_cache(maxsize=64)
-def _are_here(*hosts: str) -> bool:
+def are_here(*hosts: str) -> bool:
     """Whether all these are names of this machine: an address of another one cannot be bound."""
     for host in hosts:
         try:

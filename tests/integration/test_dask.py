@@ -1,0 +1,377 @@
+"""What is particular about executors on a Dask cluster. The rest is in test_engines and test_executor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from distribute_challenge import (
+    PoolError,
+    PoolExecutor,
+    ServerUnavailable,
+    TaskTimeout,
+    WorkerLost,
+    compute_this,
+)
+from distribute_challenge.client.dask import cluster as clusters
+from distribute_challenge.client.dask import there
+from distribute_challenge.client.dask.differences import DIFFERENCES
+from tests.certificates import Certificates
+from tests.clusters import RunningCluster
+from tests.running import HANG_S, ROOT, eventually, free_port, is_running
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: RunningCluster) -> Iterator[PoolExecutor]:
+    with PoolExecutor(cluster.address) as pool:
+        yield pool
+
+
+@pytest.fixture
+def start_cluster(tmp_path: Path) -> Iterator[Callable[..., RunningCluster]]:
+    started: list[RunningCluster] = []
+
+    def start(workers: int, *options: str, **how: Any) -> RunningCluster:
+        started.append(RunningCluster(workers, *options, folder=tmp_path, **how))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()
+
+
+def note(path):
+    """Take note of one more call; how many there were before."""
+    with open(path, "a+") as file:  # noqa: PTH123
+        file.write(f"{os.getpid()}\n")
+        file.seek(0)
+        return len(file.readlines()) - 1
+
+
+def sleeps(path, seconds=2 * HANG_S):
+    note(path)
+    time.sleep(seconds)
+
+
+def ends_its_process_at_first(path):
+    if note(path) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def dask_worker() -> int:
+    """The process of the Dask worker: its child is the pool's server, whose child this worker is."""
+    return psutil.Process().parents()[1].pid
+
+
+def ends_its_dask_worker(path, times):
+    if note(path) < times:
+        os.kill(dask_worker(), signal.SIGKILL)
+        time.sleep(HANG_S)
+    return "done"
+
+
+# Getting there
+
+
+def test_without_dask_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['distributed'] = None\n"
+        "from distribute_challenge import PoolExecutor, PoolError\n"
+        "try: PoolExecutor('dask://localhost')\n"
+        "except PoolError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert said.stdout.count("\n") == 1
+    assert "pip install 'distribute-challenge[dask]'" in said.stdout
+
+
+@pytest.mark.parametrize("address", ["dask://:8786", "dask://host:port", "dask://host:99999"])
+def test_what_is_no_address_is_refused_at_once(address: str):
+    with pytest.raises(ValueError, match="write dask://HOST:PORT"):
+        PoolExecutor(address)
+    with pytest.raises(ValueError, match="write dask://HOST:PORT"):
+        compute_this(server=address)
+
+
+def test_where_there_is_no_scheduler_it_says_how_to_start_one():
+    with pytest.raises(ServerUnavailable, match="start one with `dask scheduler`"):
+        compute_this(server=f"dask://127.0.0.1:{free_port()}")(len)("abc").run()
+
+
+def test_what_is_no_scheduler_is_told_from_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(clusters, "CONNECT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"dask://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ServerUnavailable, match="does not answer as a Dask scheduler"):
+            compute_this(server=address)(len)("abc").run()
+
+
+def test_another_version_of_python_is_an_error_that_says_which_end_to_update():
+    class Client:
+        def get_versions(self) -> dict[str, Any]:
+            return {"workers": {"tcp://there:1": {"host": {"python": "3.9.1.final.0"}}}, "scheduler": {}}
+
+    with pytest.raises(
+        PoolError, match=r"tcp://there:1 runs Python 3\.9.*Update the Dask worker tcp://there:1 to"
+    ):
+        clusters.check_python(Client())
+
+
+def test_another_version_of_this_package_is_an_error_that_says_which_end_to_update():
+    for version, end in ((0, "update the client"), (99, "update this worker")):
+        kind, text, _ = there.run(version, b"")
+        assert (kind, end in text) == ("refused", True), text
+
+
+def test_a_worker_that_lacks_this_package_says_so(
+    start_cluster: Callable[..., RunningCluster], tmp_path: Path
+):
+    (tmp_path / "lacking.py").write_text("import sys\nsys.modules['distribute_challenge'] = None\n")
+    running = start_cluster(1, "--no-nanny", "--preload", str(tmp_path / "lacking.py"))
+    with (
+        PoolExecutor(running.address) as pool,
+        pytest.raises(PoolError, match=r"lacks this package .*pip install"),
+    ):
+        pool.submit(len, "abc").result(HANG_S)
+
+
+# Losses
+
+
+def test_a_function_that_ends_its_process_ends_nothing_else_and_is_begun_once(
+    pool: PoolExecutor, tmp_path: Path
+):
+    before = pool.submit(dask_worker).result(HANG_S)
+    with pytest.raises(WorkerLost, match=r"killed by SIGKILL.*beside the Dask worker"):
+        pool.submit(ends_its_process_at_first, tmp_path / "calls").result(HANG_S)
+    assert note(tmp_path / "calls") == 1
+    assert is_running(before)
+
+
+def test_what_is_lost_is_run_again_as_often_as_was_asked_for(cluster: RunningCluster, tmp_path: Path):
+    task = compute_this(server=cluster.address, retries=1)(ends_its_process_at_first)
+    assert task(tmp_path / "calls").run() == "done"
+    assert note(tmp_path / "calls") == 2
+
+
+def test_dask_runs_again_what_a_dask_worker_had_begun_that_died(
+    start_cluster: Callable[..., RunningCluster], tmp_path: Path
+):
+    """This is what "never begun twice" does not hold for. It goes by the scheduler's `allowed-failures`."""
+    running = start_cluster(1, environment={"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"})
+    with PoolExecutor(running.address) as pool:
+        assert pool.submit(ends_its_dask_worker, tmp_path / "one", 1).result(HANG_S) == "done"
+        with pytest.raises(WorkerLost, match="Dask has given it to 2 of them"):
+            pool.submit(ends_its_dask_worker, tmp_path / "all", 9).result(HANG_S)
+        assert (note(tmp_path / "one"), note(tmp_path / "all")) == (2, 2)
+        assert pool.submit(len, "abc").result(HANG_S) == 3
+
+
+def test_a_scheduler_that_ends_ends_what_it_had(start_cluster: Callable[..., RunningCluster], tmp_path: Path):
+    running = start_cluster(1, "--no-nanny")
+    with PoolExecutor(running.address) as pool:
+        future = pool.submit(sleeps, tmp_path / "calls")
+        eventually((tmp_path / "calls").exists, "it runs")
+        running.scheduler.kill()
+        with pytest.raises(ServerUnavailable, match="has gone"):
+            future.result(HANG_S)
+
+
+# Stopping
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    """A cluster of one worker with two threads and no nanny."""
+    running = RunningCluster(1, "--nthreads", "2", "--no-nanny", folder=tmp_path_factory.mktemp("threads"))
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("kind", ["cluster", "threads"])
+def test_a_function_can_be_stopped_whatever_the_worker_is(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    with PoolExecutor(request.getfixturevalue(kind).address) as pool:
+        before = pool.submit(dask_worker).result(HANG_S)
+        future = pool.submit(sleeps, tmp_path / "killed")
+        eventually((tmp_path / "killed").exists, "it runs")
+        assert pool.kill(future)
+        with pytest.raises(BaseException, match="killed, as its caller wished"):
+            future.result(HANG_S)
+        assert future.cancelled()
+        with pytest.raises(TaskTimeout, match=r"did not end within 0\.3 s"):
+            pool.submit(compute_this(timeout=0.3)(sleeps), tmp_path / "late").result(HANG_S)
+        assert is_running(before)
+
+
+def test_two_threads_are_two_processes(threads: RunningCluster, tmp_path: Path):
+    with PoolExecutor(threads.address) as pool:
+        futures = [pool.submit(waits_for_two, tmp_path / "calls") for _ in range(2)]
+        assert len({future.result(HANG_S) for future in futures}) == 2
+
+
+def waits_for_two(path):
+    note(path)
+    deadline = time.monotonic() + HANG_S
+    while len(path.read_text().splitlines()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def test_all_can_be_stopped_at_once(cluster: RunningCluster, tmp_path: Path):
+    pool = PoolExecutor(cluster.address)
+    futures = [pool.submit(sleeps, tmp_path / f"{number}") for number in range(8)]
+    eventually((tmp_path / "1").exists, "two run")
+    pool.kill_workers()
+    eventually(lambda: all(future.done() for future in futures), "all have ended")
+    assert all(future.cancelled() for future in futures)
+    assert not (tmp_path / "7").exists()
+
+
+def test_what_waits_can_be_cancelled_and_never_runs(cluster: RunningCluster, tmp_path: Path):
+    with PoolExecutor(cluster.address) as pool:
+        running = [pool.submit(waits_to_be_let_go, tmp_path) for _ in range(2)]
+        waiting = [pool.submit(note, tmp_path / "calls") for _ in range(5)]
+        assert all(future.cancel() for future in waiting[1:])
+        (tmp_path / "go").touch()
+        assert [future.result(HANG_S) for future in running] == [None, None]
+        assert waiting[0].result(HANG_S) == 0
+    assert note(tmp_path / "calls") == 1
+
+
+def waits_to_be_let_go(folder):
+    deadline = time.monotonic() + HANG_S
+    while not (folder / "go").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+# What is particular about what travels
+
+
+def prints_and_waits(folder):
+    print("it runs")
+    waits_to_be_let_go(folder)
+    print("it ends")
+
+
+def test_what_a_function_prints_appears_while_it_runs_and_at_its_caller_only(
+    cluster: RunningCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    code = (
+        "import sys, distribute_challenge as d\n"
+        f"with d.PoolExecutor({cluster.address!r}) as pool:\n"
+        "    print(pool.submit(len, 'abc').result(), flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True, cwd=ROOT
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "3\n"
+        with PoolExecutor(cluster.address) as pool:
+            future = pool.submit(prints_and_waits, tmp_path)
+            shown: list[str] = []
+            eventually(
+                lambda: shown.append(capsys.readouterr().out) or "it runs" in "".join(shown), "it is shown"
+            )
+            (tmp_path / "go").touch()
+            future.result(HANG_S)
+            assert "".join(shown) + capsys.readouterr().out == "it runs\nit ends\n"
+        assert other.communicate(timeout=HANG_S)[0] == ""
+
+
+def test_tasks_of_tasks_run_beside_the_worker_also_if_they_name_the_cluster(cluster: RunningCluster):
+    with PoolExecutor(cluster.address) as pool:
+        found = list(pool.map(asks_the_cluster, [cluster.address] * 4, chunksize=1))
+    assert found == [[0, 1, 4]] * 4
+
+
+def asks_the_cluster(address):
+    with PoolExecutor(address) as pool:
+        return list(pool.map(square, range(3)))
+
+
+def square(x):
+    return x * x
+
+
+def test_a_scattered_value_goes_to_each_worker_once(pool: PoolExecutor):
+    value = pool.scatter(b"x" * 1_000_000)
+    assert [pool.submit(len, value).result(HANG_S) for _ in range(4)] == [1_000_000] * 4
+    assert pool.submit(lambda: len(value)).result(HANG_S) == 1_000_000
+
+
+def test_large_arguments_and_results_travel_without_a_word(pool: PoolExecutor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = os.urandom(20_000_000)
+        assert pool.submit(bytes, data).result(HANG_S) == data
+
+
+def test_a_million_items_are_a_few_hundred_tasks(pool: PoolExecutor):
+    assert sum(pool.map(square, range(200_000))) == sum(x * x for x in range(200_000))
+
+
+def test_it_is_encrypted_with_the_same_files(
+    start_cluster: Callable[..., RunningCluster], certificates: Certificates
+):
+    running = start_cluster(1, "--no-nanny", tls=certificates.server)
+    assert running.url.startswith("tls://")
+    with PoolExecutor(running.address, tls=certificates.client) as pool:
+        assert pool.submit(len, "abc").result(HANG_S) == 3
+
+
+def test_ctrl_c_stops_what_runs(cluster: RunningCluster, tmp_path: Path):
+    task = compute_this(server=cluster.address)(tells_and_sleeps)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        eventually((tmp_path / "pid").exists, "it runs")
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        task(tmp_path / "pid").run()
+    thread.join()
+    pid = int((tmp_path / "pid").read_text())
+    eventually(lambda: not is_running(pid), "its process is replaced")
+
+
+def tells_and_sleeps(path):
+    note(path)
+    time.sleep(2 * HANG_S)
+
+
+def test_a_cluster_of_its_own_ends_with_the_program_kill_9_included(tmp_path: Path):
+    code = (
+        "import os, signal, distribute_challenge as d\n"
+        "with d.PoolExecutor('dask://') as pool:\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    worker = int(told.stdout)
+    eventually(lambda: not is_running(worker), "the workers have gone")
+
+
+def test_the_docs_show_the_table_of_what_differs():
+    shown = (ROOT / "docs" / "dask.md").read_text()
+    for row in DIFFERENCES:
+        assert f"| {row.what} | {row.pool} | {row.dask} |\n" in shown

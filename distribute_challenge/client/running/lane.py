@@ -111,15 +111,17 @@ class Lane:
 
     def can_take(self, task: Task, now: float) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
-        if self.state is not State.WORKING or self.has_to_yield:
+        if self.state is not State.WORKING:
             return False
         assert self.pipeline is not None
         round_trip_s = self._distance.round_trip_s
         if self.load:
-            return self.pipeline.can_send_ahead(task, now, round_trip_s)
-        # Who has prepared a worker runs something there, or a slow initializer could go on for ever.
-        if not self._has_run or now - self._kept_at < TICK_S + 2 * round_trip_s:
+            return not self.has_to_yield and self.pipeline.can_send_ahead(task, now, round_trip_s)
+        # Who has prepared a worker runs something there, whoever waits: or it could be prepared for ever.
+        if not self._has_run:
             return True
+        if self.has_to_yield or now - self._kept_at < TICK_S + 2 * round_trip_s:
+            return not self.has_to_yield
         if self._keeping is None:
             self._ask_to_keep()  # Somebody may have come to wait meanwhile.
         return False

@@ -279,7 +279,7 @@ class Lanes:
     def _give_up_unless_others_work(self, error: BaseException) -> None:
         """One more worker cannot be had: that ends all that waits, unless other workers do it."""
         now = time.monotonic()
-        if any(lane.state in (State.CONNECTING, State.WORKING) for lane in self._lanes):
+        if self._lanes or self._opening:
             log.info("no further worker for now: %s", error)
             self._paused_until = now + PAUSE_S
         elif isinstance(error, ServerUnavailable):

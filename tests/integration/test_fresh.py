@@ -84,7 +84,7 @@ def test_programs_that_take_turns_all_get_their_results(start_server: Callable[.
         thread.join(HANG_S)
     assert results == [[0, 1]] * 4
     status = server.idle_status()
-    assert (status["finished"], status["failed"], status["waiting"]) == (20, 0, 0)
+    assert (status["finished"], status["failed"], status["waiting"]) == (8, 0, 0)
 
 
 def test_an_initializer_that_takes_long_is_not_run_for_nothing_while_others_wait(server: RunningServer):

@@ -77,7 +77,7 @@ def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
     _await_listener(address, wait_s)
     try:
         client = _Opening(address, tls).client()
-    except (OSError, TimeoutError, ValueError) as error:
+    except Exception as error:  # Dask raises many kinds.
         hint = "" if tls is not None else ", and needs no certificate (tls= gives one)"
         raise ServerUnavailable(
             f"what listens at {address} does not answer as a Dask scheduler ({error}): see that one is "

@@ -135,10 +135,10 @@ class Connection:
         async def follow() -> None:
             try:
                 report = await future
-            except BaseException as error:
+            except BaseException as error:  # Of any kind: somebody waits for the task.
                 tell(None, error)
-                raise
-            tell(report, None)
+            else:
+                tell(report, None)
 
         self.client.loop.add_callback(follow)
 

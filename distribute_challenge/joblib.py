@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge.client.executors import executor_at
+from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.tls import Tls
 
 try:
@@ -21,7 +22,6 @@ except ImportError as error:  # pragma: no cover  The tests have it.
     raise ImportError(f"joblib is not installed ({error}): pip install joblib") from None
 
 if TYPE_CHECKING:
-    from distribute_challenge.client.pool import PoolExecutor
     from distribute_challenge.client.tasks.task import TaskFuture
 
 NAME = "compute"
@@ -36,14 +36,14 @@ def register_joblib() -> None:
     >>> with joblib.parallel_config(backend="compute", server="local://4"):   # doctest: +SKIP
     ...     cross_val_score(model, X, y, n_jobs=-1)
 
-    Options of the backend: `server` and `tls`, as those of `PoolExecutor`. `n_jobs=-1` means as many as there
-    are workers. Raises ImportError without joblib.
+    Options of the backend: `server`, `tls`, `initializer` and `initargs`, as those of `PoolExecutor`.
+    `n_jobs=-1` means as many as there are workers. Raises ImportError without joblib.
     """
     register_parallel_backend(NAME, ComputeBackend)
 
 
 class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
-    """Runs joblib's batches on a pool. `server` and `tls` are as those of `PoolExecutor`.
+    """Runs joblib's batches on a pool. Its options are as those of `PoolExecutor`.
 
     Calls of joblib within a function on the pool run on workers that are free, else in place: they cannot
     wait for each other for ever.
@@ -58,10 +58,13 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         inner_max_num_threads: int | None = None,
         server: str | None = None,
         tls: Tls | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
         **options: Any,
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **options)
-        self._where = (server, tls)
+        self._options = (server, tls, initializer, initargs)
+        self._own: PoolExecutor | None = None  # for its initializer
         self._lock = threading.Lock()  # guards the one below
         self._futures: weakref.WeakSet[TaskFuture[Any]] = weakref.WeakSet()  # of this backend, perhaps done
 
@@ -72,11 +75,39 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """How many batches run at once, if the pool has nothing else to do. Raises ValueError for 0."""
         if n_jobs == 0:
-            raise ValueError("n_jobs == 0 has no meaning: give a number of jobs, or -1 for all workers")
+            raise ValueError(
+                "n_jobs == 0 in Parallel has no meaning: give a number of jobs, or -1 for all workers"
+            )
         if n_jobs is None or n_jobs < 0:
             workers = self._executor()._max_workers  # As dask and others ask an executor.
             return max(workers + 1 + (-1 if n_jobs is None else n_jobs), 1)
         return n_jobs
+
+    def configure(
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        prefer: Any = None,  # noqa: ARG002  joblib's signature, as are others' options.
+        require: Any = None,  # noqa: ARG002
+        server: str | None = None,
+        tls: Tls | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        **_options: Any,
+    ) -> int:
+        """Take the options of one `Parallel`, which go first; how many batches run at once."""
+        before = self._options
+        prepare = (initializer, initargs) if initializer is not None else before[2:]
+        self._options = (server or before[0], tls or before[1], *prepare)
+        self.parallel = parallel
+        return self.effective_n_jobs(n_jobs)
+
+    def terminate(self) -> None:
+        """A `Parallel` has ended. The next may have shorter functions, or longer ones."""
+        self.reset_batch_stats()
+        own, self._own = self._own, None
+        if own is not None:
+            own.shutdown()
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
         """Run a batch; the future of its results."""
@@ -108,7 +139,12 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
 
     def _executor(self) -> PoolExecutor:
         """Connections are kept for the next call of joblib, until the program ends."""
-        return executor_at(*self._where)
+        server, tls, initializer, initargs = self._options
+        if initializer is None:
+            return executor_at(server, tls)
+        if self._own is None:
+            self._own = PoolExecutor(server, tls=tls, initializer=initializer, initargs=initargs)
+        return self._own
 
 
 def run_batch(batch: Callable[[], Any]) -> Any:

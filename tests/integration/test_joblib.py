@@ -53,6 +53,41 @@ def test_results_come_in_order_from_the_workers(pool: RunningServer):
     assert set(pids) <= set(pool.worker_pids())
 
 
+def test_options_of_one_call_go_first(server: RunningServer):
+    register_joblib()
+    call = Parallel(n_jobs=2, backend="compute", server=server.address)
+    assert set(call(delayed(os.getpid)() for _ in range(20))) <= set(server.worker_pids())
+
+
+def prepare(word: str) -> None:
+    global prepared
+    prepared = word
+
+
+def what_is_prepared() -> str:
+    return prepared
+
+
+@pytest.mark.parametrize("where", ["call", "configuration"])
+def test_an_initializer_runs_first_on_each_worker(pool: RunningServer, where: str):
+    for word in ("once", "again"):
+        how: Any = {"initializer": prepare, "initargs": (word,)}
+        outer = how if where == "configuration" else {}
+        with joblib.parallel_config(backend="compute", server=pool.address, **outer):
+            call = Parallel(n_jobs=2, **({} if outer else how))
+            assert set(call(delayed(what_is_prepared)() for _ in range(20))) == {word}
+    assert pool.idle_status()["waiting"] == 0
+
+
+def test_each_call_finds_its_batches_anew(pool: RunningServer):
+    """Those of short functions are large, and must not be made of long ones."""
+    call = Parallel(n_jobs=2)
+    with call:
+        call(delayed(square)(x) for x in range(5000))
+        assert call._backend.compute_batch_size() > 1
+    assert call._backend.compute_batch_size() == 1
+
+
 def test_an_exception_ends_the_call_and_the_pool_works_on(pool: RunningServer):
     with pytest.raises(KeyError, match="3") as caught:
         Parallel(n_jobs=2)(delayed(fail_at_three)(x) for x in range(100))

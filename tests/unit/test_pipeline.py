@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 from typing import Any, cast
 
-from distribute_challenge.calls.payload import VALUE, Outcome
+from distribute_challenge.calls.payload import INITIALIZER, VALUE, Outcome
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.running.pipeline import AHEAD_S, Pipeline
@@ -61,6 +61,16 @@ def test_more_is_sent_ahead_after_each_quick_task_and_nothing_after_a_slow_one()
         worker.answer(2 * AHEAD_S)
     assert len(list(pipeline.outcomes(time.monotonic()))) == 4
     pace.seconds = AHEAD_S / 1000  # As if others had been quick meanwhile.
+    assert sent_ahead(pipeline, pace) == 1
+
+
+def test_a_quick_initializer_says_nothing_of_the_tasks():
+    worker, pace = Worker(), Pace()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    pipeline.send(Task("f", Shipment(len).parcel(("x",), {}, flags=INITIALIZER), Pace()))
+    worker.answer(AHEAD_S / 1000)
+    list(pipeline.outcomes(time.monotonic()))
+    pace.seconds = AHEAD_S / 1000  # As if they had been quick elsewhere.
     assert sent_ahead(pipeline, pace) == 1
 
 

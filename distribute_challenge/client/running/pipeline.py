@@ -188,8 +188,10 @@ class Pipeline:
 
     def _note(self, sent: Sent, outcome: Outcome, now: float) -> None:
         sent.task.pace.note(outcome.seconds / sent.task.count)
-        # The depth grows by one after each quick task, and drops to one after a slow one.
-        self._depth = self._depth + 1 if outcome.seconds <= AHEAD_S else 1
+        # The depth grows by one after each quick task, and drops to one after a slow one. How long it took to
+        # prepare the worker says nothing of what it is for.
+        if not sent.task.parcel.flags & INITIALIZER:
+            self._depth = self._depth + 1 if outcome.seconds <= AHEAD_S else 1
         self._answered_at = now
         self._expected_s -= sent.expected_s
         self._bytes -= sent.task.parcel.size

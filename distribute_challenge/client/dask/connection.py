@@ -16,12 +16,12 @@ from distribute_challenge.address import Address
 from distribute_challenge.client.dask import cluster
 from distribute_challenge.client.dask.freight import (
     FORMAT,
+    RUN_PARCEL,
     Freight,
     Packed,
     Value,
     forget_program,
     pack,
-    run_parcel,
 )
 from distribute_challenge.client.peers.printing import show
 from distribute_challenge.client.tasks.task import Task
@@ -124,10 +124,11 @@ class Connection:
         # Another attempt is another key: Dask forgets the last one only when it likes.
         key = f"{task.name}-{parcel.id.hex()}-{task.retries}"
         how: dict[str, Any] = {"key": key, "pure": False, "retries": 0}
+        names = {"format_": FORMAT, "freight": freight, "values": values}
         if len(freight) < LARGE_BYTES:
-            return client.submit(run_parcel, FORMAT, freight, *values, **how)
+            return client.submit(eval, RUN_PARCEL, names, **how)
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "2GiB"}):
-            return client.submit(run_parcel, FORMAT, freight, *values, **how)
+            return client.submit(eval, RUN_PARCEL, names, **how)
 
     def watch(self, future: Any, tell: Told) -> None:
         """Have `tell` called, in another thread, when a future of Dask's has ended."""
@@ -151,6 +152,11 @@ class Connection:
                 f"the Dask workers that were to run {name} died: Dask has given it to "
                 f"{error.allowed_failures + 1} of them, at last to {error.last_worker.address}: its log may "
                 "say more (the function runs in a process of its own: its end alone is not that of a worker)"
+            )
+        if isinstance(error, ImportError):  # What functions raise is in their outcomes.
+            return PoolError(
+                f"a Dask worker that was to run {name} lacks this package ({error}): install it on all "
+                "workers, in the same version as here, with pip install 'distribute-challenge[dask]'"
             )
         client = self._client
         if client is None or client.status != "running":

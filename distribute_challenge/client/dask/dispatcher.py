@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 LINGER_S = 0.05  # How long the thread waits for another task before it ends.
 LOOK_S = 1.0  # How often it looks whether the cluster has grown, while tasks wait here.
 AHEAD_S = 0.1  # of work for each thread may be with Dask and not begun: about what it takes to bring more
-MAX_AHEAD = 10  # tasks for each thread, and so many in all are sent on when they have waited here
+MAX_AHEAD = 10  # tasks for each thread; and so many are sent on that have waited here
 
 
 class Dispatcher:

@@ -7,8 +7,8 @@ report   tuple of plain values: kind, content, printed
              refused  why the Dask worker could not take it, as text
          printed  pairs of stream (1, 2) and whole lines, which have not been shown yet
 
-The functions that Dask pickles travel by value: the scheduler, which opens them, need not have this package,
-and a worker that lacks it can say so.
+A task is an expression for `eval`: the scheduler, which opens each task, need not have this package, and has
+nothing to load. Other functions that Dask carries, which are few, travel by value for the same reason.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.values import PROTOCOL
 
 FORMAT = 1  # of all that is written here: both ends need the same
+# What a Dask worker evaluates, given these names.
+RUN_PARCEL = (
+    "__import__('distribute_challenge.client.dask.there', fromlist=['run']).run(format_, freight, *values)"
+)
 OUTCOME, ERROR, REFUSED = "outcome", "error", "refused"
 
 Report = tuple[str, Any, list[Piece]]
@@ -106,23 +110,6 @@ def _travelling(function: Callable[..., Any]) -> Any:
     return made
 
 
-def _run_parcel(format_: int, freight: bytes, *values: Any) -> Any:
-    import platform
-    import sys
-
-    where = f"{sys.executable} on {platform.node()}"
-    try:
-        from distribute_challenge.client.dask import there
-    except ImportError as error:
-        return (
-            "refused",
-            f"the Dask worker that runs {where} lacks this package ({error}): "
-            "pip install 'distribute-challenge[dask]' there, in the same version as here",
-            [],
-        )
-    return there.run(format_, freight, *values)
-
-
 def _kill_calls(ids: list[bytes]) -> Any:
     import sys
 
@@ -138,6 +125,5 @@ def _forget_program(program: bytes) -> None:
         there.forget(program)
 
 
-run_parcel = _travelling(_run_parcel)
 kill_calls = _travelling(_kill_calls)
 forget_program = _travelling(_forget_program)

@@ -267,9 +267,10 @@ add_one, count_now = keeper()
 
 @alike
 def two_closures_over_one_variable():
+    before = count_now()
     add_one()
     add_one()
-    return count_now()
+    return count_now() - before
 
 
 def defaults(a, b=[1], *, c={"k": 2}, d: float = math.pi):  # noqa: B006

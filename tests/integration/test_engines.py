@@ -36,6 +36,11 @@ def test_every_kind_of_function(name: str):
     everything.CASES[name]()
 
 
+@pytest.mark.parametrize("name", alike.TASKS)
+def test_every_kind_of_definition(name: str):
+    alike.check(name)
+
+
 @pytest.mark.parametrize("check", alike.CHECKS.values(), ids=alike.CHECKS)
 def test_what_is_given_to_functions(check: Callable[[], None]):
     check()

@@ -1,4 +1,4 @@
-"""Every kind of function, argument and result: of a script, of a module, and across versions."""
+"""Every kind of function, argument and result: of a script, and across versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import rpyc
 
-from tests.cases import alike, everything
+from tests.cases import everything
 from tests.running import ROOT, RunningServer
 
 LIMIT_S = 150
@@ -26,30 +26,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.close()
 
 
-@pytest.mark.parametrize("name", [name for name in everything.CASES if name not in everything.IN_SCRIPTS])
-def test_functions_of_a_module(name: str, address: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COMPUTE_SERVER", address)
-    everything.CASES[name]()
-
-
-@pytest.mark.parametrize("name", alike.TASKS)
-def test_functions_of_a_module_are_alike(name: str, address: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COMPUTE_SERVER", address)
-    alike.check(name)
-
-
-@pytest.mark.parametrize("check", alike.CHECKS.values(), ids=alike.CHECKS)
-def test_what_is_given_to_functions_of_a_module(
-    check: Callable[[], None], address: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("COMPUTE_SERVER", address)
-    check()
-
-
-def run_cases(address: str, python: str, *arguments: str, program: str = "everything.py") -> list[str]:
+def run_cases(address: str, python: str, *arguments: str) -> list[str]:
     """What the program said, line by line."""
     environment = {**os.environ, "COMPUTE_SERVER": address, "PYTHONPATH": f"{ROOT}:{libraries()}"}
-    command = [python, str(ROOT / "tests" / "cases" / program), *arguments]
+    command = [python, str(ROOT / "tests" / "cases" / "everything.py"), *arguments]
     result = subprocess.run(
         command, env=environment, cwd="/", capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
@@ -64,11 +44,6 @@ def libraries() -> Path:
 
 def test_functions_of_a_script(address: str):
     assert run_cases(address, sys.executable) == [f"ok {name}" for name in everything.CASES]
-
-
-def test_functions_of_a_script_are_alike(address: str):
-    expected = [f"ok {name}" for name in [*alike.TASKS, *alike.CHECKS]]
-    assert run_cases(address, sys.executable, program="alike.py") == expected
 
 
 def other_pythons() -> dict[str, str]:

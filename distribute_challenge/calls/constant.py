@@ -1,16 +1,18 @@
 """Caching of functions: what a function depends on, and whether that is unchanged.
 
-Constants are numbers and texts, what is found by its name in a module, and functions that hold nothing else.
+Constants are numbers, texts and the like, what is found by its name in a module, and functions and classes
+that hold nothing else.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 import itertools
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from distribute_challenge.calls.payload import PLAIN_TYPES
@@ -22,6 +24,14 @@ _STATE = operator.attrgetter(
     *("__code__", "__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__module__"),
     *("__doc__", "__dict__"),
 )
+_CLASS_STATE = operator.attrgetter("__bases__", "__name__", "__qualname__")
+# Of classes: what describes the memory of their objects.
+_LAYOUT = {types.GetSetDescriptorType, types.MemberDescriptorType}
+_ANNOTATIONS = ("__annotations__", "__annotations_cache__")  # the second from Python 3.14 on
+_UNCHANGING = {
+    *("builtins.range", "re.Pattern", "pathlib.PosixPath", "pathlib.PurePosixPath"),
+    *("decimal.Decimal", "datetime.date", "datetime.timedelta"),
+}
 
 
 class _Changeable(Exception):
@@ -34,8 +44,11 @@ class Snapshot:
     def __init__(self, function: Callable[..., Any], modules: Iterable[types.ModuleType]) -> None:
         self._functions: set[types.FunctionType] = set()
         self._states: list[tuple[types.FunctionType, tuple[Any, ...], dict[str, Any] | None]] = []
-        self._names: list[tuple[dict[str, Any], str, Any]] = []
-        self._sizes = [(vars(module), len(vars(module))) for module in modules]
+        self.classes: dict[type, tuple[Any, ...]] = {}  # that travel by value, and what they were
+        self._names: list[tuple[Mapping[str, Any], str, Any]] = []
+        self._sizes: list[tuple[Mapping[str, Any], int]] = []
+        self._sizes += [(vars(module), len(vars(module))) for module in modules]
+        self._properties: list[tuple[property, str | None]] = []
         self._cells: list[tuple[types.CellType, Any]] = []
         self._count = 0  # of modules, if a package is among them: what has been imported of it counts too
         self._add(function)
@@ -47,6 +60,9 @@ class Snapshot:
                 return False
             if notes is not None and function.__annotations__ is not notes:
                 return False
+        for cls, content in self.classes.items():
+            if type(cls) is not type or not all(map(operator.is_, _CLASS_STATE(cls), content)):
+                return False
         for namespace, name, value in self._names:
             if namespace.get(name, _UNBOUND) is not value:
                 return False
@@ -55,6 +71,9 @@ class Snapshot:
                 return False
         for cell, content in self._cells:
             if _content(cell) is not content:
+                return False
+        for made, text in self._properties:
+            if made.__doc__ is not text:
                 return False
         return self._count in (0, len(sys.modules))
 
@@ -75,8 +94,16 @@ class Snapshot:
             self._add_module(name.module)
             namespace, path = vars(sys.modules[name.module]), name.path.partition(".")[0]
             self._names.append((namespace, path, namespace.get(path, _UNBOUND)))
+        elif value is Ellipsis or value is NotImplemented:
+            return
+        elif isinstance(value, enum.Enum) or f"{kind.__module__}.{kind.__qualname__}" in _UNCHANGING:
+            if name_of(kind) is None:
+                raise _Changeable
+            self._add(kind)
         elif kind is types.FunctionType:
             self._add_function(value)
+        elif kind is type:
+            self._add_class(value)
         elif isinstance(value, Wrapper):
             own = vars(value)
             self._sizes.append((own, len(own)))
@@ -116,11 +143,32 @@ class Snapshot:
         else:
             self._add_module(module)
 
+    def _add_class(self, cls: type) -> None:
+        if cls in self.classes:
+            return
+        self.classes[cls] = _CLASS_STATE(cls)
+        self._add(cls.__bases__)
+        own = vars(cls)
+        self._sizes.append((own, len(own)))
+        for name, value in own.items():
+            self._names.append((own, name, value))
+            kind = type(value)
+            if kind is property:
+                self._properties.append((value, value.__doc__))
+                self._add((value.fget, value.fset, value.fdel))
+            elif kind is classmethod or kind is staticmethod:
+                self._add(value.__func__)
+            elif name in _ANNOTATIONS and kind is dict:
+                self._sizes.append((value, len(value)))
+                self._add_names(value, list(value))
+            elif kind not in _LAYOUT and name != "__slotnames__":  # copyreg's cache
+                self._add(value)
+
     def _add_module(self, name: str) -> None:
         """Another program may have another module of that name."""
         self._names.append((sys.modules, name, sys.modules[name]))
 
-    def _add_names(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
+    def _add_names(self, namespace: Mapping[str, Any], names: Iterable[str]) -> None:
         for name in names:
             value = namespace.get(name, _UNBOUND)
             self._names.append((namespace, name, value))

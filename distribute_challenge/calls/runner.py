@@ -80,10 +80,15 @@ class Runner:
         finally:
             if not self._is_in_place:
                 sys.modules["__main__"] = main
-            # A thread that the function has left may still change its global names.
-            if loaded is not None and threading.active_count() <= threads:
+            if loaded is not None and self._may_keep(loaded, threads):
                 self._kept.put((source, call.function), loaded.known)
         return dump_value(name, value, seconds)
+
+    def _may_keep(self, loaded: Loaded, threads: int) -> bool:
+        if threading.active_count() > threads:
+            return False  # A thread that the function has left may still change its global names.
+        # In place, each call has copies of classes for itself, which its arguments bring along.
+        return not (self._is_in_place and loaded.known.constant and loaded.known.constant.classes)
 
     def forget(self, program: bytes) -> None:
         """The executor has gone: forget what its initializer has bound."""

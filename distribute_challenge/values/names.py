@@ -5,8 +5,10 @@ Everything else is the script's, and travels by value.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import importlib
+import pickle
 import sys
 import types
 from typing import Any, NamedTuple
@@ -49,7 +51,9 @@ def name_of(value: Any) -> Name | None:
     What is inside of a decorated one is found as well: by its `__wrapped__`.
     """
     qualname = _text_in(value, "__qualname__")
-    module_name = _text_in(value, "__module__") if qualname else ""
+    module_name = _text_in(value, "__module__") if qualname else _module_of_named(value)
+    if not module_name and type(value) is types.BuiltinMethodType:  # As `random.random`, of a hidden object.
+        module_name = type(value.__self__).__module__
     module = sys.modules.get(module_name) if module_name else None
     if module is None or not is_importable(module):
         return None
@@ -58,6 +62,17 @@ def name_of(value: Any) -> Name | None:
         if steps is not None:
             return Name(module.__name__, path, steps)
     return None
+
+
+def _module_of_named(value: Any) -> str:
+    """The module of what its type pickles by its name alone, as SciPy's functions; else none."""
+    reduce = copyreg.dispatch_table.get(type(value))
+    name = _text_in(value, "__name__") if reduce is not None else ""
+    try:
+        is_named = reduce is not None and name and reduce(value) == name
+        return str(pickle.whichmodule(value, name)) if is_named else ""  # type: ignore[attr-defined]
+    except Exception:  # It is in no module, or its type pickles it by code that raises whatever it likes.
+        return ""
 
 
 def _text_in(value: Any, attribute: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import operator
 import sys
 import types
@@ -18,10 +20,14 @@ from distribute_challenge.calls.reuse import Kept
 from distribute_challenge.calls.runner import Runner
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Written
 from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
+from distribute_challenge.values.classes import apart
 
 SCRIPT = """
-import collections, functools, json, math, types, xml
+import collections, datetime, decimal, enum, functools, json, math, re, types, xml
+import random as random_module
 from math import sqrt
+from random import getrandbits as draw_integers, random
+from re import DOTALL, IGNORECASE
 
 CONSTANT = 5
 LIST = [1]
@@ -126,6 +132,57 @@ def uses_something_sly(x):
 
 def uses_a_package(x):
     return xml.__name__ + str(x)
+
+class Base:
+    unit = "m"
+
+class Shape(Base):
+    'Has a size.'
+    scale: int = 2
+    class Inner:
+        pass
+    def __init__(self, size):
+        self._size = size
+    def area(self):
+        return __class__.scaled(self.size)
+    @property
+    def size(self):
+        return self._size + CONSTANT
+    @classmethod
+    def scaled(cls, number):
+        return cls.plus_nothing(number) * cls.scale
+    @staticmethod
+    def plus_nothing(number):
+        return number
+
+def uses_a_class(x):
+    return Shape(x).area(), Shape.unit
+
+def counts_in_a_class(x):
+    Shape.scale += x
+    return Shape.scale
+
+def replaces_a_method(x):
+    before = Shape(x).area()
+    Shape.area = lambda self: 0
+    return before
+
+def takes_an_object(made):
+    return isinstance(made, Base) and made.unit
+
+class Colour(enum.Enum):
+    RED = 1
+
+PATTERN, LONG_AGO, LIMIT = re.compile("a+"), datetime.date(1970, 1, 1), decimal.Decimal("1.5")
+
+def uses_values_that_never_change(x):
+    return bool(PATTERN.match("aa")), LONG_AGO.year, LIMIT, IGNORECASE | DOTALL, ...
+
+def draws(x):
+    return random() < 1 and random is random_module.random and draw_integers(1) in (0, 1)
+
+def uses_its_enum(x):
+    return Colour.RED.value
 """
 
 
@@ -167,11 +224,17 @@ def watched(function: Callable[..., Any]) -> Snapshot:
         ("binds_a_new_name", 1),
         ("counts_on", 1),
         ("wrapped", 6),
+        ("uses_a_class", (12, "m")),
+        ("counts_in_a_class", 3),
+        ("replaces_a_method", 12),
+        ("draws", True),
+        ("uses_its_enum", 1),
     ],
 )
 def test_each_call_finds_the_function_as_it_was_sent(name: str, result: int, names: dict[str, Any]):
     runner, shipment = Runner(), Shipment(names[name])
-    assert [run(runner, shipment, 1) for _ in range(3)] == [result] * 3
+    with apart():  # As on a worker, whose classes are copies.
+        assert [run(runner, shipment, 1) for _ in range(3)] == [result] * 3
 
 
 def test_a_call_that_raised_leaves_nothing_to_the_next(names: dict[str, Any]):
@@ -189,7 +252,13 @@ def test_a_function_that_leaves_a_thread_is_not_kept(names: dict[str, Any]):
     assert not runner.keeps(parcel.source, parcel.call())
 
 
-@pytest.mark.parametrize("name", ["uses_a_helper", "uses_libraries", "wrapped", "counts_on", "annotated"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("uses_a_helper", "uses_libraries", "wrapped", "counts_on", "annotated", "uses_a_class", "draws"),
+        "uses_values_that_never_change",
+    ],
+)
 def test_a_constant_function_is_written_once_and_kept(name: str, names: dict[str, Any]):
     runner, shipment = Runner(), Shipment(names[name])
     parcel = shipment.parcel((1,), {})
@@ -326,6 +395,67 @@ def test_changes_of_a_helper_are_noticed(names: dict[str, Any]):
         assert not before.still_holds()
         delattr(helper, attribute) if attribute == "mark" else setattr(helper, attribute, old)
         assert before.still_holds()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        *(
+            ("Shape.area", lambda _: 0),
+            ("Shape.scale", 3),
+            ("Shape.more", 1),
+            ("Shape.__qualname__", "Other"),
+        ),
+        *(
+            ("Shape.size", property(lambda _: 0)),
+            ("Shape.area.__defaults__", (1,)),
+            ("Shape.__doc__", "other"),
+        ),
+        *(("Base.unit", "km"), ("Shape.size.fget.__defaults__", (1,)), ("Shape.__name__", "Other")),
+        *(("Shape.plus_nothing", staticmethod(abs)), ("Shape.Inner.more", 1), ("Shape.more", [])),
+        *(("Shape.size.__doc__", "other"), ("Shape.__annotations__", {}), ("CONSTANT", 6)),
+    ],
+)
+def test_changes_of_a_class_are_noticed(path: str, value: object, names: dict[str, Any]):
+    before = watched(names["uses_a_class"])
+    owner, _, name = path.rpartition(".")
+    if owner:
+        first, *rest = owner.split(".")
+        setattr(functools.reduce(getattr, rest, names[first]), name, value)
+    else:
+        names[name] = value
+    assert not before.still_holds()
+
+
+def test_other_bases_of_a_class_are_noticed(names: dict[str, Any]):
+    before = watched(names["uses_a_class"])
+    names["Shape"].__bases__ = (type("Other", (), {}),)
+    assert not before.still_holds()
+
+
+def test_a_function_is_kept_if_objects_of_its_class_have_travelled(names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names["takes_an_object"])
+    for _ in range(2):
+        parcel = shipment.parcel((names["Base"](),), {})
+        run(runner, shipment, names["Base"]())
+    assert runner.keeps(parcel.source, parcel.call())
+
+
+def test_what_a_metaclass_may_change_is_not_kept(names: dict[str, Any]):
+    assert snapshot(names["uses_its_enum"]) is None
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_objects_among_the_arguments_are_of_the_class_that_the_function_uses(
+    in_place: bool, names: dict[str, Any]
+):
+    runner, shipment = Runner(in_place=in_place), Shipment(names["takes_an_object"])
+    with apart():
+        assert run(runner, shipment, 1) is False
+        for unit in ("m", "m", "km"):
+            names["Base"].unit = unit
+            with apart() if in_place else contextlib.nullcontext():
+                assert run(runner, shipment, names["Base"]()) == unit
 
 
 def test_an_attribute_of_a_decorated_function_is_noticed(names: dict[str, Any]):

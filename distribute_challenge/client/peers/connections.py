@@ -16,6 +16,7 @@ from distribute_challenge.calls.payload import MAX_BYTES, NO_PROGRAM
 from distribute_challenge.calls.program import current
 from distribute_challenge.client.peers.distance import Distance
 from distribute_challenge.client.peers.inside import is_inside
+from distribute_challenge.client.peers.kept import KeptLeases
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
@@ -41,9 +42,17 @@ class Facts(NamedTuple):
 class Connections:
     """The idle connections to one pool. Safe to use from any thread."""
 
-    def __init__(self, address: Address, trust: Trust = NO_OTHERS, program: bytes = NO_PROGRAM) -> None:
+    def __init__(
+        self,
+        address: Address,
+        trust: Trust = NO_OTHERS,
+        program: bytes = NO_PROGRAM,
+        *,
+        is_private: bool = False,
+    ) -> None:
         """`program` is that of an executor with an initializer; else they belong to this one."""
         self.address = address
+        self.leases = KeptLeases(self.put_server) if is_private else None
         self._program = program
         self.are_inside = is_inside(address)
         # Memory, with the workers, if they are on this machine.
@@ -178,6 +187,8 @@ class Connections:
     def close(self) -> None:
         """Close what is idle, now and later, and give back the memory that was kept for large values."""
         regions.let_go()
+        if self.leases is not None:
+            self.leases.close()
         with self._lock:
             self._is_closed = True
             idle: list[ServerConnection | WorkerConnection] = [*self._servers, *self._workers.values()]

@@ -101,6 +101,10 @@ class ServerConnection:
         except EOFError as error:
             log.debug("worker %d was not freed, since the server has gone: %s", port, error)
 
+    def settle(self) -> None:
+        """Wait until the server has done all that it was told here. EOFError or TimeoutError."""
+        self.link.call(_LEAVE)
+
     def ask_to_keep(self, port: int, finished: int, failed: int, tasks: int) -> Answer:
         """Have tasks of the lease counted, and tell that so many more wait here; how many clients wait.
 

@@ -88,6 +88,8 @@ class Backend(Engine):
         if connections.are_inside:
             nesting.run_task(connections, task, prepare)
             return
+        if connections.leases is not None:
+            connections.leases.give_back()
         with self._lock:
             if self._runner is None:
                 self._runner = Driver(connections, prepare)
@@ -115,7 +117,9 @@ class Backend(Engine):
             if self._known_connections is None:
                 address = self._public if self._private is None else self._private.address()
                 assert address is not None
-                self._known_connections = Connections(address, self._trust, self._program)
+                self._known_connections = Connections(
+                    address, self._trust, self._program, is_private=self._private is not None
+                )
                 self._owned.add(self._known_connections.close)
             return self._known_connections
 

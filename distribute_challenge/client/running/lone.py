@@ -16,6 +16,7 @@ from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
+from distribute_challenge.client.peers.kept import KeptLease, KeptLeases
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.server import LOOK_S, ServerConnection
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, LAST_TICK_S, WorkerConnection
@@ -29,7 +30,10 @@ SMALL_BYTES = 1 << 14  # of a call: a socket takes so many at once
 
 
 class Lease:
-    """A server connection that may hold a worker: kept at the end if it is settled, else closed."""
+    """A server connection that may hold a worker: kept at the end if it is settled, else closed.
+
+    On a private pool that worker may be kept, too, for the next call.
+    """
 
     def __init__(self, connections: Connections, patience_s: float = 0) -> None:
         """A server that has gone, or is stopping, is waited for so long, here and in `take`."""
@@ -39,11 +43,13 @@ class Lease:
         self._is_settled = False
         self._server: ServerConnection | None = None
         self._keeping: Answer | None = None
-        self._asked_at = time.monotonic()
+        self._asked_at = self._taken_at = time.monotonic()
+        self._finished = self._failed = 0  # that the server does not know of yet
+        self._kept: KeptLease | None = None  # that was, or is to be, kept
 
     def close(self) -> None:
         """Keep the connection for another call if it holds no worker, else end it, and so the lease."""
-        if self._server is None:
+        if self._server is None or self._is_others():
             return
         if self._is_settled:
             self._connections.put_server(self._server)
@@ -52,14 +58,20 @@ class Lease:
 
     def end(self) -> None:
         """End the lease, unless it has ended."""
-        if self._server is not None and not self._is_settled:
+        if self._server is not None and not self._is_settled and not self._is_others():
             self._server.close()
+
+    def _is_others(self) -> bool:
+        """Whether the lease was kept, and is not this one's any more."""
+        return self._kept is not None and not self._kept.is_owned_by(self)
 
     def take(self, wait_s: float | None) -> bool:
         """Get a worker, waiting in line; False if there is none within `wait_s` seconds.
 
         Raises ServerUnavailable or AccessDenied.
         """
+        if self._connections.leases is not None and self._take_kept(self._connections.leases):
+            return True
         while (server := self._connections.take_idle_server()) is not None:
             try:
                 self.port = self._acquire(server, wait_s)
@@ -77,6 +89,17 @@ class Lease:
         self._is_settled = self.port == -1
         return not self._is_settled
 
+    def _take_kept(self, leases: KeptLeases) -> bool:
+        for kept in leases.all():
+            self._kept, self._server = kept, kept.server  # First: see `_acquire`.
+            if kept.claim(self):
+                self.port, self._taken_at = kept.port, kept.taken_at
+                self._finished, self._failed = kept.counts
+                return True
+        self._server = None
+        self._kept = None
+        return False
+
     def _acquire(self, server: ServerConnection, wait_s: float | None) -> int:
         self._server = server  # At once: whatever comes now, `close` has to see to it.
         return server.acquire(wait_s)
@@ -90,19 +113,34 @@ class Lease:
         try:
             outcome = _run_on(self._connections, self.port, name, parcel, timeout_s, self._is_worker_dead)
         except (Unreachable, AccessDenied, TaskNotSendable):
-            self._server.free(self.port, finished=0, failed=0)
-            self._is_settled = True
+            self._free()
             raise
         except Broken as broken:
+            if self._finished or self._failed:
+                self._server.ask_to_keep(self.port, self._finished, self._failed, 0)
             ending = self._server.recycle(self.port, broken)
             self._is_settled = True
             if broken.ends_task or ending.has_begun(parcel.id):
                 raise broken.error(name, ending) from None
             raise broken.unusable(ending) from None
         finished, failed = outcome.counts()
-        self._server.free(self.port, finished=finished, failed=failed)
-        self._is_settled = True
+        self._finished += finished
+        self._failed += failed
+        if self._connections.leases is None or not self._keep(self._connections.leases):
+            self._free()
         return outcome
+
+    def _keep(self, leases: KeptLeases) -> bool:
+        """Leave the lease to the next call, if calls come fast."""
+        assert self._server is not None
+        counts = self._finished, self._failed
+        self._kept = KeptLease(self._server, self.port, self._taken_at, counts, self)
+        return leases.put(self._kept)
+
+    def _free(self) -> None:
+        assert self._server is not None
+        self._server.free(self.port, finished=self._finished, failed=self._failed)
+        self._is_settled = True
 
     def _is_worker_dead(self, now: float) -> bool:
         """Whether the server has said so. It is asked each second, and not waited for."""

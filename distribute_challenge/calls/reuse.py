@@ -69,9 +69,11 @@ class Kept:
                 known = Known(function, dict(modules), constant)
             return Loaded(known.function, modules, pickle.loads(arguments, buffers=rest), known)
 
-    def put(self, key: Key, known: Known) -> None:
-        """Keep a function, which may have been called, if it is constant."""
-        if known.constant is not None:
-            self._known[key] = known
-            if len(self._known) > MAX_KEPT:
-                self._known.popitem(last=False)
+    def put(self, key: Key, known: Known) -> bool:
+        """Keep a function, which may have been called, if it is constant; whether it is."""
+        if known.constant is None:
+            return False
+        self._known[key] = known
+        if len(self._known) > MAX_KEPT:
+            self._known.popitem(last=False)
+        return True

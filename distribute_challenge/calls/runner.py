@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,7 +26,7 @@ from distribute_challenge.calls.replies import (
     plain_value,
     reply_pickler,
 )
-from distribute_challenge.calls.reuse import Kept, Loaded
+from distribute_challenge.calls.reuse import Kept, Key, Loaded
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import SCRIPT
 
@@ -42,13 +43,14 @@ class Runner:
             bytes, contextvars.Context
         ] = {}  # that they ran in: they may set decimal's precision
         self._kept = Kept()
+        self.dropped: weakref.ref[Any] | None = None  # the function of the last call, if that is not kept
         self._chunks: list[Iterator[Any]] = []  # those that run: what has not begun of each
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def run(self, source: str, call: Call, buffers: Iterable[Buffer] = ()) -> Outcome:
         """Run a call; its outcome."""
         name = "the function"
-        began = loaded = None
+        began = loaded = self.dropped = None
         main = sys.modules["__main__"]
         threads = threading.active_count()
         try:
@@ -80,15 +82,19 @@ class Runner:
         finally:
             if not self._is_in_place:
                 sys.modules["__main__"] = main
-            if loaded is not None and self._may_keep(loaded, threads):
-                self._kept.put((source, call.function), loaded.known)
+            if loaded is not None and not self._keep((source, call.function), loaded, threads):
+                with contextlib.suppress(TypeError):  # Not everything that can be called takes one.
+                    self.dropped = weakref.ref(loaded.function)
         return dump_value(name, value, seconds)
 
-    def _may_keep(self, loaded: Loaded, threads: int) -> bool:
+    def _keep(self, key: Key, loaded: Loaded, threads: int) -> bool:
+        """Keep a function that was called, when there were so many `threads`; whether that may be."""
         if threading.active_count() > threads:
             return False  # A thread that the function has left may still change its global names.
         # In place, each call has copies of classes for itself, which its arguments bring along.
-        return not (self._is_in_place and loaded.known.constant and loaded.known.constant.classes)
+        if self._is_in_place and loaded.known.constant and loaded.known.constant.classes:
+            return False
+        return self._kept.put(key, loaded.known)
 
     def forget(self, program: bytes) -> None:
         """The executor has gone: forget what its initializer has bound."""

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,9 @@ class Worker:
         self.streams = streams
         self._runner = Runner()
         self.modules = ProgramModules(self._runner.forget)
-        self._has_to_collect = False
+        # What shall be gone when a large call is over: its buffers, and its function if that is not kept.
+        self._shall_go: list[weakref.ref[Any]] = []
+        self._is_dropped = False
         self._probe_lock = threading.Lock()
         self._probe: Probe | None = None
 
@@ -82,9 +85,11 @@ class Worker:
             offset, output = self.streams.end()
             if output:
                 outcome = outcome._replace(offset=offset, output=output)
-        is_large = size > LARGE_BYTES or bool(buffers)
-        # A function and its global names hold on to each other: if they are large, they shall go at once.
-        self._has_to_collect = is_large and not self._runner.keeps(source, call)
+        if size > LARGE_BYTES or buffers:
+            dropped = self._runner.dropped
+            self._is_dropped = dropped is not None
+            self._shall_go = [] if dropped is None else [dropped]
+            self._shall_go += [weakref.ref(part.obj) for part in buffers[:1] if isinstance(part, memoryview)]
         can_share = bool(call.flags & SHARES)
         large = Parts(outcome.buffers, may_share=can_share) if outcome.buffers else None
         region = None if large is None else large.region
@@ -122,9 +127,14 @@ class Worker:
 
     def tidy(self) -> None:
         """Called when the outcome is on its way."""
-        if self._has_to_collect:
-            self._has_to_collect = False
-            gc.collect()
+        if not self._shall_go:
+            return
+        # A function and its global names hold on to each other, for one. Young objects are looked at first:
+        # to look at all, with libraries loaded, takes longer than many a call.
+        for generation in (1, 2)[: 1 + self._is_dropped]:
+            if any(reference() is not None for reference in self._shall_go):
+                gc.collect(generation)
+        self._shall_go = []
 
 
 class WorkerService(rpyc.Service):

@@ -57,6 +57,19 @@ def with_a_large_global(x):
     return table[x]
 
 
+def collections_so_far(array):
+    return gc.get_stats()[2]["collections"]
+
+
+def collections_so_far_with_a_large_global(x):
+    return len(table) and gc.get_stats()[2]["collections"]
+
+
+def holds_itself(array):
+    circle = [array]
+    circle.append(circle)
+
+
 def dies_once(array, path):
     import pathlib
 
@@ -131,6 +144,24 @@ def test_nothing_stays_open(server: RunningServer):
     assert memory_files(os.getpid()) > before
     del results
     assert memory_files(os.getpid()) == before
+
+
+@pytest.mark.parametrize("function", [collections_so_far, collections_so_far_with_a_large_global])
+def test_a_large_call_does_not_have_all_objects_of_its_worker_looked_at(
+    function: Callable[..., int], start_server: Callable[..., RunningServer]
+):
+    server = start_server(1)
+    with PoolExecutor(server.address) as pool:
+        counts = [pool.submit(function, np.zeros(COUNT)).result(HANG_S) for _ in range(6)]
+    assert len(set(counts[2:])) == 1  # The first loads libraries.
+
+
+def test_large_values_that_hold_on_to_themselves_go_with_their_call(server: RunningServer):
+    pids = server.worker_pids()
+    with PoolExecutor(server.address) as pool:
+        for _ in range(5):
+            pool.submit(holds_itself, np.zeros(COUNT)).result(HANG_S)
+        eventually(lambda: all(memory_files(pid) <= 1 for pid in pids), "the workers have let go")
 
 
 def test_results_that_are_kept_are_not_written_over(used_server: RunningServer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import pickle
 import sys
 import types
 import warnings
@@ -12,8 +13,10 @@ from typing import Any
 from distribute_challenge.calls.buffers import Collector
 from distribute_challenge.calls.scattered import scattered
 from distribute_challenge.client.parcels.modules import is_users
+from distribute_challenge.client.parcels.parcel import Written
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.text import find_text
+from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.code import names_of
 from distribute_challenge.values.definition import Definition
 from distribute_challenge.values.functions import ByCode, values_of
@@ -115,6 +118,22 @@ class Sender(ValuePickler):
                 f"the function {name}, {reason}, does not cross from Python {_HERE} to the workers' "
                 f"{self._python}: make it inside the function instead, or start the server with this Python"
             )
+
+
+def dump_scattered(arguments: Any) -> Written:
+    """Arguments that are plain values and scattered ones, without the rest of what a `Sender` looks at."""
+    values: list[Scattered] = []
+
+    def reduce(value: Scattered) -> Any:
+        values.append(value)
+        return scattered, (value.token,)
+
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, PROTOCOL)
+    pickler.dispatch_table = {Scattered: reduce}
+    pickler.dump(arguments)
+    modules = frozenset[str]().union(*(value.modules for value in values))
+    return Written(file.getvalue(), modules, (), tuple(values))
 
 
 def _warn_of_copies(function: types.FunctionType, variable: str, kind: type) -> None:

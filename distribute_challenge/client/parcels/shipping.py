@@ -18,13 +18,14 @@ from distribute_challenge.client.parcels.durations import pace_of
 from distribute_challenge.client.parcels.modules import is_users, modules_for
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Parcel, Written
 from distribute_challenge.client.parcels.scattered import Scattered
-from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender
+from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender, dump_scattered
 from distribute_challenge.client.parcels.text import find_text
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import annotations_of, functions_in, values_of
 from distribute_challenge.values.names import name_of
 
+_WITH_SCATTERED = {*payload.PLAIN_TYPES, Scattered}
 _LARGE_BYTES = 1 << 20  # What is smaller need not be looked at closely.
 BY_VALUE = "# No text: this function is in no file, or the file has changed. It is sent by value.\n"
 BY_NAME = "# {0.module}.{0.path}: workers import it by its name.\n"
@@ -113,6 +114,8 @@ class Shipment:
         kinds = _kinds_in(arguments)
         if bytes not in kinds and payload.PLAIN_TYPES.issuperset(kinds):  # As in most calls.
             return Written(pickle.dumps(arguments, PROTOCOL))
+        if bytes not in kinds and _WITH_SCATTERED.issuperset(kinds):
+            return dump_scattered(arguments)
         wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
         return self._dump(wrapped, kinds, python, lambda: _parts_of_arguments(arguments))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import reprlib
 import traceback
 import types
@@ -13,10 +14,12 @@ from typing import Any
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import BytesWrapper, Collector
 from distribute_challenge.calls.payload import FAILURE, VALUE, VALUES, Outcome
+from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.code import explained
 from distribute_challenge.values.functions import shown_texts
 
 MAX_REPR = 80
+_SMALL = {type(None), bool, int, float, complex}  # Values of these types fit into any message.
 
 
 def plain_value(value: Any) -> Any:
@@ -40,8 +43,10 @@ async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:
 
 def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = True) -> Outcome:
     """The outcome for a value, which may turn out not to travel; with its large buffers `aside`, or not."""
-    large = Collector() if aside else None
     kind = type(value)
+    if kind in _SMALL:
+        return Outcome(VALUE, pickle.dumps(value, PROTOCOL), seconds)
+    large = Collector() if aside else None
     try:
         made = BytesWrapper()(value) if kind is bytes and aside else value
         content = payload.dump(made, {kind}, reply_pickler, large)

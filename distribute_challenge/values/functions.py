@@ -56,7 +56,8 @@ class ByCode(Generic[T]):
 # The text and the definition of each code object that was made of a text here.
 texts: ByCode[tuple[str, Definition]] = ByCode()
 
-_loading = threading.local()  # `source` and `modules` of the call that this thread loads
+_NOTHING: tuple[str, MadeModules | None] = "", None
+_loading = threading.local()  # `now`: the source, and the modules, of the call that this thread loads
 
 
 class Wrapper:
@@ -76,20 +77,25 @@ class StandIn:
         return self._reduced
 
 
-@contextlib.contextmanager
-def loading(source: str, modules: MadeModules) -> Iterator[None]:
+class loading:  # noqa: N801  It is used as a function is; a generator's context takes three times as long.
     """While the pickles of a call are loaded: the text that travels beside them, and their modules."""
-    before = getattr(_loading, "source", ""), getattr(_loading, "modules", None)
-    _loading.source, _loading.modules = source, modules
-    try:
-        yield
-    finally:
-        _loading.source, _loading.modules = before  # Nothing may hold on to what was loaded.
+
+    __slots__ = ("_before", "_now")
+
+    def __init__(self, source: str, modules: MadeModules) -> None:
+        self._now = source, modules
+
+    def __enter__(self) -> None:
+        self._before = getattr(_loading, "now", _NOTHING)
+        _loading.now = self._now
+
+    def __exit__(self, *_: object) -> None:
+        _loading.now = self._before  # Nothing may hold on to what was loaded.
 
 
 def load_module(key: int, name: str, package: str | None) -> types.ModuleType:
     """A module, empty at first, for functions whose own one cannot be imported."""
-    modules: MadeModules | None = getattr(_loading, "modules", None)
+    modules: MadeModules | None = getattr(_loading, "now", _NOTHING)[1]
     if modules is not None and key in modules:
         return modules[key]
     module = types.ModuleType(name)
@@ -117,7 +123,7 @@ def load_text(source: str | None, definition: Reduced) -> types.CodeType:
     name, filename, first_line, line, column, scopes, *rest = definition
     around = tuple(Scope(*scope) for scope in scopes)
     what = Definition(name, filename, first_line, line, column, around, *rest)
-    text = _loading.source if source is None else source
+    text = _loading.now[0] if source is None else source
     code = compile_function(text, what)
     texts.put(code, (text, what))
     return code

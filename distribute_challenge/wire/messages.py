@@ -27,6 +27,7 @@ _NUMBERS: list[bytes] = [_NUMBER + bytes([length]) for length in range(_LONGEST_
 _VALUE = brine.TAG_TUP2 + brine.dump(consts.LABEL_VALUE)
 _TEXT_AND = brine.TAG_TUP2 + brine.TAG_UNICODE
 _SHORTEST = 5  # Bytes up to here brine writes in other ways.
+_SHORT, _LONG = brine.TAG_STR_L1[0], brine.TAG_STR_L4[0]  # the tags of bytes that are longer
 _REMEMBERED = 1 << 14  # Texts up to this length, most of which come again and again.
 
 
@@ -110,16 +111,18 @@ def _bytes_parts(data: bytes) -> tuple[bytes, ...]:
 
 def _bytes_at(message: bytes, at: int, end: int | None = None) -> tuple[int, int] | None:
     """Where bytes that are written at a place begin and end; None if there are none, or not up to `end`."""
-    tag = message[at : at + 1]
-    if tag == brine.TAG_STR_L4 and at + 5 <= len(message):
+    size = len(message)
+    if at + 5 > size:
+        return None
+    if message[at] == _LONG:
         first = at + 5
         last = first + brine.I4.unpack_from(message, at + 1)[0]
-    elif tag == brine.TAG_STR_L1 and at + 2 <= len(message):
+    elif message[at] == _SHORT:
         first = at + 2
         last = first + message[at + 1]
     else:
         return None
-    return (first, last) if (last <= len(message) if end is None else last == end) else None
+    return (first, last) if (last <= size if end is None else last == end) else None
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,7 +9,6 @@ import contextlib
 import contextvars
 import os
 import select
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,11 +16,9 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 from distribute_challenge.calls.payload import BUSY
 from distribute_challenge.wire.serving import Served
-from distribute_challenge.worker.surroundings import Surroundings
+from distribute_challenge.worker.surroundings import Surroundings, Timers
 
 T = TypeVar("T")
-
-_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
 class _Handover:
@@ -105,6 +102,7 @@ class Execution:
 
     def __init__(self, make_stream: Callable[[int], TextIO]) -> None:
         self._make_stream = make_stream
+        self._timers = Timers()
         self._process = os.getpid()
         self._main = threading.get_ident()
         self._turn = threading.Lock()  # held while a function runs
@@ -189,8 +187,7 @@ class Execution:
         try:
             return contextvars.Context().run(work)  # What it sets (decimal's precision) ends with it.
         finally:
-            for timer in _TIMERS:  # An alarm that was set would ring in what follows.
-                signal.setitimer(timer, 0)
+            self._timers.stop()  # An alarm that was set would ring in what follows.
             if os.getpid() != self._process:
                 os._exit(0)  # The function forked and returned twice. This is the child: it has no caller.
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 _OF_SYS = ("argv", "path", "meta_path", "path_hooks", "path_importer_cache", "modules")
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _HOOKS = ("excepthook", "displayhook", "unraisablehook", "breakpointhook")
 
 # Bound here, since a function may have taken them away.
@@ -34,6 +35,25 @@ def end_if_ruined() -> None:
     if not has_modules or _size(_builtins) < _builtins_count:
         os.write(2, b"this worker ends: its function has removed modules from sys.modules, or builtins\n")
         os._exit(1)
+
+
+class Timers:
+    """The timers of this process, all of them off when this is made. Only for the main thread."""
+
+    def __init__(self) -> None:
+        self._are_touched = False
+        signal.setitimer = _noted(signal.setitimer, self._note)
+        signal.alarm = _noted(signal.alarm, self._note)
+
+    def stop(self) -> None:
+        """Stop those that were set."""
+        if self._are_touched:
+            for timer in _TIMERS:
+                signal.setitimer(timer, 0)
+            self._are_touched = False
+
+    def _note(self, *_: Any) -> None:
+        self._are_touched = True
 
 
 class Surroundings:
@@ -69,9 +89,10 @@ class Surroundings:
     def restore(self) -> None:
         """Put everything back."""
         for stream in self._streams[1:]:
-            # Closed, or its descriptor is: what the function printed last is lost, and nothing else.
-            with contextlib.suppress(ValueError, OSError):
+            try:
                 stream.flush()
+            except (ValueError, OSError):  # Closed, or its descriptor is: what was printed last is lost.
+                continue
         for number, copy in enumerate(self._descriptors):
             os.dup2(copy, number)
         self._streams = self._usable_streams()

@@ -21,7 +21,6 @@ left for that.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 import os
@@ -129,11 +128,13 @@ class FlightRecorder:
         """
         label = label[:_MAX_LABEL]
         started = time.monotonic()
-        slot = 0
-        memory = self._memory
+        slot, memory = 0, self._memory
         if memory is not None:
-            with contextlib.suppress(IndexError):
+            try:
                 slot = self._slots.pop()
+            except IndexError:
+                slot = 0
+            else:
                 begun = _BEGUN.pack(started, queued, sent, id_, len(label)) + label
                 memory[slot + 1 : slot + 1 + len(begun)] = begun
                 memory[slot] = 1
@@ -149,7 +150,7 @@ class FlightRecorder:
         if memory is None:
             return
         slot, started, queued, sent, id_, label, is_inside = flight
-        text = error[:MAX_ERROR].encode(errors="replace")
+        text = error[:MAX_ERROR].encode(errors="replace") if error else b""
         size = _RECORD.size + len(label) + len(text)
         record = b"".join(
             (

@@ -96,7 +96,7 @@ class Snapshot:
             self._names.append((namespace, path, namespace.get(path, _UNBOUND)))
         elif value is Ellipsis or value is NotImplemented:
             return
-        elif isinstance(value, enum.Enum) or f"{kind.__module__}.{kind.__qualname__}" in _UNCHANGING:
+        elif issubclass(kind, enum.Enum) or f"{kind.__module__}.{kind.__qualname__}" in _UNCHANGING:
             if name_of(kind) is None:
                 raise _Changeable
             self._add(kind)

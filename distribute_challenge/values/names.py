@@ -66,11 +66,12 @@ def name_of(value: Any) -> Name | None:
 
 def _module_of_named(value: Any) -> str:
     """The module of what its type pickles by its name alone, as SciPy's functions; else none."""
-    reduce = copyreg.dispatch_table.get(type(value))
-    name = _text_in(value, "__name__") if reduce is not None else ""
     try:
-        is_named = reduce is not None and name and reduce(value) == name
-        return str(pickle.whichmodule(value, name)) if is_named else ""  # type: ignore[attr-defined]
+        reduce = copyreg.dispatch_table.get(type(value))
+        name = _text_in(value, "__name__") if reduce is not None else ""
+        if not name or reduce is None or reduce(value) != name:
+            return ""
+        return str(pickle.whichmodule(value, name))  # type: ignore[attr-defined]
     except Exception:  # It is in no module, or its type pickles it by code that raises whatever it likes.
         return ""
 

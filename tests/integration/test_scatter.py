@@ -87,7 +87,7 @@ def test_workers_load_it_once_and_share_its_memory(server: RunningServer):
         assert [pool.submit(identity, loud).result() for _ in range(5)] == [1] * 5
 
 
-def test_a_value_goes_with_its_handle(used_server: RunningServer):
+def test_a_value_goes_with_its_handle(server: RunningServer):
     before = descriptors()
     with PoolExecutor(max_workers=1) as pool:
         handle = pool.scatter(np.ones(LENGTH))

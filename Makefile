@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What is imported is compiled when it is.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: help demo test lint bench soak clean
 
@@ -48,15 +50,15 @@ $(VENV)/made:
 	@touch $@
 
 $(VENV)/run: requirements.txt $(VENV)/made
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(INSTALL) -r requirements.txt
 	@touch $@
 
 $(VENV)/dev: pyproject.toml requirements.txt $(VENV)/made
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 $(VENV)/peers: $(VENV)/dev
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]' || \
+	@$(INSTALL) --editable '.[peers]' || \
 	  { echo "make: Ray does not install for this Python: measuring without it" >&2; \
-	    $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers-without-ray]'; }
+	    $(INSTALL) --editable '.[peers-without-ray]'; }
 	@touch $@

@@ -928,7 +928,7 @@ def again_and_again(work):
 is_over, threads = [], []
 if sys.argv[1] == "sends":
     again_and_again(send)
-    print(forks(40, send))
+    print(forks(20, send))
 else:
     pool = PoolExecutor("local://1", prints=False)
     if sys.argv[1] == "starts":
@@ -937,7 +937,7 @@ else:
         print(forks(1, lambda: pool.submit(pow, 2, 4).result()))
     else:
         again_and_again(lambda: [x.result() for x in [pool.submit(pow, 2, 3) for _ in range(50)]])
-        print(forks(40, lambda: None))
+        print(forks(20, lambda: None))
 is_over.append(1)
 for thread in threads: thread.join()
 """

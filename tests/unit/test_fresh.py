@@ -184,4 +184,4 @@ class FreshMachine(RuleBasedStateMachine):
 
 
 TestFreshMachine = FreshMachine.TestCase
-TestFreshMachine.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestFreshMachine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from distribute_challenge.wire.messages import (
     value_content,
 )
 
-MANY = settings(max_examples=2000, deadline=None, database=None)
+MANY = settings(max_examples=int(os.environ.get("EXAMPLES", "500")), deadline=None, database=None)
 REFERENCE = ("a.method", 12, 345)
 CALL = MethodCall(REFERENCE)
 NUMBERS = st.integers(FIRST_NUMBER, 1 << 70)

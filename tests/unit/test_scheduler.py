@@ -323,4 +323,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestAgainstNaiveModel = SchedulerMachine.TestCase
-TestAgainstNaiveModel.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestAgainstNaiveModel.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

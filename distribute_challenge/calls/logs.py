@@ -15,6 +15,7 @@ from typing import Any
 from distribute_challenge.calls.payload import PLAIN_TYPES
 from distribute_challenge.values import PROTOCOL
 
+_SEEN = "_is_forwarded"  # set on records
 _OWN = __name__.partition(".")[0]
 
 # The loggers that are forwarded to this process, and on a worker to its caller, and from which level on.
@@ -23,8 +24,16 @@ forwarded: dict[str, int] = {}
 
 def wishes() -> bytes:
     """What a call says: which loggers, and from which level on they are of any use here."""
-    loggers = ((name, level, logging.getLogger(name)) for name, level in forwarded.items())
-    levels = {name: max(level, logger.getEffectiveLevel()) for name, level, logger in loggers}
+    levels = {
+        name: max(level, logging.getLogger(name).getEffectiveLevel()) for name, level in forwarded.items()
+    }
+    for name, logger in list(
+        logging.root.manager.loggerDict.items()
+    ):  # Those below have levels of their own.
+        if isinstance(logger, logging.Logger) and logger.level and name not in levels:
+            above = _nearest(name, forwarded)
+            if above is not None:
+                levels[name] = max(forwarded[above], logger.level)
     return pickle.dumps(levels, PROTOCOL)
 
 
@@ -37,18 +46,25 @@ class _Caller:
         self._process = os.getpid()
 
     def put_nowait(self, record: logging.LogRecord) -> None:
-        nearest = next(name for name in _up_from(record.name) if name in self._levels)
+        nearest = _nearest(record.name, self._levels)
         is_ours = record.name.partition(".")[0] == _OWN
-        if record.levelno >= self._levels[nearest] and not is_ours and os.getpid() == self._process:
+        is_wanted = nearest is None or record.levelno >= self._levels[nearest]
+        if is_wanted and not is_ours and os.getpid() == self._process:
             self._send(_dump(vars(record)))
 
 
-def _up_from(name: str) -> Iterator[str]:
-    """A logger's name, and those that are above it."""
-    while name:
-        yield name
+def _nearest(name: str, levels: dict[str, int]) -> str | None:
+    """The logger that is named, or the nearest one above it, for which there is a level; or None."""
+    while name and name not in levels:
         name = name.rpartition(".")[0]
-    yield ""
+    return name if name in levels else None
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Whether no logger below has forwarded it already."""
+    is_new = not hasattr(record, _SEEN)
+    setattr(record, _SEEN, True)
+    return is_new
 
 
 def _dump(fields: dict[str, Any]) -> bytes:
@@ -67,14 +83,14 @@ def forwarding(wishes: bytes, send: Callable[[bytes], None]) -> Iterator[None]:
     asked: dict[str, int] = pickle.loads(wishes)
     caller: Any = _Caller(asked, send)
     handler = QueueHandler(caller)
+    handler.addFilter(_is_new)
     before, levels = dict(forwarded), []
     for name, level in asked.items():
         logger = logging.getLogger(name)
         levels.append((logger, logger.level, level))
         if level < logger.getEffectiveLevel():
             logger.setLevel(level)
-        if not any(above in asked for above in [*_up_from(name)][1:]):
-            logger.addHandler(handler)
+        logger.addHandler(handler)  # Also below another: it may not pass its records on.
     forwarded.update(asked)
     try:
         yield
@@ -90,6 +106,7 @@ def forwarding(wishes: bytes, send: Callable[[bytes], None]) -> Iterator[None]:
 def handle(data: bytes) -> None:
     """Give a record that came from a worker to the logger of its name, if that is enabled for it."""
     fields: dict[str, Any] = pickle.loads(data)
+    fields.pop(_SEEN, None)
     record = logging.makeLogRecord(fields)
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):

@@ -20,4 +20,6 @@ def forward_logging(logger_name: str | None = None, level: int | str = logging.N
     >>> forward_logging()
     >>> forward_logging("sqlalchemy", logging.WARNING)
     """
-    forwarded["" if logger_name is None else logger_name] = logging.NullHandler(level).level
+    if not isinstance(logger_name, str | None):
+        raise TypeError(f"logger_name is the name of a logger, or None for all, not {logger_name!r}")
+    forwarded["" if logger_name in (None, "root") else logger_name] = logging.NullHandler(level).level

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -659,3 +660,18 @@ print(outer(1).run())
         )
         assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
     assert compute_this(helper)(1).run() == helper(1)
+
+
+@pytest.mark.parametrize("how", [{}, {"chunksize": 7}, {"buffersize": 5}, {"ordered": False}])
+@pytest.mark.parametrize("count", [0, 1, 50, 3000])
+def test_what_came_before_an_iterable_raised_has_results(
+    used_server: RunningServer, count: int, how: dict[str, Any]
+):
+    def items() -> Iterator[int]:
+        yield from range(count)
+        raise KeyError("the end")
+
+    got: list[int] = []
+    with pytest.raises(KeyError, match="the end"):
+        got.extend(compute_this(abs).map(items(), **how))
+    assert len(got) == count

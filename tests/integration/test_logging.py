@@ -16,6 +16,7 @@ import pytest
 from distribute_challenge import PoolExecutor, compute_this, forward_logging
 from distribute_challenge.calls.logs import forwarded
 from tests.conftest import RunningServer
+from tests.running import HANG_S, eventually
 
 CHAT = "test.chat"
 
@@ -162,15 +163,78 @@ def test_what_functions_of_functions_log_arrives_once(
     assert sorted(messages(caplog)) == ["one has 3 letters", "outer has 5 letters", "three has 5 letters"]
 
 
-def test_a_handler_that_raises_costs_no_result(used_server: RunningServer):
-    def bad(record: logging.LogRecord) -> bool:
-        raise OSError("no space left")
+def test_loggers_have_levels_of_their_own_and_need_not_pass_on(
+    used_server: RunningServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def speak() -> None:
+        for name in ("test.deep", "test.alone"):
+            logging.getLogger(name).propagate = name != "test.alone"
+            for level in ("debug", "warning"):
+                getattr(logging.getLogger(name), level)("%s %s", name, level)
+
+    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.DEBUG, "test.deep")
+    caplog.set_level(logging.DEBUG, "test.alone")
+    forward_logging("root")
+    forward_logging("test.alone", logging.INFO)
+    compute_this(speak)().run()
+    assert messages(caplog) == ["test.deep debug", "test.deep warning", "test.alone warning"]
+
+
+def test_a_record_of_any_name_arrives(used_server: RunningServer, caplog: pytest.LogCaptureFixture):
+    def hand_on() -> None:
+        record = logging.LogRecord("test.other", logging.ERROR, "a.py", 1, "not its own", None, None)
+        logging.getLogger("test.chat").handle(record)
+
+    forward_logging(CHAT)
+    compute_this(hand_on)().run()
+    assert messages(caplog) == ["not its own"]
+
+
+@pytest.mark.parametrize("way", ["run", "submit", "map"])
+def test_a_handler_may_use_the_pool(used_server: RunningServer, way: str):
+    results: list[Any] = []
+    handler = logging.Handler()
+    handler.emit = lambda _: results.append(pool.submit(pow, 2, 3).result(HANG_S))  # type: ignore[method-assign]
+    logger = logging.getLogger("test.handler")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+    def log() -> int:
+        logging.getLogger("test.handler").info("here")
+        return 1
+
+    forward_logging("test.handler")
+    try:
+        with PoolExecutor() as pool:
+            if way == "run":
+                assert compute_this(log)().run() == 1
+            elif way == "submit":
+                assert [future.result(HANG_S) for future in [pool.submit(log) for _ in range(4)]] == [1] * 4
+            else:
+                assert list(pool.map(lambda _: log(), range(4))) == [1] * 4
+            expected = [8] * (1 if way == "run" else 4)
+            eventually(lambda: results == expected, "each record was handled")
+    finally:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("way", ["run", "submit"])
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), OSError("no space left")])
+def test_whatever_a_handler_raises_the_result_arrives(
+    used_server: RunningServer, way: str, error: BaseException
+):
+    def bad(_: logging.LogRecord) -> bool:
+        raise error
 
     logging.getLogger(CHAT).addFilter(bad)
-    forward_logging(CHAT)
     logging.getLogger(CHAT).setLevel(logging.INFO)
+    forward_logging(CHAT)
     try:
-        assert compute_this(talk)("hello").run() > 0
+        with PoolExecutor() as pool:
+            call = compute_this(talk)("hello")
+            for _ in range(2):
+                assert (call.run() if way == "run" else pool.submit(talk, "hello").result(HANG_S)) > 0
     finally:
         logging.getLogger(CHAT).removeFilter(bad)
         logging.getLogger(CHAT).setLevel(logging.NOTSET)
@@ -179,3 +243,9 @@ def test_a_handler_that_raises_costs_no_result(used_server: RunningServer):
 def test_a_level_that_does_not_exist_is_refused_at_once():
     with pytest.raises(ValueError, match="LOUD"):
         forward_logging(level="LOUD")
+
+
+@pytest.mark.parametrize("name", [5, logging.getLogger("test")])
+def test_what_is_no_name_is_refused_at_once(name: Any):
+    with pytest.raises(TypeError, match="name of a logger, or None for all"):
+        forward_logging(name)

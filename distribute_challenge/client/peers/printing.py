@@ -64,7 +64,11 @@ def show(number: int, data: bytes) -> None:
     if number == LOG:
         try:
             logs.handle(data)
-        except Exception as error:  # A filter or handler of the program's raised.
+        except (
+            Exception,
+            SystemExit,
+            GeneratorExit,
+        ) as error:  # A filter or handler of the program's raised.
             log.debug("cannot log what a function logged: %r", error)
         return
     stream = sys.stdout if number == 1 else sys.stderr

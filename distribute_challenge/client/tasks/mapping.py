@@ -69,7 +69,8 @@ class Mapping:
         self._is_exhausted = False
         self._is_over = False  # Its results are not wanted any more.
         self._all_started = Latch()
-        self._failure: Exception | None = None  # of the iterables, or of an item that cannot be sent
+        self._failure: Exception | None = None  # of an item that cannot be sent, say
+        self._raised_at_end: Exception | None = None  # by the items, in its turn
         facts = engine.facts(options)
         self._workers = facts.workers
         self._pace = Pace()  # of these calls: with others, the function may have been quicker.
@@ -141,8 +142,8 @@ class Mapping:
                     yield values.pop()
                 self._buffered -= count
                 self._fill()  # If the buffer was full, it is not any more.
-            if self._failure is not None:
-                raise self._failure
+            if (error := self._failure or self._raised_at_end) is not None:
+                raise error
         except BaseException as error:
             self._stop(error)
             raise
@@ -193,12 +194,16 @@ class Mapping:
             size = self._sizes.next(self._taken)
             if not self._runs_all and self._buffered and self._buffered + size > self._buffer_size:
                 return
+            items: list[Any] = []
             try:
-                items = list(itertools.islice(self._items, size))
-                self._is_exhausted = len(items) < size
+                items.extend(itertools.islice(self._items, size))
+            except Exception as error:  # What came before, and is in there, has results.
+                self._raised_at_end = error
+            self._is_exhausted = len(items) < size
+            try:
                 if items:
                     self._start([items] if self._has_one else list(map(list, zip(*items, strict=True))))
-            except Exception as error:  # Raised in its turn: what came before has results.
+            except Exception as error:
                 self._failure, self._is_exhausted = error, True
         if self._is_exhausted:
             self._all_started.set()

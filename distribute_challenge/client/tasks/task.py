@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distribute_challenge import errors
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.calls.payload import CHUNK, Outcome
+from distribute_challenge.calls.payload import CHUNK, LOGS, Outcome
 from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Killed, lost
-from distribute_challenge.client.peers.printing import Printer
+from distribute_challenge.client.peers.printing import Printer, show
 from distribute_challenge.client.tasks.callbacks import call_soon
 from distribute_challenge.errors import ServerUnavailable
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # They run these.
 
 log = logging.getLogger(__name__)
 
+SHOWN_S = 0.1  # How long a result waits for handlers of what its function logged.
 UNKNOWN_S = 1e6  # It is not infinite, so that it can be taken off a sum again.
 _PLAIN = Options()
 T = TypeVar("T")
@@ -162,8 +163,8 @@ class Task:
         return UNKNOWN_S if seconds is None else seconds * self.count
 
     def printer(self) -> Printer:
-        """Where what it prints goes: to this program's streams."""
-        return Printer()
+        """Where what it prints goes: to this program's streams, and what it logs to its loggers."""
+        return _Aside() if self.parcel.flags & LOGS else Printer()
 
     def complete(self, outcome: Outcome) -> None:
         """Give the future its result."""
@@ -217,3 +218,20 @@ def end_lost(tasks: list[Task], broken: Broken, ending: Ending) -> list[Task]:
         if task.is_run_again(error):
             again.append(task)
     return again
+
+
+class _Aside(Printer):
+    """Handlers of log records are the program's, and may take long, or use the pool.
+
+    So they are called where futures' callbacks are, and what is printed is shown there, too, to be in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda number, data: call_soon(functools.partial(show, number), data))
+
+    def finish(self) -> None:
+        """The result comes after all that, unless that takes long."""
+        super().finish()
+        shown = threading.Event()
+        call_soon(lambda _: shown.set(), None)
+        shown.wait(SHOWN_S)

@@ -14,7 +14,7 @@ from typing import Any
 import rpyc
 from rpyc.utils.authenticators import AuthenticationError
 
-from distribute_challenge.wire.access import Authenticator, check_owner
+from distribute_challenge.wire.access import Authenticator, PeerGone, check_owner
 from distribute_challenge.wire.descriptors import NONE_LEFT, check_left
 from distribute_challenge.wire.frames import FrameChannel
 from distribute_challenge.wire.serving import SERVER_CONFIG, Served, refuse
@@ -100,6 +100,10 @@ class Acceptor:
         source = name.rpartition(":")[0]
         try:
             sock, credentials = self._admit_in_time(sock)
+        except PeerGone as reason:
+            log.debug("%s: %s", name, reason)
+            sock.close()
+            return
         except (AuthenticationError, OSError) as reason:
             self._log_once_a_minute(source, "refused %s: %s", name, reason)
             sock.close()

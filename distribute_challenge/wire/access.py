@@ -38,6 +38,10 @@ _TIMEOUT_S = 2.0
 _ANYWAY = "start the server with --allow-any-local-user to let in everybody on this machine"
 
 
+class PeerGone(AuthenticationError):
+    """Whoever it was has gone."""
+
+
 class Trust(NamedTuple):
     """The peers that a client trusts: with TLS, those that prove their name; else those of its own user.
 
@@ -77,7 +81,7 @@ def check_owner(sock: socket.socket) -> tuple[socket.socket, int]:
         text = f"the system does not tell who is at the other end ({error}): {_ANYWAY}"
         raise AuthenticationError(text) from None
     if state != _ESTABLISHED or inode == 0:
-        raise AuthenticationError("the other end was closed before it could be told whose it is")
+        raise PeerGone("the other end was closed before it could be told whose it is")
     if uid != os.getuid():
         text = f"the other end belongs to the user with the number {uid}, not to {os.getuid()}"
         raise AuthenticationError(text)

@@ -39,7 +39,7 @@ def test_a_first_function_takes_few_round_trips(server: RunningServer):
     with far_away(server, 0.1) as network:
         assert compute_this(server=network.address, prints=False)(square)(3).run() == 9
         # What the pool is like, a worker, the call; and how the worker is, if that takes a second.
-        assert network.connections == 2
+        assert network.connections <= 3
         assert network.questions <= 5
 
 

@@ -126,7 +126,7 @@ def test_a_task_waits_while_the_server_is_stopping(restarted: Restarted, tmp_pat
 
 @pytest.mark.parametrize("call", [lone, submitted, mapped])
 def test_a_call_with_retries_is_run_again_after_a_restart(restarted: Restarted, tmp_path: Path, call: Call):
-    function = compute_this(retries=1)(begin_and_wait)
+    function = compute_this(retries=1, wait=HANG_S)(begin_and_wait)
     results: list[Any] = []
     thread = in_thread(call, function, tmp_path, results)
     eventually((tmp_path / "calls").exists, "it has begun")

@@ -54,7 +54,9 @@ def make(request: pytest.FixtureRequest, address: str) -> MakeExecutor:
         return functools.partial(PoolExecutor, request.getfixturevalue("cluster").address)
     if request.param == "ours":
         return lambda **options: PoolExecutor(address, **{"max_workers": 2, **options})
-    context = multiprocessing.get_context("spawn")
+    # It imports this module, with all that the tests need, once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     return lambda **options: concurrent.futures.ProcessPoolExecutor(
         **{"max_workers": 2, "mp_context": context, **options}
     )
@@ -928,7 +930,7 @@ def again_and_again(work):
 is_over, threads = [], []
 if sys.argv[1] == "sends":
     again_and_again(send)
-    print(forks(20, send))
+    print(forks(10, send))
 else:
     pool = PoolExecutor("local://1", prints=False)
     if sys.argv[1] == "starts":
@@ -937,7 +939,7 @@ else:
         print(forks(1, lambda: pool.submit(pow, 2, 4).result()))
     else:
         again_and_again(lambda: [x.result() for x in [pool.submit(pow, 2, 3) for _ in range(50)]])
-        print(forks(20, lambda: None))
+        print(forks(10, lambda: None))
 is_over.append(1)
 for thread in threads: thread.join()
 """

@@ -24,8 +24,9 @@ from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_r
 WAITING_CLIENT = "import rpyc, sys; rpyc.connect('127.0.0.1', int(sys.argv[1])).root.acquire_worker()"
 HOLDING_CLIENT = """
 import rpyc, sys
-port = rpyc.connect('127.0.0.1', int(sys.argv[1])).root.acquire_worker()
-rpyc.connect('127.0.0.1', port).root.run_code("time.sleep(600)")
+server = rpyc.connect('127.0.0.1', int(sys.argv[1]))  # Who has no name may be closed.
+worker = rpyc.connect('127.0.0.1', server.root.acquire_worker())
+worker.root.run_code("time.sleep(600)")
 """
 
 

@@ -14,7 +14,7 @@ from distribute_challenge import PoolExecutor, compute_this
 from tests.interrupts import Moments
 from tests.running import HANG_S, RunningServer
 
-MOMENTS = 30  # of each call, evenly spread
+MOMENTS = 12  # of each call, evenly spread
 
 
 def note(path: str, name: str) -> str:

@@ -22,7 +22,7 @@ from tests.interrupts import Moments
 from tests.running import eventually
 
 CALLS = 200
-MOMENTS = 30  # of a call, evenly spread
+MOMENTS = 12  # of a call, evenly spread
 
 
 class Pool:

@@ -36,9 +36,11 @@ def test_a_plain_client_of_ten_lines_works(server: RunningServer):
     assert (status["busy"], status["finished"], status["failed"]) == ([0, 0], 1, 0)
 
 
-def test_find_free_worker_answers_at_once_with_the_lowest_port_and_then_with_minus_one(server: RunningServer):
-    with server.connect() as client:
-        assert [client.root.find_free_worker() for _ in range(3)] == [*server.ports, -1]
+def test_find_free_worker_answers_at_once_with_the_lowest_port_and_then_with_minus_one(
+    used_server: RunningServer,
+):
+    with used_server.connect() as client:
+        assert [client.root.find_free_worker() for _ in range(3)] == [*used_server.ports, -1]
 
 
 def test_eight_polling_clients_never_get_one_worker_twice(server: RunningServer):
@@ -154,8 +156,8 @@ def test_a_sample_tells_how_many_wait_at_that_time(start_server: Callable[..., R
         assert sampled()[-1] == "0"
 
 
-def test_only_the_calls_of_the_contract_are_reachable(server: RunningServer):
-    with server.connect() as client:
+def test_only_the_calls_of_the_contract_are_reachable(used_server: RunningServer):
+    with used_server.connect() as client:
         root, method = client.root, client.root.find_free_worker
         for target, name in [
             *(
@@ -172,11 +174,13 @@ def test_only_the_calls_of_the_contract_are_reachable(server: RunningServer):
             client.sync_request(HANDLE_PICKLE, root, 5)
 
 
-def test_a_client_that_gives_up_does_not_let_two_functions_run_at_once(server: RunningServer, tmp_path: Path):
+def test_a_client_that_gives_up_does_not_let_two_functions_run_at_once(
+    used_server: RunningServer, tmp_path: Path
+):
     started, ended = tmp_path / "started", tmp_path / "ended"
     slow = f"import pathlib\npathlib.Path({str(started)!r}).touch()\ntime.sleep(1)\n"
     slow += f"pathlib.Path({str(ended)!r}).touch()\nresult = 1"
-    with server.connect() as client, server.connect() as other:
+    with used_server.connect() as client, used_server.connect() as other:
         port = client.root.find_free_worker()
         worker = connect(port)
         with pytest.raises(TimeoutError):
@@ -201,8 +205,8 @@ def attempt(worker: rpyc.Connection) -> int | None:
     return value
 
 
-def test_calls_sent_ahead_on_one_connection_wait_their_turn(server: RunningServer):
-    with server.connect() as client:
+def test_calls_sent_ahead_on_one_connection_wait_their_turn(used_server: RunningServer):
+    with used_server.connect() as client:
         port = client.root.find_free_worker()
         with connect(port) as worker:
             run_code = rpyc.async_(worker.root.run_code)
@@ -218,8 +222,8 @@ def test_calls_sent_ahead_on_one_connection_wait_their_turn(server: RunningServe
         ("result = 'x' * 5_000_000", "x" * 5_000_000),
     ],
 )
-def test_values_that_rpyc_carries_travel_by_value(server: RunningServer, source: str, expected: object):
-    with connect(server.ports[0]) as worker:
+def test_values_that_rpyc_carries_travel_by_value(used_server: RunningServer, source: str, expected: object):
+    with connect(used_server.ports[0]) as worker:
         result = worker.root.run_code(source)
     assert result == (
         expected or (None, True, 3, 2.5, 1j, "text", b"bytes", (1, (2,)), frozenset({1}), slice(1, 2))
@@ -248,23 +252,23 @@ def test_values_that_rpyc_carries_travel_by_value(server: RunningServer, source:
     ],
 )
 def test_what_a_source_does_wrong_is_told_and_the_worker_goes_on(
-    server: RunningServer, source: str, error: type[Exception], text: str
+    used_server: RunningServer, source: str, error: type[Exception], text: str
 ):
-    with connect(server.ports[0]) as worker:
+    with connect(used_server.ports[0]) as worker:
         with pytest.raises(error) as caught:
             worker.root.run_code(source)
         assert text in str(caught.value)
         assert worker.root.run_code(SQUARE) == 9
 
 
-def test_a_namespace_is_fresh_each_time(server: RunningServer):
-    with connect(server.ports[0]) as worker:
+def test_a_namespace_is_fresh_each_time(used_server: RunningServer):
+    with connect(used_server.ports[0]) as worker:
         assert worker.root.run_code("left_over = 1\nresult = 1") == 1
         with pytest.raises(NameError):
             worker.root.run_code("result = left_over")
 
 
-def test_the_next_function_finds_a_clean_worker(server: RunningServer):
+def test_the_next_function_finds_a_clean_worker(used_server: RunningServer):
     look = (
         "import os\n"
         "result = (os.getcwd(), tuple(sorted(os.environ.items())), tuple(sys.path), "
@@ -290,7 +294,7 @@ for number in range(3):
         pass
 result = 1
 """
-    with connect(server.ports[0]) as worker:
+    with connect(used_server.ports[0]) as worker:
         before = worker.root.run_code(look)
         assert worker.root.run_code(vandal) == 1
         after = worker.root.run_code(look)

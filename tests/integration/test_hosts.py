@@ -13,10 +13,13 @@ import pytest
 
 from tests.running import ROOT, eventually
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None,
-    reason="it takes root, and the command `ip` (iproute2), to make network namespaces",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("ip") is None,
+        reason="it takes root, and the command `ip` (iproute2), to make network namespaces",
+    ),
+    pytest.mark.skipif("HOSTS" not in os.environ, reason="it takes minutes: HOSTS=1 make test"),
+]
 
 NUMBER = os.getpid() % 10_000
 HUB = f"hub{NUMBER}"

@@ -19,7 +19,7 @@ from distribute_challenge import PoolExecutor, TaskTimeout, compute_this
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.shipping import shipment_of
 from tests.interrupts import Moments
-from tests.running import eventually
+from tests.running import eventually, is_running
 
 CALLS = 200
 MOMENTS = 12  # of a call, evenly spread
@@ -109,6 +109,7 @@ def test_a_worker_that_dies_while_it_is_kept_is_replaced_and_nothing_is_lost(poo
         for _ in range(20):
             worker = pool.run(pid)
         os.kill(worker, signal.SIGKILL)
+        eventually(lambda: not is_running(worker), "it is dead")  # Or it might begin the next function.
         assert pool.run(pid) != worker
     assert pool.counted()[0] >= 100
 

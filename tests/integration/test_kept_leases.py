@@ -109,7 +109,9 @@ def test_a_worker_that_dies_while_it_is_kept_is_replaced_and_nothing_is_lost(poo
         for _ in range(20):
             worker = pool.run(pid)
         os.kill(worker, signal.SIGKILL)
-        eventually(lambda: not is_running(worker), "it is dead")  # Or it might begin the next function.
+        eventually(
+            lambda pid=worker: not is_running(pid), "it is dead"
+        )  # Or it might begin the next function.
         assert pool.run(pid) != worker
     assert pool.counted()[0] >= 100
 

@@ -24,16 +24,14 @@ forwarded: dict[str, int] = {}
 
 def wishes() -> bytes:
     """What a call says: which loggers, and from which level on they are of any use here."""
-    levels = {
-        name: max(level, logging.getLogger(name).getEffectiveLevel()) for name, level in forwarded.items()
-    }
-    for name, logger in list(
-        logging.root.manager.loggerDict.items()
-    ):  # Those below have levels of their own.
+    asked = dict(forwarded)  # Another thread may ask for more.
+    levels = {name: max(level, logging.getLogger(name).getEffectiveLevel()) for name, level in asked.items()}
+    known = list(logging.root.manager.loggerDict.items())
+    for name, logger in known:  # Those below may have levels of their own.
         if isinstance(logger, logging.Logger) and logger.level and name not in levels:
-            above = _nearest(name, forwarded)
+            above = _nearest(name, asked)
             if above is not None:
-                levels[name] = max(forwarded[above], logger.level)
+                levels[name] = max(asked[above], logger.level)
     return pickle.dumps(levels, PROTOCOL)
 
 

@@ -1,8 +1,7 @@
 """Calls and outcomes as bytes.
 
     call     flags (1 byte), id (8), program (16), Unix seconds when the client had it (8), how many functions
-             it runs (4), lengths of label and logs (2 each), values, modules, function and arguments (4
-             each), then
+             it runs (4), lengths of label (2), logs, values, modules, function and arguments (4 each), then
              label      name of the function, and the client, for the record: `record/flight.py`
              logs       pickled levels of the loggers that are forwarded: `logs.py`
              values     of those that are sent once: `scattered.py` has the format
@@ -41,7 +40,7 @@ VALUE, FAILURE, VALUES, MIXED = b"+", b"-", b"*", b"/"
 CHUNK, PRINTS, INITIALIZER, SHARES, LOGS = 1, 2, 4, 8, 16  # flags of a call
 OUTPUT = PRINTS | LOGS  # What it prints or logs is wanted.
 NO_PROGRAM = bytes(16)
-_CALL = struct.Struct("!B8s16sdIHHIIII")
+_CALL = struct.Struct("!B8s16sdIHIIIII")
 _OUTCOME = struct.Struct("!cdII")
 # What one frame may hold, less what RPyC adds around it.
 MAX_BYTES = (1 << 30) - (1 << 10)

@@ -105,13 +105,13 @@ class Worker:
         try:
             self.modules.use(call.modules, call.program)
             context = self._runner.contexts.get(call.program)
-            run: Callable[[], Outcome] = functools.partial(self._runner.run, source, call, buffers)
+            run: Callable[..., Outcome] = self._runner.run
             if context is not None:
                 run = functools.partial(context.copy().run, run)
             if not call.logs:
-                return run()
+                return run(source, call, buffers)
             with logs.forwarding(call.logs, self.streams.add_record):
-                return run()
+                return run(source, call, buffers)
         except BaseException as error:  # A module cannot be imported, say.
             return Outcome(FAILURE, failure(error))
         finally:

@@ -181,6 +181,22 @@ def test_loggers_have_levels_of_their_own_and_need_not_pass_on(
     assert messages(caplog) == ["test.deep debug", "test.deep warning", "test.alone warning"]
 
 
+def test_a_program_may_have_thousands_of_loggers(
+    used_server: RunningServer, caplog: pytest.LogCaptureFixture
+):
+    names = [f"test.many.{'x' * 40}{number}" for number in range(2000)]
+    caplog.set_level(logging.INFO)
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        forward_logging()
+        compute_this(talk)("hello").run()
+    finally:
+        for name in names:
+            del logging.root.manager.loggerDict[name]
+    assert messages(caplog) == ["hello has 5 letters"]
+
+
 def test_a_record_of_any_name_arrives(used_server: RunningServer, caplog: pytest.LogCaptureFixture):
     def hand_on() -> None:
         record = logging.LogRecord("test.other", logging.ERROR, "a.py", 1, "not its own", None, None)

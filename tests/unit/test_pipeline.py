@@ -39,6 +39,16 @@ def task(pace: Pace) -> Task:
     return Task("f", Shipment(len).parcel(("x",), {}), pace)
 
 
+def that_runs_a_task(pace: Pace, now: float) -> Pipeline:
+    """A pipeline on whose worker a task has just begun, which is expected to take 0.1 s."""
+    pipeline = Pipeline(cast(Any, Worker()), max_functions=1000)
+    pace.seconds = 0.1
+    begun = task(pace)
+    begun.begin(now)
+    pipeline.send(begun)
+    return pipeline
+
+
 def sent_ahead(pipeline: Pipeline, pace: Pace, round_trip_s: float = 0) -> int:
     """How many tasks the pipeline takes now."""
     count = 0
@@ -86,13 +96,8 @@ def test_what_waits_on_a_worker_is_no_more_than_is_done_in_a_moment():
 
 
 def test_far_away_the_next_task_is_sent_when_the_worker_will_have_nothing_to_do_before_long():
-    worker, pace = Worker(), Pace()
-    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
-    pace.seconds = 0.1
-    now = time.monotonic()
-    begun = task(pace)
-    begun.begin(now)
-    pipeline.send(begun)
+    pace, now = Pace(), time.monotonic()
+    pipeline = that_runs_a_task(pace, now)
     assert not pipeline.can_send_ahead(task(pace), now)
     assert not pipeline.can_send_ahead(task(pace), now, 0.02)
     assert not pipeline.can_send_ahead(task(pace), now + 0.05, 0.02)
@@ -102,13 +107,8 @@ def test_far_away_the_next_task_is_sent_when_the_worker_will_have_nothing_to_do_
 
 
 def test_nothing_is_sent_behind_a_function_that_takes_longer_than_any_before():
-    worker, pace = Worker(), Pace()
-    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
-    pace.seconds = 0.1
-    now = time.monotonic()
-    begun = task(pace)
-    begun.begin(now)
-    pipeline.send(begun)
+    pace, now = Pace(), time.monotonic()
+    pipeline = that_runs_a_task(pace, now)
     assert pipeline.can_send_ahead(task(pace), now + 0.2, 0.1)
     assert not pipeline.can_send_ahead(task(pace), now + 0.5, 0.1)
 

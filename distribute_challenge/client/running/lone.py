@@ -76,10 +76,8 @@ class Lease:
             try:
                 self.port = self._acquire(server, wait_s)
                 break
-            except (EOFError, OSError) as error:
-                log.info(
-                    "an idle connection to the server had ended (%s)", error
-                )  # It was restarted, perhaps.
+            except (EOFError, OSError) as error:  # It was restarted, perhaps.
+                log.info("an idle connection to the server had ended (%s)", error)
                 self._connections.forget_facts()
                 server.close()
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -24,7 +25,9 @@ from distribute_challenge import (
     TaskTimeout,
     WorkerLost,
     compute_this,
+    forward_logging,
 )
+from distribute_challenge.calls.logs import forwarded
 from distribute_challenge.client.dask import cluster as clusters
 from distribute_challenge.client.dask import there
 from distribute_challenge.client.dask.differences import DIFFERENCES
@@ -266,6 +269,27 @@ def prints_and_waits(folder):
     print("it runs")
     waits_to_be_let_go(folder)
     print("it ends")
+
+
+def logs_after(seconds: float) -> int:
+    time.sleep(seconds)
+    logging.getLogger("test.dask").warning("here")
+    return 1
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5], ids=["with the outcome", "while it runs"])
+def test_a_handler_of_what_a_function_logs_may_use_the_pool(pool: PoolExecutor, seconds: float):
+    results: list[Any] = []
+    handler = logging.Handler()
+    handler.emit = lambda _: results.append(pool.submit(pow, 2, 3).result(HANG_S))  # type: ignore[method-assign]
+    logging.getLogger("test.dask").addHandler(handler)
+    forward_logging("test.dask")
+    try:
+        assert pool.submit(logs_after, seconds).result(HANG_S) == 1
+        eventually(lambda: results == [8], "the record was handled")
+    finally:
+        forwarded.clear()
+        logging.getLogger("test.dask").removeHandler(handler)
 
 
 def test_what_a_function_prints_appears_while_it_runs_and_at_its_caller_only(

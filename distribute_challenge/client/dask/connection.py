@@ -53,6 +53,7 @@ class Connection:
         initializer: Callable[[], Packed] | None,
     ) -> None:
         self._place = place
+        self.show: Callable[[int, bytes], None] = show  # what functions print while they run
         self._tls = tls
         self._limit = limit
         self._initializer = initializer
@@ -79,7 +80,7 @@ class Connection:
                 if self._is_closed:
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 self._client = cluster.connect(self._place(), self._tls, wait_s)
-                self._client.subscribe_topic(_topic(self._client), _show)
+                self._client.subscribe_topic(_topic(self._client), self._show)
                 self._looked_at = 0.0
             return self._client
 
@@ -196,6 +197,11 @@ class Connection:
                 future = self._values[value] = client.scatter(packed, hash=False, direct=False)
             return future
 
+    def _show(self, event: tuple[float, Any]) -> None:
+        """Show what a function has printed."""
+        _, (number, data) = event
+        self.show(number, data)
+
     def _gone(self, error: BaseException) -> ServerUnavailable:
         return ServerUnavailable(f"the Dask scheduler at {self._place()} has gone, or is stopping ({error})")
 
@@ -203,9 +209,3 @@ class Connection:
 def _topic(client: Client) -> str:
     """Under which workers tell this client, and no other, what its functions print."""
     return f"{client.id}-output"
-
-
-def _show(event: tuple[float, Any]) -> None:
-    """Show what a function has printed."""
-    _, (number, data) = event
-    show(number, data)

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import errors
@@ -23,7 +24,7 @@ from distribute_challenge.client.dask.freight import ERROR, OUTCOME, kill_calls
 from distribute_challenge.client.peers.printing import show
 from distribute_challenge.client.tasks.callbacks import Callbacks, here
 from distribute_challenge.client.tasks.engine import AT_EXIT
-from distribute_challenge.client.tasks.task import Task
+from distribute_challenge.client.tasks.task import AsidePrinter, Task
 from distribute_challenge.errors import PoolError, ServerUnavailable, WorkerLost
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class Dispatcher:
         self._patience = 0  # how many more than usual may be with Dask
         self._is_closing = False
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._callbacks = Callbacks()
+        self._callbacks = callbacks = Callbacks()
+        # Not in the thread of Dask's client: handlers of log records may take long, or use the cluster.
+        connection.show = lambda number, data: callbacks.call(partial(show, number), data)
 
     # From any thread
 
@@ -225,8 +228,10 @@ class Dispatcher:
             self._fail(task, self.connection.explained(task.name, error))
             return
         kind, content, printed = report
-        for number, data in printed:
-            show(number, data)
+        if printed:
+            printer = AsidePrinter()
+            printer.write(0, printed)
+            printer.finish()
         if kind == OUTCOME:
             outcome = Outcome.unpack(content)
             task.pace.note(outcome.seconds / task.count)

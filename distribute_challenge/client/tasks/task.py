@@ -164,7 +164,7 @@ class Task:
 
     def printer(self) -> Printer:
         """Where what it prints goes: to this program's streams, and what it logs to its loggers."""
-        return _Aside() if self.parcel.flags & LOGS else Printer()
+        return AsidePrinter() if self.parcel.flags & LOGS else Printer()
 
     def complete(self, outcome: Outcome) -> None:
         """Give the future its result."""
@@ -220,7 +220,7 @@ def end_lost(tasks: list[Task], broken: Broken, ending: Ending) -> list[Task]:
     return again
 
 
-class _Aside(Printer):
+class AsidePrinter(Printer):
     """Handlers of log records are the program's, and may take long, or use the pool.
 
     So they are called where futures' callbacks are, and what is printed is shown there, too, to be in order.

@@ -121,6 +121,12 @@ class RunningServer:
     def worker_pids(self) -> list[int]:
         return [worker["pid"] for worker in self.status()["workers"]]
 
+    def template(self) -> psutil.Process:
+        """The process that forks the workers."""
+        children = psutil.Process(self.pid).children()
+        (template,) = [child for child in children if "template" in "".join(child.cmdline())]
+        return template
+
     def await_waiting(self, count: int) -> None:
         with self.connect() as connection:
             eventually(

@@ -23,7 +23,8 @@ SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 _READ_BYTES = 1 << 16
 _REPEATED = 3
 _CUT = "  ..."  # instead of frames further out than the hundredth
-_MAIN = "/worker/__main__.py"  # in the outermost frame of the main thread
+_PACKAGE = str(Path(__file__).parents[1])
+_MAIN = f"{_PACKAGE}/worker/app.py"  # in the frame from which a worker's main thread runs functions
 
 
 def tell_when_asked(pipe: int) -> None:
@@ -107,28 +108,31 @@ def ask(pid: int) -> None:
 
 
 def _is_whole(text: bytes) -> bool:
-    """Whether the outermost frame has been written, or where frames were left out."""
-    last = text.decode(errors="backslashreplace").removesuffix("\n").rpartition("\n")[2]
-    return text.endswith(b"\n") and (last == _CUT or _MAIN in last)
+    """Whether the frame of the worker itself has been written, or where frames were left out."""
+    *lines, _ = text.decode(errors="backslashreplace").split("\n")
+    return any(line == _CUT or _MAIN in line for line in lines)
 
 
 def _frames(text: str) -> list[str]:
     """The frames of a function in what the fault handler wrote, without those of the worker around it.
 
-    >>> _frames('''  File "late.py", line 1 in answer
+    >>> _frames(f'''  File "late.py", line 1 in answer
     ... Stack (most recent call first):
     ...   File "mine.py", line 7 in func
-    ...   File "/there/distribute_challenge/calls/runner.py", line 9 in run
-    ...   File "/there/distribute_challenge/worker/__main__.py", line 11 in <module>
+    ...   File "{_PACKAGE}/calls/runner.py", line 9 in run
+    ...   File "{_MAIN}", line 11 in main
+    ...   File "server.py", line 8 in <module>
     ... ''')
     ['File "mine.py", line 7 in func']
     """
     for answer in text.split("(most recent call first):\n")[1:]:
-        frames = [line for line in answer.splitlines() if line.startswith("  ")]
-        if frames and (frames[-1] == _CUT or _MAIN in frames[-1]):
-            package, is_whole, _ = frames[-1].partition(_MAIN)
-            inner = list(frames)
-            while is_whole and inner and inner[-1].startswith(package):
+        frames: list[str] = []
+        for line in answer.splitlines():
+            if line != _CUT and _MAIN not in line:
+                frames.append(line)
+                continue
+            inner = [*frames, _CUT] if line == _CUT else list(frames)
+            while inner and _PACKAGE in inner[-1]:
                 inner.pop()
             return list(_shortened([frame.strip() for frame in inner or frames]))
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import enum
 import errno
 import functools
@@ -32,6 +33,7 @@ from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.service import PoolState, SchedulerService, serve
 from distribute_challenge.server.supervisor import Supervisor
+from distribute_challenge.server.template import Template
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import GIBI, KIBI
 from distribute_challenge.wire.tls import authenticator
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve a pool until a signal; the exit code."""
     cli.open_standard_descriptors()
     options = parse(arguments)
+    raise_descriptor_limit()
+    template = Template()
     line = StatusLine(sys.stderr, is_wanted=not options.quiet)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
@@ -76,7 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.owner is not None:
         mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 
-    raise_descriptor_limit()
     tls = cli.tls_in(options)
     listen = functools.partial(cli.listen, options.host, with_tls=tls is not None)
     listener = listen(options.port)
@@ -88,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scraped = None if options.metrics_port is None else listen(options.metrics_port, "another --metrics-port")
     limits = thread_limits(options.threads, options.workers)
     supervisor = Supervisor(
+        template,
         listeners,
         address if tls is None else address.as_named(options.host),
         tls,
@@ -261,10 +265,10 @@ def raise_descriptor_limit() -> None:
     """Let this process open as many descriptors as the system lets it: a waiting client takes three."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        try:
+        with contextlib.suppress(
+            ValueError, OSError
+        ):  # Some systems have a lower limit that they do not tell.
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError) as error:  # Some systems have a lower limit that they do not tell.
-            log.info("the limit of %d open files stays: %s", soft, error)
 
 
 def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:

@@ -13,20 +13,18 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record import stacks
 from distribute_challenge.record.flight import MEMORY_BYTES, NAME, FlightReader
 from distribute_challenge.record.tasks import LOST, CutOff
+from distribute_challenge.server.template import Template
 from distribute_challenge.tls import Tls
 from distribute_challenge.tls import environment as tls_environment
 
@@ -39,7 +37,6 @@ _READ_BYTES = 1 << 16
 _LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 _LAST_STACK_S = 0.05  # So long a kill may wait for the stack of what it stops.
-_MAIN = str(Path(__file__).parents[1] / "worker" / "__main__.py")
 
 
 class WorkerProcess:
@@ -47,6 +44,7 @@ class WorkerProcess:
 
     def __init__(
         self,
+        template: Template,
         listener: socket.socket,
         server: Address,
         tls: Tls | None = None,
@@ -62,6 +60,7 @@ class WorkerProcess:
         # Guards `_is_reaped`: once reaped, the number may be that of another process.
         self._lock = threading.Lock()
         self._is_reaped = False
+        self._code: int | None = None  # its exit code, or minus the number of a signal
         self._reason: str | None = None
         self._end: CutOff | None = None
         self._is_retired = False
@@ -79,32 +78,25 @@ class WorkerProcess:
             self._stacks, stack_pipe = stacks.stack_pipe()
             lent.callback(os.close, stack_pipe)
             opened.callback(self._stacks.close)
-            self._popen = subprocess.Popen(
-                [
-                    *(sys.executable, _MAIN, str(self.port), "--host", host),
-                    *("--listener", str(listener.fileno()), "--owner", str(owned)),
-                    *("--flight", str(flight), "--stacks", str(stack_pipe), *options),
-                ],
-                pass_fds=(listener.fileno(), owned, flight, stack_pipe),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **own, **(environment or {})},
-            )
-            assert self._popen.stdout is not None
-            opened.callback(self._popen.stdout.close)
-            opened.callback(self._reap)
-            self._output = self._popen.stdout.fileno()
+            self._output, output = os.pipe()
+            lent.callback(os.close, output)
+            opened.callback(os.close, self._output)
             os.set_blocking(self._output, False)
-            self._sentinel = _sentinel(self._popen)
+            self._child = template.start(
+                [str(self.port), "--host", host, *options],
+                {"listener": listener.fileno(), "owner": owned, "flight": flight, "stacks": stack_pipe},
+                {**own, **(environment or {})},
+                output,
+            )
+            opened.callback(self._reap)
+            self._sentinel = _sentinel(self.pid)
             opened.callback(os.close, self._sentinel)
             self._opened = opened.pop_all()
 
     @property
     def pid(self) -> int:
         """Its process number, which is also that of its process group."""
-        return self._popen.pid
+        return self._child.pid
 
     @property
     def end(self) -> CutOff:
@@ -176,12 +168,13 @@ class WorkerProcess:
     def _reap(self) -> None:
         self.kill()
         with self._lock:
-            self._popen.wait()
-            self._is_reaped = True
+            if not self._is_reaped:
+                self._code = self._child.wait()
+                self._is_reaped = True
 
     def ending(self, wait_s: float | None = None) -> Ending:
         """How the process ended; waits for that, but not longer than `wait_s` seconds."""
-        code = self._popen.returncode if self._ended.wait(wait_s) else None
+        code = self._code if self._ended.wait(wait_s) else None
         name = None
         if code is not None and code < 0:
             # A real-time signal has no name.
@@ -268,19 +261,19 @@ def _split_off_stack(lines: list[str]) -> tuple[list[str], list[str]]:
     return lines, []
 
 
-def _sentinel(process: subprocess.Popen[bytes]) -> int:
-    """A descriptor that becomes readable when the process ends."""
+def _sentinel(pid: int) -> int:
+    """A descriptor that becomes readable when that child of ours ends."""
     if hasattr(os, "pidfd_open"):
         try:
-            return os.pidfd_open(process.pid)
+            return os.pidfd_open(pid)
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.EPERM):  # An old kernel, or a sandbox.
                 raise
     readable, writable = os.pipe()
 
     def wait() -> None:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # Leaves it to be reaped by `bury`.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # Leaves it to be reaped by `bury`.
         os.close(writable)
 
-    threading.Thread(target=wait, name=f"sentinel {process.pid}", daemon=True).start()
+    threading.Thread(target=wait, name=f"sentinel {pid}", daemon=True).start()
     return readable

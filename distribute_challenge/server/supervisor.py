@@ -18,6 +18,7 @@ from distribute_challenge.record.sampler import proportional_bytes
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.process import WorkerProcess
+from distribute_challenge.server.template import Template, TemplateEndedError
 from distribute_challenge.tls import Tls
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Supervisor:
 
     def __init__(
         self,
+        template: Template,
         listeners: Sequence[socket.socket],
         server: Address,
         tls: Tls | None,
@@ -40,6 +42,7 @@ class Supervisor:
         environment: Mapping[str, str] | None = None,
         start_s: float = START_S,
     ) -> None:
+        self._template = template
         self._listeners = listeners
         self._server = server
         self._tls = tls
@@ -100,6 +103,7 @@ class Supervisor:
             process.kill(end=CutOff(LOST, "WorkerLost: the server stopped"))
         for keeper in self._keepers:
             keeper.join()
+        self._template.close()
 
     def _keep(self, worker: int, observer: Dispatcher) -> None:
         try:
@@ -114,6 +118,9 @@ class Supervisor:
             problem, is_hopeless = None, not was_up
             try:
                 process = self._start(worker)
+            except TemplateEndedError as error:
+                log.warning("%s: workers take longer to start now", error.strerror)
+                continue
             except OSError as error:  # Out of descriptors or processes, say: that may pass.
                 failed_starts, problem = failed_starts + 1, f"cannot start a worker: {error}"
             else:
@@ -154,7 +161,8 @@ class Supervisor:
                 return None
             environment = {**self._environment, WORKER_VARIABLE: str(worker)}
             how = (self._server, self._tls, self._worker_options, environment)
-            process = self._processes[worker] = WorkerProcess(self._listeners[worker], *how)
+            process = WorkerProcess(self._template, self._listeners[worker], *how)
+            self._processes[worker] = process
             return process
 
 

@@ -288,7 +288,8 @@ def start_long_benchmark(folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     eventually(lambda: (sweep.parent / "results_1_2.partial").exists(), "the second cell is measured")
     eventually(
-        lambda: len(processes_in(folder)) == 5, "the benchmark, a server, its worker and two clients run"
+        lambda: len(processes_in(folder)) == 6,
+        "the benchmark, a server with template and worker, two clients run",
     )
     return process
 

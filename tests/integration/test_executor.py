@@ -32,6 +32,7 @@ import pytest
 import scipy.optimize
 
 from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, TaskTimeout, compute_this
+from distribute_challenge.client.parcels import durations
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.driver import Driver
 from tests.running import HANG_S, ROOT, RunningServer, eventually, free_port
@@ -40,19 +41,19 @@ MakeExecutor = Callable[..., Executor]
 prepared = "nothing"
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = RunningServer(2, folder=tmp_path_factory.mktemp("server"))
-    yield server.address
-    server.close()
+@pytest.fixture
+def address(used_server: RunningServer) -> str:
+    return used_server.address
 
 
 @pytest.fixture(params=["ours", "dask", "processes"])
-def make(request: pytest.FixtureRequest, address: str) -> MakeExecutor:
+def make(request: pytest.FixtureRequest) -> MakeExecutor:
     """Makes executors of two workers."""
+    durations._paces.clear()  # Else some calls of functions that were quick before would be sent ahead.
     if request.param == "dask":
         return functools.partial(PoolExecutor, request.getfixturevalue("cluster").address)
     if request.param == "ours":
+        address = request.getfixturevalue("address")
         return lambda **options: PoolExecutor(address, **{"max_workers": 2, **options})
     # It imports this module, with all that the tests need, once.
     context = multiprocessing.get_context("forkserver")
@@ -881,7 +882,7 @@ def test_a_program_without_standard_streams_has_a_private_pool_that_ends_with_it
         assert program.stdout is not None
         assert program.stdout.readline() == "up\n"
         family = psutil.Process(program.pid).children(recursive=True)
-        assert len(family) == 2
+        assert len(family) == 3  # With the template of workers.
         program.kill()
         program.wait(HANG_S)
         assert psutil.wait_procs(family, HANG_S)[1] == []

@@ -471,6 +471,7 @@ def test_a_worker_that_cannot_be_replaced_for_a_while_costs_the_others_nothing(
             "import sys\nif any('--owner' in word for word in sys.orig_argv): sys.exit('not now')\n"
         )
         idle = next(worker for worker in server.status()["workers"] if worker["state"] == "free")
+        server.template().kill()  # From now on, workers are executed.
         os.kill(idle["pid"], signal.SIGKILL)
         eventually(lambda: any("problem" in worker for worker in server.status()["workers"]), "it is told")
         assert "not now" in server.stderr()

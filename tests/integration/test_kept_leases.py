@@ -18,8 +18,10 @@ import pytest
 from distribute_challenge import PoolExecutor, TaskTimeout, compute_this
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.shipping import shipment_of
+from distribute_challenge.client.peers import kept
+from distribute_challenge.client.peers.server import LOOK_S
 from tests.interrupts import Moments
-from tests.running import eventually, is_running
+from tests.running import HANG_S, eventually, is_running
 
 CALLS = 200
 MOMENTS = 12  # of a call, evenly spread
@@ -114,6 +116,16 @@ def test_a_worker_that_dies_while_it_is_kept_is_replaced_and_nothing_is_lost(poo
         )  # Or it might begin the next function.
         assert pool.run(pid) != worker
     assert pool.counted()[0] >= 100
+
+
+def test_a_kept_lease_of_a_dead_worker_is_not_used(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    """Its successor would run the function, and the server would say that the lease's worker has died."""
+    monkeypatch.setattr(kept, "KEEP_S", HANG_S)
+    for _ in range(20):
+        worker = pool.run(pid)
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: pool.events("replaced"), "another worker is up in its place")
+    pool.run(time.sleep, 2 * LOOK_S)
 
 
 def test_a_function_that_is_killed_in_between_loses_no_count(pool: Pool):

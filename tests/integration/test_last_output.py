@@ -50,7 +50,7 @@ def mapped(limit_s: float, end: str) -> Any:
     list(compute_this(timeout=limit_s)(prints_and_goes_on.__wrapped__).map([end]))
 
 
-@pytest.mark.parametrize(("limit_s", "end"), [(0.1, "\n"), (0.5, "")])
+@pytest.mark.parametrize(("limit_s", "end"), [(0.5, "\n"), (0.4, "")])
 @pytest.mark.parametrize("call", [lone, submitted, mapped])
 def test_before_a_time_limit_kills_it(
     server: RunningServer,

@@ -19,6 +19,7 @@ import pytest
 from distribute_challenge import PoolExecutor, ServerUnavailable, compute_this
 from distribute_challenge.address import Address
 from distribute_challenge.server.supervisor import Supervisor
+from distribute_challenge.server.template import execute
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_running
 
 
@@ -112,7 +113,7 @@ def test_a_start_that_hangs_is_given_up_after_its_time(tmp_path: Path, monkeypat
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = Address(*listener.getsockname())
-        supervisor = Supervisor([listener], address, None, fail, start_s=2)
+        supervisor = Supervisor(Mock(start=execute), [listener], address, None, fail, start_s=2)
         supervisor.start(Mock())
         assert has_failed.wait(HANG_S)
         supervisor.stop()
@@ -125,7 +126,7 @@ def test_a_start_that_hangs_is_given_up_after_its_time(tmp_path: Path, monkeypat
 def test_a_worker_that_cannot_be_started_ends_no_server_while_another_is_only_being_replaced(
     start_server: Callable[..., RunningServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The other one is not up at that moment, but nothing is wrong with it."""
+    """The other one is not up at that moment, but nothing is wrong with it. Both are executed, not forked."""
     site = tmp_path / "sitecustomize.py"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     site.write_text("")
@@ -138,6 +139,7 @@ def test_a_worker_that_cannot_be_started_ends_no_server_while_another_is_only_be
         f"while os.path.exists({str(holds)!r}) and '--owner' in sys.orig_argv: time.sleep(0.01)\n"
     )
     holds.touch()
+    server.template().kill()
     for pid in reversed(server.worker_pids()):
         os.kill(pid, signal.SIGKILL)
     eventually(lambda: "cannot replace a worker yet" in server.stderr(), "it cannot be replaced")
@@ -160,8 +162,9 @@ def test_that_fails():
 
 def test_a_test_that_fails_leaves_no_process_behind(tmp_path: Path):
     (tmp_path / "test_that_fails.py").write_text(FAILS)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "--color=no", "-p", "tests.conftest", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
     assert result.returncode == 1
-    (pid,) = re.findall(r"^E +assert not (\d+)$", result.stdout, re.MULTILINE)
-    assert not is_running(int(pid))
+    found = re.search(r"^E +assert not (\d+)$", result.stdout, re.MULTILINE)
+    assert found, result.stdout
+    assert not is_running(int(found[1]))

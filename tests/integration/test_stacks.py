@@ -143,7 +143,14 @@ def test_the_server_tells_where_a_function_is(
 ):
     innermost = INNERMOST.get(function, function)
     with running(server, function) as (port, _):
-        eventually(lambda: mentions(asked(port), innermost), f"{innermost} is where it is")
+
+        def is_told() -> bool:
+            try:
+                return mentions(asked(port), innermost)
+            except RuntimeError:  # So far it has had no time to say.
+                return False
+
+        eventually(is_told, f"{innermost} is where it is")
 
 
 def test_a_function_that_calls_itself_is_shown_a_few_times(

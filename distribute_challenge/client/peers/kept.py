@@ -98,14 +98,18 @@ class KeptLeases:
 
     def _give_back(self, lease: KeptLease) -> None:
         owner = object()
+        if lease.claim(owner):
+            self.let_go(lease, owner)
+
+    def let_go(self, lease: KeptLease, owner: object) -> None:
+        """Give back a lease that `owner` has claimed."""
         try:
-            if lease.claim(owner):
-                finished, failed = lease.counts
-                lease.server.free(lease.port, finished=finished, failed=failed)
-                if self._closing.is_set():  # The server may end next, and shall have counted them.
-                    with contextlib.suppress(EOFError, OSError):
-                        lease.server.settle()
-                self._put_server(lease.server)
+            finished, failed = lease.counts
+            lease.server.free(lease.port, finished=finished, failed=failed)
+            if self._closing.is_set():  # The server may end next, and shall have counted them.
+                with contextlib.suppress(EOFError, OSError):
+                    lease.server.settle()
+            self._put_server(lease.server)
         except BaseException:
             if lease.is_owned_by(owner):
                 lease.close()

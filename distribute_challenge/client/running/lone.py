@@ -46,6 +46,7 @@ class Lease:
         self._asked_at = self._taken_at = time.monotonic()
         self._finished = self._failed = 0  # that the server does not know of yet
         self._kept: KeptLease | None = None  # that was, or is to be, kept
+        self._worker: WorkerConnection | None = None  # the connection that was kept with it
 
     def close(self) -> None:
         """Keep the connection for another call if it holds no worker, else end it, and so the lease."""
@@ -91,9 +92,12 @@ class Lease:
         for kept in leases.all():
             self._kept, self._server = kept, kept.server  # First: see `_acquire`.
             if kept.claim(self):
-                self.port, self._taken_at = kept.port, kept.taken_at
-                self._finished, self._failed = kept.counts
-                return True
+                self._worker = self._connections.take_idle_worker(kept.port)
+                if self._worker is not None:
+                    self.port, self._taken_at = kept.port, kept.taken_at
+                    self._finished, self._failed = kept.counts
+                    return True
+                leases.let_go(kept, self)  # Most likely its worker has died.
         self._server = None
         self._kept = None
         return False
@@ -109,7 +113,8 @@ class Lease:
         """
         assert self._server is not None
         try:
-            outcome = _run_on(self._connections, self.port, name, parcel, timeout_s, self._is_worker_dead)
+            worker = self._worker or _connect(self._connections, self.port)
+            outcome = _run_on(worker, name, parcel, timeout_s, self._is_worker_dead)
         except (Unreachable, AccessDenied, TaskNotSendable):
             self._free()
             raise
@@ -121,6 +126,7 @@ class Lease:
             if broken.ends_task or ending.has_begun(parcel.id):
                 raise broken.error(name, ending) from None
             raise broken.unusable(ending) from None
+        self._connections.put_worker(self.port, worker)
         finished, failed = outcome.counts()
         self._finished += finished
         self._failed += failed
@@ -213,22 +219,25 @@ def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> A
     return answer
 
 
+def _connect(connections: Connections, port: int) -> WorkerConnection:
+    """A connection to a leased worker. Raises Broken, Unreachable or AccessDenied."""
+    try:
+        return connections.take_worker(port)
+    except (EOFError, OSError) as error:
+        raise why_no_worker(error, connections.worker_address(port)) from None
+
+
 def _run_on(
-    connections: Connections,
-    port: int,
+    worker: WorkerConnection,
     name: str,
     parcel: Parcel,
     timeout_s: float | None,
     is_dead: Callable[[float], bool],
 ) -> Outcome:
-    """The outcome of one call on a leased worker. Raises Broken or Unreachable if there is none.
+    """The outcome of one call on a leased worker. Raises Broken if there is none, and TaskNotSendable.
 
     `is_dead` tells, at a time, whether the worker has died for all that the server knows.
     """
-    try:
-        worker = connections.take_worker(port)
-    except (EOFError, OSError) as error:
-        raise why_no_worker(error, connections.worker_address(port)) from None
     limit_s = math.inf if timeout_s is None else timeout_s
     printer: Printer | None = None
     try:
@@ -274,5 +283,4 @@ def _run_on(
         printer.write(outcome.offset, outcome.output)
         printer.finish()
         worker.close_reader()
-    connections.put_worker(port, worker)
     return outcome

@@ -10,7 +10,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 help:
 	@echo "make demo    two workers, four programs at once, and what the workers did"
 	@echo "make test    all checks and tests"
-	@echo "make bench   measurements, also beside other pools (15 minutes)"
+	@echo "make bench   measurements, also beside other pools (15 minutes; BENCH=--write puts them into the README)"
 	@echo "make soak    ten minutes of random kills"
 	@echo "make clean   remove what the others made here"
 
@@ -27,7 +27,7 @@ lint: $(VENV)/dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/peers
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers $(BENCH)
 	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py

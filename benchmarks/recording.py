@@ -13,6 +13,7 @@ The promise is a ratio of at least 0.97 for each; the exit code is 1 if one is m
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -74,8 +75,13 @@ class Pool(NamedTuple):
 @contextlib.contextmanager
 def running_server(checkout: Path, folder: str, *options: str) -> Iterator[Pool]:
     """A server, for as long as the block."""
+    owned, owner = os.pipe()  # It ends with us, however that comes.
     command = [sys.executable, str(checkout / "server.py"), str(WORKERS), "--port", "0", *options]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
+    command += ["--owner", str(owned)]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, text=True, pass_fds=(owned,)
+    ) as server:
+        os.close(owned)
         try:
             assert server.stdout is not None
             line = server.stdout.readline()
@@ -83,6 +89,7 @@ def running_server(checkout: Path, folder: str, *options: str) -> Iterator[Pool]
                 raise RuntimeError("the server did not start")
             yield Pool(checkout, line.split()[1].rstrip(","))
         finally:
+            os.close(owner)
             server.terminate()
 
 

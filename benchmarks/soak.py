@@ -97,6 +97,14 @@ def main() -> int:
         return soak(Path(name), duration_s)
 
 
+def is_worker(child: psutil.Process) -> bool:
+    """Whether a child of the server is a worker, and has not ended: not the template, nor a zombie."""
+    try:
+        return "worker" in " ".join(child.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def soak(folder: Path, duration_s: float) -> int:
     """One run in a folder."""
     command = [sys.executable, str(ROOT / "server.py"), str(WORKERS), "--port", "0"]
@@ -124,7 +132,7 @@ def soak(folder: Path, duration_s: float) -> int:
     next_client = time.monotonic() + KILL_CLIENT_EVERY_S
     while time.monotonic() < ends_at:
         time.sleep(random.expovariate(1 / KILL_WORKER_EVERY_S))
-        workers = [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
+        workers = [child for child in process.children() if is_worker(child)]
         if workers:
             random.choice(workers).send_signal(signal.SIGKILL)
             killed["workers"] += 1

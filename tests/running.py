@@ -30,10 +30,12 @@ HANG_S = 60  # No wait in these tests is near this; what reaches it hangs.
 def eventually(condition: Callable[[], Any], what: str, within_s: float = HANG_S) -> Any:
     """Poll until `condition()` is true; its value."""
     deadline = time.monotonic() + within_s
+    pause_s = 0.002
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s} s: {what}")
-        time.sleep(0.005)  # Between two looks at another process, which cannot wake us.
+        time.sleep(pause_s)  # Between two looks at another process, which cannot wake us.
+        pause_s = min(1.3 * pause_s, 0.05)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -13,13 +14,13 @@ from benchmarks.peers.beside import Comparison
 from benchmarks.peers.cases import CASES
 from benchmarks.peers.rivals import PEERS
 from benchmarks.peers.running import PeerFailed, is_installed
-from benchmarks.recording import running_server
+from benchmarks.recording import ROOT, running_server
 
 
 def main() -> int:
     """Measure; the exit code says whether that went well, not whether the promises are kept."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything, to try things out")
+    parser.add_argument("--quick", action="store_true", help="less of everything: three minutes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--only",
@@ -29,11 +30,13 @@ def main() -> int:
         choices=[*CASES, *PEERS],
         help=f"only these: {', '.join([*CASES, *PEERS])} (this pool is always measured)",
     )
+    parser.add_argument("--write", action="store_true", help="put a whole run into the README and its figure")
     parser.add_argument("--show", action="store_true", help="only draw and tell the results that are there")
     options = parser.parse_args()
     if options.show:
         return publish(results.read())
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that all that was started is ended.
     measured = results.Results()
     began = time.monotonic()
     cases = {name for name in options.only if name in CASES} or set(CASES)
@@ -45,8 +48,8 @@ def main() -> int:
     names = [name for name in names if is_installed(PEERS[name])]
     rounds = 2 if options.quick else options.rounds
     try:
-        with tempfile.TemporaryDirectory() as name, running_server(name) as server:
-            folder = Path(name)
+        with tempfile.TemporaryDirectory() as name, running_server(ROOT, name) as pool:
+            folder, server = Path(name), pool.address
             Comparison(measured, folder, server, names, cases, options.quick).run(rounds)
             print("this pool alone", flush=True)
             alone.measure(measured, folder, server, cases, rounds, options.quick)
@@ -54,7 +57,7 @@ def main() -> int:
         print(failure, file=sys.stderr)
         return 1
     print(f"measured in {time.monotonic() - began:.0f} s\n")
-    if options.quick or options.only:  # No part of a run takes the place of a whole one.
+    if options.quick or options.only or not options.write:  # No part of a run takes the place of a whole one.
         print(table.text(measured))
         return 0
     measured.write()

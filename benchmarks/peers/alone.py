@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,6 +29,8 @@ SIZES = (100, 100_000)
 BLOCK = 500  # leases
 BLOCKS = 10  # so many make the beginning, and as many the end
 SETTLE_S = 1.0
+NAMES = {"one that uses nothing": False, "one that uses names": True}
+SCATTERED = {"the value as an argument": False, "the value scattered": True}
 
 Note = Callable[[str, int, str, float], None]  # case, round, which side, value
 
@@ -41,6 +45,12 @@ def measure(results: Results, folder: Path, server: str, cases: set[str], rounds
     shrink = 10 if quick else 1
     if "clients" in cases:
         clients(note, by_name["clients"], folder, server, rounds, shrink)
+    if "names" in cases:
+        sides(note, by_name["names"], folder, server, rounds, used=NAMES)
+    if "scatter" in cases:
+        sides(note, by_name["scatter"], folder, server, rounds, scattered=SCATTERED)
+    if "lost" in cases:
+        lost(note, by_name["lost"], folder, server, rounds)
     if "scheduler" in cases:
         scheduler(note, by_name["scheduler"], rounds)
     if cases & {"lease_time", "lease_memory"}:
@@ -67,6 +77,45 @@ def clients(note: Note, case: Case, folder: Path, server: str, rounds: int, shri
     finally:
         for client in started:
             client.close()
+
+
+def sides(note: Note, case: Case, folder: Path, server: str, rounds: int, **options: dict[str, bool]) -> None:
+    """A case with an option, off and on."""
+    ((option, by_side),) = options.items()
+    client = Client("pool", folder, server)
+    try:
+        for number in range(rounds):
+            values: dict[str, list[float]] = {side: [] for side in by_side}
+            for _ in range(case.turns):
+                for side, value in by_side.items():
+                    values[side].append(client.ask(case.name, count=case.count, **{option: value}))
+            for side, measured in values.items():
+                note(case.name, number, side, statistics.median(measured))
+    finally:
+        client.close()
+
+
+def lost(note: Note, case: Case, folder: Path, server: str, rounds: int) -> None:
+    """How long until a worker that was killed is back, beside an interpreter that imports RPyC and ends."""
+    host, _, port = server.rpartition(":")
+    bare = [sys.executable, "-c", "import rpyc"]
+    with rpyc.connect(host, int(port), config={"sync_request_timeout": None}) as connection:
+        for number in range(rounds):
+            back, imports = [], []
+            for _ in range(case.turns):
+                worker = json.loads(connection.root.status())["workers"][0]
+                began = time.perf_counter()
+                os.kill(worker["pid"], signal.SIGKILL)
+                while True:
+                    now = json.loads(connection.root.status())["workers"][0]
+                    if now["state"] == "free" and now["pid"] != worker["pid"]:
+                        break
+                back.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                subprocess.run(bare, cwd=folder, check=True)
+                imports.append(time.perf_counter() - began)
+            note("lost", number, "a lost worker", statistics.median(back))
+            note("lost", number, "import rpyc", statistics.median(imports))
 
 
 def together(taking_part: list[Client], count: int) -> float:

@@ -6,6 +6,7 @@ to standard error.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -14,9 +15,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from math import sqrt
 from typing import Any
 
-from benchmarks.peers.functions import double, noop, sleep_1ms
+from benchmarks.peers.functions import double, fit, noop, sleep_1ms, sleep_10ms, total
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.rivals import PEERS
 
@@ -93,11 +95,67 @@ def short_submit(peer: Peer, count: int) -> Measured:
     return all_calls(lambda count: peer.submit(sleep_1ms, count), count)
 
 
-def array(peer: Peer, count: int) -> Measured:
+def medium(peer: Peer, count: int) -> Measured:
+    """Functions of 10 ms through `submit`."""
+    return all_calls(lambda count: peer.submit(sleep_10ms, count), count)
+
+
+class Used:
+    """A class of the program."""
+
+    def value(self) -> float:
+        """What it is for."""
+        return 4.0
+
+
+def uses_nothing() -> float:
+    """As short as `uses_names`."""
+    return 2.0
+
+
+def uses_names() -> float:
+    """A function that uses one of a library, one of NumPy, and a class of its module."""
+    return float(np.negative(-sqrt(Used().value())))  # noqa: F821  `names` imports it.
+
+
+def names(peer: Peer, count: int, used: bool) -> Measured:
+    """A function that uses names, or one that uses nothing, one call after another."""
+    globals()["np"] = importlib.import_module("numpy")
+    return each_call(peer.caller(uses_names if used else uses_nothing), count)
+
+
+def scatter(peer: Peer, count: int, scattered: bool) -> Measured:
+    """The time of a call with one 8 MB value, scattered or as an argument; all submitted."""
+    import numpy as np
+
+    from distribute_challenge import PoolExecutor
+
+    del peer
+    ones = np.ones(ARRAY_ITEMS)
+    with PoolExecutor() as pool:
+        pool.submit(total, ones).result()
+        began = time.monotonic()
+        value = pool.scatter(ones) if scattered else ones
+        for future in [pool.submit(total, value) for _ in range(count)]:
+            future.result()
+        ended = time.monotonic()
+    return (ended - began) / count, began, ended
+
+
+def fit_rows(peer: Peer, count: int) -> Measured:
+    """Calls of 10 ms of scikit-learn on an array of 720 kB."""
+    import numpy as np
+
+    rows = np.random.default_rng(0).random((30_000, 3))
+    call = peer.caller(fit)
+    return each_call(lambda: call(rows), count)
+
+
+def array(peer: Peer, count: int, items: int = ARRAY_ITEMS) -> Measured:
     """An array of 8 MB there, its double back."""
     import numpy as np
 
-    ones = np.ones(ARRAY_ITEMS)
+    ones = np.ones(items)
     call = peer.caller(double)
     if not (call(ones) == 2).all():
         raise RuntimeError("a wrong result came back")
@@ -110,7 +168,12 @@ CASES: dict[str, Callable[..., Measured]] = {
     "map": map_noops,
     "short": short,
     "short_submit": short_submit,
+    "medium": medium,
     "array": array,
+    "large": lambda peer, count: array(peer, count, 10 * ARRAY_ITEMS),
+    "fit": fit_rows,
+    "names": names,
+    "scatter": scatter,
 }
 
 if __name__ == "__main__":

@@ -16,6 +16,23 @@ def sleep_1ms(_item: object = None) -> None:
     time.sleep(0.001)
 
 
+def sleep_10ms(_item: object = None) -> None:
+    """Ten milliseconds of the same."""
+    time.sleep(0.01)
+
+
+def fit(rows: Any) -> Any:
+    """Some 10 ms of scikit-learn."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(2, n_init=1, max_iter=3, random_state=0).fit(rows).cluster_centers_
+
+
+def total(array: Any) -> float:
+    """A short function of a large value."""
+    return float(array[0] + array[-1])
+
+
 def double(array: Any) -> Any:
     """A new array, so that no peer can send back a reference to what it was given."""
     return array * 2

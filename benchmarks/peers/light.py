@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peers.peer import Function, Peer
+from benchmarks.peers.peer import ALL, Function, Peer
 from benchmarks.recording import WORKERS
 
 
@@ -21,6 +21,7 @@ class Pool(Peer):
 
     title = "this pool"
     package = "distribute_challenge"
+    cases = ALL
     chunks = (None,)
 
     def start(self) -> None:
@@ -47,6 +48,16 @@ class Pool(Peer):
 
     def stop(self) -> None:
         """It ends with the program."""
+
+
+class Private(Pool):
+    """A private pool, which keeps a worker from one lone call to the next."""
+
+    title = "this pool, private"
+    cases = frozenset({"startup", "lone"})
+
+    def start(self) -> None:
+        self._address = f"local://{WORKERS}"
 
 
 class RawRpyc(Peer):
@@ -129,7 +140,7 @@ class Direct(Peer):
 
     title = "two plain loops"
     package = "multiprocessing"
-    cases = frozenset({"short", "short_submit"})
+    cases = frozenset({"short", "short_submit", "medium"})
     chunks = (None,)
 
     def start(self) -> None:
@@ -187,13 +198,83 @@ class _Executor(Peer):
 
 
 class ProcessPool(_Executor):
-    """The standard library's."""
+    """The standard library's, with workers that are forked: the rule on Linux up to Python 3.13."""
 
-    title = "ProcessPoolExecutor"
+    title = "ProcessPoolExecutor, fork"
     package = "concurrent"
+    cases = ALL
+    method = "fork"
 
     def start(self) -> None:
-        self._executor = concurrent.futures.ProcessPoolExecutor(WORKERS)
+        context = multiprocessing.get_context(self.method)
+        self._executor = concurrent.futures.ProcessPoolExecutor(WORKERS, mp_context=context)
+
+
+class ProcessPoolServer(ProcessPool):
+    """The same with workers from a server that forks: the rule from Python 3.14 on."""
+
+    title = "ProcessPoolExecutor, forkserver"
+    cases = frozenset({"startup", "lone", "submit", "map"})
+    method = "forkserver"
+
+
+class Pebble(_Executor):
+    """A pool that can stop what runs."""
+
+    title = "Pebble"
+    package = "pebble"
+    cases = frozenset({"startup", "lone", "submit", "map", "short", "short_submit"})
+
+    def start(self) -> None:
+        import pebble
+
+        context = multiprocessing.get_context("fork")
+        self._pool = pebble.ProcessPool(WORKERS, context=context)
+        self._pool.active  # noqa: B018  To ask starts its threads.
+
+    def caller(self, function: Function) -> Function:
+        return lambda *arguments: self._pool.schedule(function, arguments).result()
+
+    def submit(self, function: Function, count: int) -> None:
+        for future in [self._pool.schedule(function) for _ in range(count)]:
+            future.result()
+
+    def map(self, function: Function, items: Sequence[Any], chunk: int | None) -> None:
+        for _ in self._pool.map(function, items, chunksize=chunk).result():
+            pass
+
+    def stop(self) -> None:
+        self._pool.close()
+        self._pool.join()
+
+
+class Joblib(Peer):
+    """What scikit-learn uses, with its own workers, which are loky's; each batch as large as it likes."""
+
+    title = "joblib"
+    package = "joblib"
+    cases = frozenset({"startup", "lone", "submit", "map", "short"})
+    chunks = (None,)
+
+    def start(self) -> None:
+        import joblib
+
+        self._delayed = joblib.delayed
+        self._run = joblib.Parallel(WORKERS)
+        self._run.__enter__()
+
+    def caller(self, function: Function) -> Function:
+        return lambda *arguments: self._run([self._delayed(function)(*arguments)])[0]
+
+    def submit(self, function: Function, count: int) -> None:
+        self._run(self._delayed(function)() for _ in range(count))
+
+    def map(self, function: Function, items: Sequence[Any], chunk: int | None) -> None:
+        del chunk
+        self._run(self._delayed(function)(item) for item in items)
+
+    def stop(self) -> None:
+        self._run.__exit__(None, None, None)
 
 
 class Loky(_Executor):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 CHUNKS: tuple[int | None, ...] = (1, 10, 100, 1000)
 POOLS = frozenset({"startup", "lone", "submit", "map", "short", "short_submit", "array"})
+ALL = POOLS | {"medium", "large", "fit"}
 
 Function = Callable[..., Any]
 

@@ -60,7 +60,7 @@ def test_an_executor_that_is_dropped_ends_its_server_and_closes_its_connections(
     tmp_path: Path, options: dict[str, Any]
 ):
     program = psutil.Process()
-    children, descriptors = program.children(), program.num_fds()
+    children, descriptors = set(program.children()), program.num_fds()
     pool = PoolExecutor("local://1", **options)
     assert pool.submit(abs, -1).result(HANG_S) == 1
     there = weakref.ref(pool)
@@ -71,5 +71,6 @@ def test_an_executor_that_is_dropped_ends_its_server_and_closes_its_connections(
         return there() is None
 
     eventually(is_gone, "nothing holds it")
-    eventually(lambda: program.children() == children, "not even a zombie is left")
-    eventually(lambda: program.num_fds() == descriptors, "nor a descriptor")
+    # Less may be left: what an earlier test had left has ended meanwhile.
+    eventually(lambda: children.issuperset(program.children()), "not even a zombie is left")
+    eventually(lambda: program.num_fds() <= descriptors, "nor a descriptor")

@@ -6,9 +6,10 @@ function, which workers find by its name, and so are pickled once.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge.client.executors import executor_at
@@ -16,7 +17,7 @@ from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.tls import Tls
 
 try:
-    from joblib import register_parallel_backend
+    from joblib import Parallel, register_parallel_backend
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 except ImportError as error:  # pragma: no cover  The tests have it.
     raise ImportError(f"joblib is not installed ({error}): pip install joblib") from None
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from distribute_challenge.client.tasks.task import TaskFuture
 
 NAME = "compute"
+# What joblib gives to every backend, for other kinds of workers.
+_JOBLIBS = {*inspect.signature(Parallel).parameters, "context"}
 MAX_NESTING = 2  # Calls within calls within calls run where they are.
 
 
@@ -62,7 +65,8 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         initargs: tuple[Any, ...] = (),
         **options: Any,
     ) -> None:
-        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **options)
+        _refuse(options)
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._options = (server, tls, initializer, initargs)
         self._own: PoolExecutor | None = None  # for its initializer
         self._lock = threading.Lock()  # guards the one below
@@ -93,9 +97,13 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         tls: Tls | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
-        **_options: Any,
+        **others: Any,
     ) -> int:
-        """Take the options of one `Parallel`, which go first; how many batches run at once."""
+        """Take the options of one `Parallel`, which go first; how many batches run at once.
+
+        Raises TypeError for one that is neither joblib's nor this backend's.
+        """
+        _refuse({name for name in others if name not in _JOBLIBS})
         before = self._options
         prepare = (initializer, initargs) if initializer is not None else before[2:]
         self._options = (server or before[0], tls or before[1], *prepare)
@@ -145,6 +153,13 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         if self._own is None:
             self._own = PoolExecutor(server, tls=tls, initializer=initializer, initargs=initargs)
         return self._own
+
+
+def _refuse(options: Iterable[str]) -> None:
+    for name in options:
+        raise TypeError(
+            f"the backend {NAME!r} has no option {name!r}: it takes server, tls, initializer and initargs"
+        )
 
 
 def run_batch(batch: Callable[[], Any]) -> Any:

@@ -53,6 +53,14 @@ def test_results_come_in_order_from_the_workers(pool: RunningServer):
     assert set(pids) <= set(pool.worker_pids())
 
 
+def test_an_option_that_nobody_knows_is_refused():
+    register_joblib()
+    with pytest.raises(TypeError, match=r"has no option 'sever': it takes server, tls"):
+        joblib.parallel_config(backend="compute", sever="localhost:1")
+    with pytest.raises(TypeError, match="has no option 'sever'"):
+        joblib.Parallel(2, backend="compute", sever="localhost:1")([])
+
+
 def test_options_of_one_call_go_first(server: RunningServer):
     register_joblib()
     call = Parallel(n_jobs=2, backend="compute", server=server.address)

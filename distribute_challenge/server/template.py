@@ -144,12 +144,12 @@ def _adopting() -> Iterator[None]:
     import ctypes  # Late: systems that have no template need it never.
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_SET_CHILD_SUBREAPER, 1):
+    if libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "cannot become the parent of workers")
     try:
         yield
     finally:
-        libc.prctl(_SET_CHILD_SUBREAPER, 0)
+        libc.prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def _serve(requests: socket.socket) -> NoReturn:

@@ -41,6 +41,7 @@ from distribute_challenge.wire.tls import authenticator
 log = logging.getLogger(__name__)
 
 MIN_MEMORY_BYTES = 64 << 20
+UNDER_WAY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -281,10 +282,18 @@ def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:
 def await_idle(mailbox: Mailbox[Stop | Progress], stop: Stop, pool: PoolState) -> None:
     """Wait, and say for what, until no worker is leased; as long as `stop` has it, or until a signal."""
     grace_s = stop.grace_s or 0
-    deadline = time.monotonic() + grace_s
-    if grace_s and (work := pool.work()):
+    began = time.monotonic()
+    # What clients gave back just now is still under way: of that, nothing needs to be said.
+    mail = _read(mailbox, began + min(grace_s / 2, UNDER_WAY_S))
+    if mail is None and grace_s and (work := pool.work()):
         log.warning("%s: waiting up to %s s for %s; a second signal kills them", stop.reason, grace_s, work)
-    while (mail := mailbox.read(deadline - time.monotonic())) is Progress.ALL_UP:
-        continue
+        mail = _read(mailbox, began + grace_s)
     if mail is not Progress.IDLE and (work := pool.work()):
         log.warning("killing %s", work)
+
+
+def _read(mailbox: Mailbox[Stop | Progress], deadline: float) -> Stop | Progress | None:
+    """The next message that counts when the server stops; None after `deadline`."""
+    while (mail := mailbox.read(deadline - time.monotonic())) is Progress.ALL_UP:
+        continue
+    return mail

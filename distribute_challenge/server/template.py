@@ -164,7 +164,6 @@ def _serve(requests: socket.socket) -> NoReturn:
             importlib.import_module(_WORKER)
         except Exception:  # Workers that are executed will tell.
             os._exit(1)
-        gc.collect()
         gc.freeze()  # No collection in a worker looks at, and so copies, what it shares with the others.
         while True:
             flags = socket.MSG_CMSG_CLOEXEC

@@ -32,7 +32,7 @@ _MAIN = Path(__file__).parents[1] / "worker" / "__main__.py"
 _ANSWER_S = 30.0  # A template that has not answered by then has been stopped, or hangs.
 _MAX_REQUEST_BYTES = 1 << 16
 _MAX_DESCRIPTORS = 16
-_SET_CHILD_SUBREAPER = 36  # for prctl(2)
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # for prctl(2)
 _ARGUMENTS = slice(45, 47)  # in /proc/PID/stat, after the name: where the command line begins and ends
 _MAX_NAME = 15  # bytes of /proc/PID/comm
 
@@ -141,20 +141,26 @@ def execute(
 @contextlib.contextmanager
 def _adopting() -> Iterator[None]:
     """Meanwhile, processes below this one whose parents end become its children, instead of the system's."""
-    import ctypes  # Late: systems that have no template need it never.
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "cannot become the parent of workers")
+    _set(_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
-        libc.prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        _set(_SET_CHILD_SUBREAPER, 0)
+
+
+def _set(option: int, value: int) -> None:
+    """Set an option of this process. Raises OSError."""
+    import ctypes  # Late: systems that have no template need it never.
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"the system does not set option {option} of prctl")
 
 
 def _serve(requests: socket.socket) -> NoReturn:
-    """In the template: fork workers until the server closes its end."""
+    """In the template: fork workers until the server closes its end, or ends."""
     try:
+        _set(_SET_PDEATHSIG, signal.SIGKILL)  # Also if this is stopped. The main thread forks it: that lives.
         os.setsid()  # Ctrl-C is for the server.
         _keep_only(requests.fileno())
         sys.path[0] = str(_MAIN.parents[2])

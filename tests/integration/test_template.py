@@ -97,10 +97,15 @@ def test_without_its_template_a_server_replaces_workers_all_the_same(server: Run
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_template_ends_with_its_server(start_server: Callable[..., RunningServer], number: int):
+def test_a_template_ends_with_its_server(
+    start_server: Callable[..., RunningServer], number: int, is_stopped: bool
+):
     server = start_server(1)
     template = server.template()
+    if is_stopped:
+        template.suspend()
     server.stop(number)
     eventually(lambda: not psutil.pid_exists(template.pid), "the template has ended")
 

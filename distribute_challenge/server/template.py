@@ -70,7 +70,11 @@ class Template:
         if sys.platform != "linux":
             return
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._pid = os.fork()
+        try:
+            self._pid = os.fork()
+        except OSError as error:  # There may be too many processes.
+            log.warning("no template of workers (%s): they take longer to start", error)
+            return
         if self._pid == 0:
             _serve(its)
         its.close()

@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 help:
 	@echo "make demo    two workers, four programs at once, and what the workers did"
 	@echo "make test    all checks and tests"
-	@echo "make bench   measurements, also beside other pools (15 minutes; BENCH=--write puts them into the README)"
+	@echo "make bench   measurements, also beside other pools (half an hour; with BENCH=--quick, less)"
 	@echo "make soak    ten minutes of random kills"
 	@echo "make clean   remove what the others made here"
 

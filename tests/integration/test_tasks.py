@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import operator
 import os
 import signal
 import statistics
@@ -17,6 +19,7 @@ import pytest
 import rpyc
 
 from distribute_challenge import PoolExecutor, TaskTimeout, WorkerLost, compute_this
+from distribute_challenge.client.running.lane import TICK_S
 from distribute_challenge.pictures import lanes
 from distribute_challenge.pictures.reading import read_profile
 from distribute_challenge.pictures.tasks import read_tasks
@@ -203,6 +206,19 @@ def test_tasks_that_wait_are_told_while_two_programs_hand_workers_on(server: Run
             waiting = sum(not future.done() for future in futures)
             seen.append(server.status()["tasks"] / waiting)
     assert 0.5 < statistics.median(seen) < 1.5, seen
+
+
+def test_to_tell_how_many_tasks_wait_shortens_no_turn(server: RunningServer):
+    """A new place in line has the one before it tell the server; the answer says who else waits."""
+    began = time.monotonic()
+    with contextlib.ExitStack() as opened:
+        pools = [opened.enter_context(PoolExecutor()) for _ in range(4)]
+        for future in [pool.submit(operator.index, 1) for _ in range(2000) for pool in pools]:
+            future.result()
+    turns = (time.monotonic() - began) / TICK_S * len(server.ports)
+    server.idle_status()
+    events = [row["Event"] for row in server.rows()]
+    assert events.count("acquire") < 6 + 1.5 * turns
 
 
 def test_a_client_in_line_has_one_task_that_waits(server: RunningServer):

@@ -197,10 +197,13 @@ class Lane:
         elif self._keeping is not None and self._keeping.is_here:
             answer, self._keeping = self._keeping, None
             self._distance.note(now - self._asked_at)
-            self._kept_at = now
-            if self.pipeline is not None and int(answer.value) < 0:
+            waiting = int(answer.value)
+            if self.pipeline is not None and waiting < 0:
                 self.pipeline.is_dead = True
-            self.has_to_yield |= int(answer.value) != 0
+            # Who has only told how many tasks wait has its whole turn all the same.
+            if waiting < 0 or self._asked_at - self._kept_at >= TICK_S:
+                self._kept_at = now
+                self.has_to_yield |= waiting != 0
 
     def _take_port(self, place: Place, now: float) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -21,6 +22,9 @@ PLOTS = Path(__file__).parents[2] / "plots"
 OTHERS, WITHOUT = "#B9C1CA", "#E3E7EB"
 COLUMNS = 2
 BAR_IN = 0.21
+TITLE_IN = 0.6  # of a panel, with what is below it
+LEGEND_BARS = 3
+INSIDE = 0.3  # of the width of all bars: a shorter bar does not hold its number
 
 
 def save(results: Results) -> None:
@@ -34,10 +38,15 @@ def draw(results: Results) -> Figure:
     """A panel for each case in which this pool was measured; the last one explains the others."""
     cases = [case for case in COMPARED if results.rounds(case.name, "pool")]
     panels = -(-(len(cases) + 1) // COLUMNS)
-    bars = max(len(measured_in(results, case)) for case in cases)
+    bars = [len(measured_in(results, case)) for case in cases]
+    # Bars are of one height in all rows: a row is as high as its longer panel, the last one as the legend.
+    rows = [
+        max(bars[first : first + COLUMNS], default=LEGEND_BARS) for first in range(0, panels * COLUMNS, 2)
+    ]
+    heights = [TITLE_IN + BAR_IN * max(count, LEGEND_BARS) for count in rows]
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.09)
-    figure = Figure(figsize=(WIDTH_IN + 1, panels * (0.5 + BAR_IN * bars)), layout=layout)
-    every = figure.subplots(panels, COLUMNS, squeeze=False).ravel()
+    figure = Figure(figsize=(WIDTH_IN + 2.5, sum(heights)), layout=layout)
+    every = figure.subplots(panels, COLUMNS, squeeze=False, height_ratios=heights).ravel()
     for axes, case in zip(every, cases, strict=False):
         show_case(axes, results, case)
     for axes in every[len(cases) :]:
@@ -62,14 +71,20 @@ def show_case(axes: Axes, results: Results, case: Case) -> None:
         is_ours = name == "pool"
         color = BLUE if is_ours else WITHOUT if name in BARE else OTHERS
         axes.barh(place, value - left, left=left, height=0.74, color=color)
-        is_beyond = is_ours and goal is not None and goal > value
-        write_at(axes, shown(value, case.unit), value, place, inside=is_beyond, ours=is_ours)
-        if is_ours and goal is not None:
-            axes.plot([goal, goal], [place - 0.48, place + 0.48], color=RED, lw=2.2, solid_capstyle="butt")
-            if is_beyond:
-                write_at(
-                    axes, f"{'≤' if case.is_time else '≥'} {shown(goal, case.unit)}", goal, place, color=RED
-                )
+        text = shown(value, case.unit)
+        if not is_ours or goal is None:
+            write_at(axes, text, value, place, ours=is_ours)
+            continue
+        axes.plot([goal, goal], [place - 0.48, place + 0.48], color=RED, lw=2.2, solid_capstyle="butt")
+        if goal <= value:
+            write_at(axes, text, value, place, ours=True)
+            continue
+        asked = f"{'≤' if case.is_time else '≥'} {shown(goal, case.unit)}"
+        if math.log(value / left) < INSIDE * math.log(high / left):
+            write_at(axes, f"{text} ({asked})", goal, place, ours=True)
+        else:
+            write_at(axes, text, value, place, inside=True, ours=True)
+            write_at(axes, asked, goal, place, color=RED)
     axes.set_xscale("log")
     # The longest bar leaves a quarter of the width to its number.
     longest = max(high, goal or 0)

@@ -253,7 +253,7 @@ class Joblib(Peer):
 
     title = "joblib"
     package = "joblib"
-    cases = frozenset({"startup", "lone", "submit", "map", "short"})
+    cases = frozenset({"startup", "lone", "map", "short"})
     chunks = (None,)
 
     def start(self) -> None:
@@ -265,9 +265,6 @@ class Joblib(Peer):
 
     def caller(self, function: Function) -> Function:
         return lambda *arguments: self._run([self._delayed(function)(*arguments)])[0]
-
-    def submit(self, function: Function, count: int) -> None:
-        self._run(self._delayed(function)() for _ in range(count))
 
     def map(self, function: Function, items: Sequence[Any], chunk: int | None) -> None:
         del chunk

@@ -60,7 +60,7 @@ def notes(results: Results) -> str:
     versions = [
         f"{known.get(name, PEERS[name].title)} {version}"
         for name, version in results.versions().items()
-        if name in PEERS and name not in ("pool", "naive", "direct")
+        if name in PEERS and name not in ("pool", "private", "naive", "direct", "forkserver")
     ]
     chunks = [
         f"{PEERS[name].title} {how.removeprefix('chunks of ')}"

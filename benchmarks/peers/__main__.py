@@ -35,6 +35,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.show:
         return publish(results.read())
+    if options.write and (options.quick or options.only):
+        parser.error("--write takes a whole run: no part of one takes the place of that")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that all that was started is ended.
     measured = results.Results()
@@ -57,7 +59,7 @@ def main() -> int:
         print(failure, file=sys.stderr)
         return 1
     print(f"measured in {time.monotonic() - began:.0f} s\n")
-    if options.quick or options.only or not options.write:  # No part of a run takes the place of a whole one.
+    if not options.write:
         print(table.text(measured))
         return 0
     measured.write()

@@ -46,9 +46,9 @@ def measure(results: Results, folder: Path, server: str, cases: set[str], rounds
     if "clients" in cases:
         clients(note, by_name["clients"], folder, server, rounds, shrink)
     if "names" in cases:
-        sides(note, by_name["names"], folder, server, rounds, used=NAMES)
+        sides(note, by_name["names"], folder, server, rounds, "used", NAMES)
     if "scatter" in cases:
-        sides(note, by_name["scatter"], folder, server, rounds, scattered=SCATTERED)
+        sides(note, by_name["scatter"], folder, server, rounds, "scattered", SCATTERED)
     if "lost" in cases:
         lost(note, by_name["lost"], folder, server, rounds)
     if "scheduler" in cases:
@@ -79,9 +79,10 @@ def clients(note: Note, case: Case, folder: Path, server: str, rounds: int, shri
             client.close()
 
 
-def sides(note: Note, case: Case, folder: Path, server: str, rounds: int, **options: dict[str, bool]) -> None:
+def sides(
+    note: Note, case: Case, folder: Path, server: str, rounds: int, option: str, by_side: dict[str, bool]
+) -> None:
     """A case with an option, off and on."""
-    ((option, by_side),) = options.items()
     client = Client("pool", folder, server)
     try:
         for number in range(rounds):

@@ -41,7 +41,8 @@ def draw(results: Results) -> Figure:
     bars = [len(measured_in(results, case)) for case in cases]
     # Bars are of one height in all rows: a row is as high as its longer panel, the last one as the legend.
     rows = [
-        max(bars[first : first + COLUMNS], default=LEGEND_BARS) for first in range(0, panels * COLUMNS, 2)
+        max(bars[first : first + COLUMNS], default=LEGEND_BARS)
+        for first in range(0, panels * COLUMNS, COLUMNS)
     ]
     heights = [TITLE_IN + BAR_IN * max(count, LEGEND_BARS) for count in rows]
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.09)

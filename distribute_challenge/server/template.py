@@ -74,6 +74,8 @@ class Template:
             self._pid = os.fork()
         except OSError as error:  # There may be too many processes.
             log.warning("no template of workers (%s): they take longer to start", error)
+            ours.close()
+            its.close()
             return
         if self._pid == 0:
             _serve(its)

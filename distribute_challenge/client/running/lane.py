@@ -195,11 +195,10 @@ class Lane:
         elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
             self._take_ending(self._recycling, now)
         elif self._keeping is not None and self._keeping.is_here:
-            answer, self._keeping = self._keeping, None
+            waiting, self._keeping = int(self._keeping.value), None
             self._distance.note(now - self._asked_at)
-            waiting = int(answer.value)
-            if self.pipeline is not None and waiting < 0:
-                self.pipeline.is_dead = True
+            if self.pipeline is not None:
+                self.pipeline.is_dead |= waiting < 0
             # Who has only told how many tasks wait has its whole turn all the same.
             if waiting < 0 or self._asked_at - self._kept_at >= TICK_S:
                 self._kept_at = now
@@ -247,12 +246,11 @@ class Lane:
                 self._break(broken)
         # Far away it asks also without news, so that the next task need not wait for the answer.
         has_news = self._finished + self._failed or self._distance.round_trip_s
-        is_due = now - self._kept_at > (TICK_S if has_news else LOOK_S)
-        if self.state is State.WORKING and self.load and self._keeping is None and is_due:
-            self._ask_to_keep()
+        if self.load and now - self._kept_at > (TICK_S if has_news else LOOK_S):
+            self.tell_at_once()
 
     def tell_at_once(self) -> None:
-        """Tell the server how many tasks wait, if that can be done now."""
+        """Tell the server how many tasks wait, and learn who does, if that can be done now."""
         if self.state is State.WORKING and self._keeping is None:
             self._ask_to_keep()
 

@@ -164,7 +164,7 @@ def _time_outside(
     """
     lengths = np.diff(profile.seconds)
     lost = profile.rows_of("lost")
-    cost = np.abs(np.subtract.outer(np.arange(len(found)), np.arange(profile.workers))) * NO_REASON
+    cost: Values = np.abs(np.subtract.outer(np.arange(len(found)), np.arange(profile.workers))) * NO_REASON
     samples = []
     for port in found:
         here = np.flatnonzero(tasks.worker == port)

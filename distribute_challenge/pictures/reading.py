@@ -130,7 +130,8 @@ def read_sweep(path: Path) -> pd.DataFrame:
     Raises ProfileFormatError, and OSError if there is no such file.
     """
     rows = [(*cell, throughput) for cell, throughput in cells.read_cells(path).items()]
-    return pd.DataFrame(rows, columns=list(cells.COLUMNS))  # type: ignore[no-any-return]
+    sweep: pd.DataFrame = pd.DataFrame(rows, columns=list(cells.COLUMNS))
+    return sweep
 
 
 def _profile(source: Table, table: pd.DataFrame) -> Profile:

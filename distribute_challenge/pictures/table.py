@@ -39,9 +39,10 @@ class Table:
         names = [name if name in known else f"column {place}" for place, name in enumerate(self.names)]
         how: Any = {"names": names, "header": None, "usecols": list(known), "index_col": False}
         how |= {"na_values": {name: [""] for name in known if name in optional}, "keep_default_na": False}
+        how |= {"dtype": known, "encoding_errors": "replace"}
         with self.path.open("rb") as file:
             part = io.BufferedReader(_Part(file, self.start, self.end))
-            table: Any = pd.read_csv(part, dtype=known, encoding_errors="replace", **how)
+            table: Any = pd.read_csv(part, **how)
         return table  # type: ignore[no-any-return]
 
     def fault(

@@ -51,7 +51,7 @@ def _show(axes: Axes, tasks: Tasks, names: list[str], times: Values, colours: bl
     """A row for each function: bars as high as there are times so long."""
     known = times[~np.isnan(times)]
     low, high = _limits(known) if known.size else (1e-3, 1.0)
-    edges = np.geomspace(low, high, BINS + 1)
+    edges = np.geomspace(low, high, BINS + 1).astype(np.float64)
     palette = (*blocks.PALETTE, blocks.OTHERS)
     for row, name in enumerate(names):
         code = tasks.functions.index(name)

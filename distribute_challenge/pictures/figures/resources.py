@@ -79,7 +79,8 @@ def show_lines(axes: Axes, usage: Usage) -> None:
 
 def show_range(axes: Axes, usage: Usage) -> None:
     """Of many workers: the mean, and around it the range in which all are."""
-    known = np.ma.masked_invalid(usage.values)
+    masks: Any = np.ma  # Not every version has types for it.
+    known = masks.masked_invalid(usage.values)
     low, mean, high = (values.filled(np.nan) for values in (known.min(1), known.mean(1), known.max(1)))
     axes.fill_between(
         usage.times, low, high, color=LINES[0], alpha=0.2, linewidth=0, label="from least to most"

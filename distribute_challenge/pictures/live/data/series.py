@@ -67,7 +67,7 @@ class Series:
         # The first step may have begun before the record.
         lengths = np.clip((number + 1) * self.step_s - began, self.step_s / 10, self.step_s)
         for name in NAMES:
-            values = self._values[name]
+            values: Values = self._values[name]
             if name in ADDED:
                 values = values / lengths
             elif name in MEANS:

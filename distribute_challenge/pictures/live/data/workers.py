@@ -86,7 +86,8 @@ class Workers:
         if profile.cpu_percent is not None and profile.memory_bytes is not None:
             self.cpu_percent, self.memory_bytes = profile.cpu_percent[-1], profile.memory_bytes[-1]
         numbers = np.repeat(np.arange(self.count, dtype=np.int32), [len(begins) for begins, _ in ended])
-        return numbers, *(np.concatenate(column) for column in zip(*ended, strict=True))  # type: ignore[return-value]
+        begins, ends = (np.concatenate(column) for column in zip(*ended, strict=True))
+        return numbers, begins, ends
 
     def _take_lane(self, profile: Profile, lane: int, times: Values) -> tuple[Values, Values]:
         """When leases that have ended began and ended."""

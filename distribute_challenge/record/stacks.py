@@ -1,8 +1,8 @@
-"""Where the function of a worker is: its Python stack, which the worker's fault handler writes when asked.
+"""Where the function of a worker is: its Python stack, that of the main thread.
 
-The server asks with a signal, and reads the answer from a pipe. That takes no step of the interpreter, so it
-works also while a function holds that. It is the stack of the main thread, where functions run: those of
-other threads could change while they are read.
+The server asks over a socket, and a thread of the worker answers. If that does not get the interpreter, since
+a function holds it in C, the server asks with a signal, and the fault handler writes what it finds. Not
+before: it may come while Python is just making a frame, and then it kills the process.
 """
 
 from __future__ import annotations
@@ -13,38 +13,61 @@ import itertools
 import os
 import select
 import signal
+import socket
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # One that functions do not use.
 SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 _READ_BYTES = 1 << 16
+_HOLDS_S = 0.5  # Who has not answered for so long has not had the interpreter.
+_MAX_FRAMES = 100
 _REPEATED = 3
-_CUT = "  ..."  # instead of frames further out than the hundredth
+_CUT = "  ..."  # instead of frames further out, also by the fault handler
 _PACKAGE = str(Path(__file__).parents[1])
 _MAIN = f"{_PACKAGE}/worker/app.py"  # in the frame from which a worker's main thread runs functions
 
 
-def tell_when_asked(pipe: int) -> None:
-    """In a worker: write the stack of the main thread to `pipe` whenever the signal comes."""
-    os.set_inheritable(pipe, False)
-    faulthandler.register(SIGNAL, file=pipe, all_threads=False)
+def tell_when_asked(end: int) -> None:
+    """In a worker: write the stack of the main thread to its `end` whenever the server asks."""
+    os.set_inheritable(end, False)
+    faulthandler.register(SIGNAL, file=end, all_threads=False)
+    threading.Thread(target=_tell, args=(end,), name="stacks", daemon=True).start()
+
+
+def _tell(end: int) -> None:
+    main = threading.main_thread().ident
+    questions = select.poll()
+    questions.register(end, select.POLLIN)
+    with contextlib.suppress(OSError):  # A function has closed it.
+        while questions.poll() and os.read(end, _READ_BYTES):
+            frames = traceback.walk_stack(sys._current_frames()[main])  # type: ignore[index]
+            lines = [
+                f'  File "{frame.f_code.co_filename}", line {number} in {frame.f_code.co_name}'
+                for frame, number in itertools.islice(frames, _MAX_FRAMES)
+            ]
+            if len(lines) == _MAX_FRAMES:
+                lines.append(_CUT)
+            text = "\n".join(["Stack (most recent call first):", *lines, ""])
+            with contextlib.suppress(BlockingIOError):  # Nobody reads.
+                os.write(end, text.encode(errors="backslashreplace"))
 
 
 class StackReader:
-    """The reading end of a pipe, in the server, which it closes."""
+    """The server's end of a socket, which it closes."""
 
-    def __init__(self, readable: int) -> None:
-        self._readable = readable
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
         self._lock = threading.Lock()  # held by who asks
 
     def close(self) -> None:
-        """Close the reading end, once nobody reads."""
+        """Close the end, once nobody reads."""
         with self._lock:
-            os.close(self._readable)
-            self._readable = -1
+            self._end.close()
 
     def read(self, ask: Callable[[], None], wait_s: float) -> list[str]:
         """The frames of the function that runs, the innermost first, as lines of text.
@@ -52,41 +75,46 @@ class StackReader:
         `ask` sends the signal, or raises ProcessLookupError. Empty if there is no answer, within `wait_s`
         seconds.
         """
-        deadline = time.monotonic() + wait_s
+        now = time.monotonic()
         if not self._lock.acquire(timeout=wait_s):
             return []
         try:
-            return [] if self._readable == -1 else _frames(self._answer(ask, deadline))
+            self._drain()  # What an earlier question got too late.
+            self._end.send(b"?")
+            answer = self._answer(now + min(wait_s / 2, _HOLDS_S))
+            if not _is_whole(answer):
+                ask()
+                answer += self._answer(now + wait_s)
+            return _frames(answer.decode(errors="backslashreplace"))
+        except OSError:  # It has died, or been closed, or reads nothing.
+            return []
         finally:
             self._lock.release()
 
-    def _answer(self, ask: Callable[[], None], deadline: float) -> str:
+    def _answer(self, deadline: float) -> bytes:
         answer = b""
-        with contextlib.suppress(ProcessLookupError):
-            self._drain()  # What an earlier question got too late.
-            ask()
-            poller = select.poll()
-            poller.register(self._readable, select.POLLIN)
-            while not _is_whole(answer) and poller.poll(max(deadline - time.monotonic(), 0) * 1000):
-                more = self._drain()
-                if not more:  # It has died.
-                    break
-                answer += more
-        return answer.decode(errors="backslashreplace")
+        poller = select.poll()
+        poller.register(self._end, select.POLLIN)
+        while not _is_whole(answer) and poller.poll(max(deadline - time.monotonic(), 0) * 1000):
+            more = self._drain()
+            if not more:  # It has died.
+                break
+            answer += more
+        return answer
 
     def _drain(self) -> bytes:
         try:
-            return os.read(self._readable, _READ_BYTES)
+            return self._end.recv(_READ_BYTES)
         except BlockingIOError:
             return b""
 
 
-def stack_pipe() -> tuple[StackReader, int]:
-    """A reader, and the descriptor to which its worker shall write. Raises OSError."""
-    readable, writable = os.pipe()
-    for end in (readable, writable):  # A worker does not wait for its reader.
-        os.set_blocking(end, False)
-    return StackReader(readable), writable
+def stack_sockets() -> tuple[StackReader, socket.socket]:
+    """A reader, and the end with which its worker shall answer. Raises OSError."""
+    ours, its = socket.socketpair()
+    for end in (ours, its):  # A worker does not wait for its reader.
+        end.setblocking(False)
+    return StackReader(ours), its
 
 
 def ask(pid: int) -> None:
@@ -107,14 +135,14 @@ def ask(pid: int) -> None:
     ctypes.CDLL(None).tgkill(pid, pid, SIGNAL)
 
 
-def _is_whole(text: bytes) -> bool:
+def _is_whole(answer: bytes) -> bool:
     """Whether the frame of the worker itself has been written, or where frames were left out."""
-    *lines, _ = text.decode(errors="backslashreplace").split("\n")
+    *lines, _ = answer.decode(errors="backslashreplace").split("\n")
     return any(line == _CUT or _MAIN in line for line in lines)
 
 
 def _frames(text: str) -> list[str]:
-    """The frames of a function in what the fault handler wrote, without those of the worker around it.
+    """The frames of a function in what a worker wrote, without those of the worker around it.
 
     >>> _frames(f'''  File "late.py", line 1 in answer
     ... Stack (most recent call first):

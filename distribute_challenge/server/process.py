@@ -75,8 +75,8 @@ class WorkerProcess:
             flight = _shared_file(MEMORY_BYTES, f"{NAME}{self.port}")
             lent.callback(os.close, flight)
             self.flight = FlightReader(mmap.mmap(flight, MEMORY_BYTES))
-            self._stacks, stack_pipe = stacks.stack_pipe()
-            lent.callback(os.close, stack_pipe)
+            self._stacks, stack_end = stacks.stack_sockets()
+            lent.callback(stack_end.close)
             opened.callback(self._stacks.close)
             self._output, output = os.pipe()
             lent.callback(os.close, output)
@@ -84,7 +84,12 @@ class WorkerProcess:
             os.set_blocking(self._output, False)
             self._child = template.start(
                 [str(self.port), "--host", host, *options],
-                {"listener": listener.fileno(), "owner": owned, "flight": flight, "stacks": stack_pipe},
+                {
+                    "listener": listener.fileno(),
+                    "owner": owned,
+                    "flight": flight,
+                    "stacks": stack_end.fileno(),
+                },
                 {**own, **(environment or {})},
                 output,
             )

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli.add_tls(parser)
     parser.add_argument("--owner", type=int, help="used by the server: a pipe that ends when the server does")
     parser.add_argument("--flight", type=int, help="used by the server: the memory of the flight recorder")
-    parser.add_argument("--stacks", type=int, help="used by the server: a pipe for stacks that it asks for")
+    parser.add_argument("--stacks", type=int, help="used by the server: a socket for stacks that it asks for")
     options = parser.parse_args(arguments)
 
     if options.owner is not None:

@@ -142,15 +142,34 @@ def test_the_server_tells_where_a_function_is(
     server: RunningServer, asked: Callable[[int], str], function: Callable[[], object]
 ):
     innermost = INNERMOST.get(function, function)
-    with running(server, function) as (port, _):
+    with running(server, function) as (port, future):
 
         def is_told() -> bool:
+            assert not future.done(), future.exception()
             try:
                 return mentions(asked(port), innermost)
             except RuntimeError:  # So far it has had no time to say.
                 return False
 
         eventually(is_told, f"{innermost} is where it is")
+
+
+def test_one_that_runs_python_gets_no_signal_to_tell_it(
+    server: RunningServer, asked: Callable[[int], str], tmp_path: Path
+):
+    ends = tmp_path / "ends"
+
+    def counts_signals():
+        signals: list[int] = []
+        signal.signal(signal.SIGRTMAX, lambda number, _: signals.append(number))
+        while not ends.exists():
+            pass
+        return len(signals)
+
+    with running(server, counts_signals) as (port, future):
+        eventually(lambda: mentions(asked(port), counts_signals), "it is told")
+        ends.touch()
+        assert future.result(HANG_S) == 0
 
 
 def test_a_function_that_calls_itself_is_shown_a_few_times(
@@ -240,13 +259,13 @@ def test_a_worker_that_was_stopped_says_nothing_and_is_killed_all_the_same(
 
 def keeps_signals_off():
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-    time.sleep(HANG_S)
+    in_c()
 
 
 def ignores_signals():
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
-    time.sleep(HANG_S)
+    in_c()
 
 
 @pytest.mark.parametrize("function", [keeps_signals_off, ignores_signals])

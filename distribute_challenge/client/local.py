@@ -53,6 +53,12 @@ class OwnedServer:
                 self._address = self._start()
             return self._address
 
+    @property
+    def pid(self) -> int | None:
+        """Its process; None if it has not been started."""
+        process = self._process
+        return None if process is None else process.pid
+
     def close(self) -> None:
         """End it, and its workers, and wait for that. Harmless to repeat."""
         with self._lock:

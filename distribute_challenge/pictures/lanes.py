@@ -6,6 +6,7 @@ A tasks file names workers by their ports, a profile by their numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,8 @@ def ports(profile: Profile, tasks: Tasks, server_port: int | None) -> dict[int, 
     """The numbers of the workers at the ports in a tasks file.
 
     Workers have the ports after their server's, if that is the right one. Else the busy lists tell: what a
-    worker runs, it runs while it is busy. Raises ProfileFormatError if the two files are of different runs.
+    worker runs, it runs while it is busy. In the record of a cluster the tasks name workers by their numbers,
+    from 1. Raises ProfileFormatError if the two files are of different runs.
     """
     found = np.unique(tasks.worker).astype(np.intp)
     if not len(tasks):
@@ -43,12 +45,23 @@ def ports(profile: Profile, tasks: Tasks, server_port: int | None) -> dict[int, 
     if len(found) > profile.workers or not ((ends >= 0) & (begins <= profile.seconds[-1])).any():
         problem = f"its tasks are of another run than {profile.path}: move one of the two away"
         raise ProfileFormatError(f"{tasks.path}, line 2: {problem}")
+    if profile.places:
+        server_port = 0
     numbers = found - (server_port or 0) - 1
-    if not (server_port and (numbers >= 0).all() and (numbers < profile.workers).all()):
+    if not (server_port is not None and (numbers >= 0).all() and (numbers < profile.workers).all()):
         numbers = found - found[0]
         if len(found) < profile.workers or numbers[-1] >= profile.workers:
             numbers = assign(_time_outside(profile, tasks, found, begins, ends))
     return {int(port): int(number) for port, number in zip(found, numbers, strict=True)}
+
+
+def where(places: Mapping[int, str], ports: Mapping[int, int]) -> dict[int, str]:
+    """Where workers are, by their numbers, as far as that is known: `:PORT`, or of a cluster `HOST:PORT`.
+
+    >>> where({}, {18812: 0}), where({1: "10.0.0.5:4000"}, {1: 0, 2: 1})
+    ({0: ':18812'}, {1: '10.0.0.5:4000'})
+    """
+    return dict(places) or {number: f":{port}" for port, number in ports.items()}
 
 
 def depths(lane: NDArray[np.int32], tasks: Tasks) -> NDArray[np.int8]:

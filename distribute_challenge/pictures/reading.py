@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from distribute_challenge.errors import ProfileFormatError
 from distribute_challenge.pictures.table import Table, open_table
 from distribute_challenge.record import cells, faults
+from distribute_challenge.record.profile import place_in
 
 REQUIRED = ("Timestamp", "Busy", "Finished")
 # Few texts, each many times, are a category; those of samples are all different.
@@ -39,6 +40,7 @@ class Profile:
     waiting: NDArray[np.float64] | None  # (rows,)
     tasks: NDArray[np.float64] | None  # (rows,) that wait
     events: NDArray[np.object_] | None  # (rows,)
+    places: dict[int, str]  # of a cluster: where each worker was at last, by its number
     about: NDArray[np.int32] | None  # (rows,) the number of the worker that the row is about, -1 if none
     sampled: NDArray[np.float64]  # (samples,) seconds
     cpu_percent: NDArray[np.float64] | None  # (samples, workers)
@@ -145,7 +147,9 @@ def _profile(source: Table, table: pd.DataFrame) -> Profile:
         raise ValueError
     if not all(((values >= 0) & (values < np.inf)).all() for values in (finished, *others)):
         raise ValueError
-    busy = _busy(table["Busy"])
+    events = table["Event"].astype(object).to_numpy() if "Event" in table else None
+    joined = _joined(table)
+    busy, widths = _busy(table["Busy"], joined)
     about = table["Worker"].to_numpy() if "Worker" in table else None
     if about is not None and not np.isin(about[~np.isnan(about)], np.arange(busy.shape[1])).all():
         raise ValueError
@@ -162,11 +166,12 @@ def _profile(source: Table, table: pd.DataFrame) -> Profile:
         finished=finished,
         waiting=np.nan_to_num(counts["Waiting"]) if "Waiting" in table else None,
         tasks=np.nan_to_num(counts["Tasks"]) if "Tasks" in table else None,
-        events=table["Event"].astype(object).to_numpy() if "Event" in table else None,
+        events=events,
+        places={} if about is None else {int(about[row]): joined[row] for row in sorted(joined)},
         about=None if about is None else np.nan_to_num(about, nan=-1).astype(np.int32),
         sampled=seconds[is_sample],
-        cpu_percent=_usage(table["CPU"][is_sample], busy.shape[1]) if has_samples else None,
-        memory_bytes=_usage(table["Memory"][is_sample], busy.shape[1]) if has_samples else None,
+        cpu_percent=_usage(table["CPU"][is_sample], widths[is_sample]) if has_samples else None,
+        memory_bytes=_usage(table["Memory"][is_sample], widths[is_sample]) if has_samples else None,
         is_cut_short=source.is_cut_short,
         read_until=source.end,
     )
@@ -176,16 +181,43 @@ def _is_rising(values: NDArray[np.float64]) -> bool:
     return bool((np.diff(values) >= 0).all())
 
 
-def _busy(column: pd.Series[Any]) -> NDArray[np.uint8]:
-    """The busy lists. Each text is parsed once."""
-    states = faults.busy_lists(list(column.cat.categories))
-    if states is None or column.isna().any():
-        raise ValueError
-    return states[column.cat.codes]
+def _joined(table: pd.DataFrame) -> dict[int, str]:
+    """The rows on which a worker of a cluster has come, and where it is."""
+    if "Event" not in table:
+        return {}
+    events = table["Event"]
+    places = {name: place for name in events.cat.categories if (place := place_in(name))}
+    rows = np.flatnonzero(events.isin(list(places))).tolist()
+    return {row: places[events.iat[row]] for row in rows}
 
 
-def _usage(column: pd.Series[Any], workers: int) -> NDArray[np.float64]:
-    values = faults.matrix(list(column))
-    if values is None or values.shape[1] != workers:
+def _busy(column: pd.Series[Any], joined: dict[int, str]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """The busy lists, and how long each is: 0 is for workers that have not come. Each text is parsed once."""
+    if column.isna().any():
         raise ValueError
-    return values
+    texts = list(column.cat.categories)
+    lengths = np.array([text.count(",") + 1 for text in texts])
+    states = np.zeros((len(texts), lengths.max()), np.uint8)
+    for length in np.unique(lengths):
+        alike = np.flatnonzero(lengths == length)
+        found = faults.busy_lists([texts[place] for place in alike])
+        if found is None:
+            raise ValueError
+        states[alike, :length] = found
+    widths = lengths[column.cat.codes]
+    changes = np.flatnonzero(np.diff(widths)) + 1
+    if not all(row in joined and widths[row] > widths[row - 1] for row in changes.tolist()):
+        raise ValueError
+    return states[column.cat.codes], widths
+
+
+def _usage(column: pd.Series[Any], widths: NDArray[np.intp]) -> NDArray[np.float64]:
+    """What was measured; nan for workers that had not come."""
+    texts, found = list(column), np.full((len(column), widths.max()), np.nan)
+    for width in np.unique(widths):
+        alike = np.flatnonzero(widths == width)
+        values = faults.matrix([texts[place] for place in alike])
+        if values is None or values.shape[1] != width:
+            raise ValueError
+        found[alike, :width] = values
+    return found

@@ -62,8 +62,9 @@ class _Trace:
     def events(self) -> Iterator[Event]:
         """All of them."""
         yield _named("process", WORKERS, 0, "workers")
+        where = lanes.where(self.profile.places, {port: number for number, port in self.ports.items()})
         for number in range(self.profile.workers):
-            name = f"worker {number + 1}" + (f" :{self.ports[number]}" if number in self.ports else "")
+            name = f"worker {number + 1} {where.get(number, '')}".rstrip()
             yield _named("thread", WORKERS, self._thread(number), name)
         yield from self._busy() if self.tasks is None else self._tasks(self.tasks)
         yield from self._marks()

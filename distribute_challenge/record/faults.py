@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distribute_challenge.record.profile import place_in
 from distribute_challenge.record.tasks import STATUSES
 
 Row = dict[str, Any]
@@ -87,7 +88,7 @@ def check_profile(row: Row, before: Before) -> Before:
     if busy is None:
         raise ValueError(f"{quoted(row['Busy'])} is not a busy list of 0 and 1")
     workers = busy.shape[1]
-    if before.workers not in (None, workers):
+    if before.workers is not None and not grows(row.get("Event") or "", before.workers, workers):
         raise ValueError(f"the busy list has {workers} workers, and {before.workers} before")
     counts = [_count(name, row[name]) for name in COUNTS if row.get(name) or name == "Finished"]
     if counts[0] < before.finished:
@@ -100,6 +101,15 @@ def check_profile(row: Row, before: Before) -> Before:
         if values is None or values.shape[1] != workers:
             raise ValueError(f"{quoted(row[name])} is not a list of one value for each worker ({name})")
     return Before(time, counts[0], workers)
+
+
+def grows(event: str, before: int, workers: int) -> bool:
+    """Whether a busy list may be of this length: as before, or longer where a worker has come.
+
+    >>> grows("sample", 2, 2), grows("joined 10.0.0.5:4000", 2, 3), grows("sample", 2, 3), grows("left", 2, 1)
+    (True, True, False, False)
+    """
+    return workers == before or (workers > before and bool(place_in(event)))
 
 
 def check_task(row: Row, before: float) -> float:

@@ -42,9 +42,8 @@ _SLOTS_AT = 256
 _RING_AT = _SLOTS_AT + SLOTS * SLOT_BYTES
 MEMORY_BYTES = _RING_AT + RING_BYTES
 MAX_ERROR = 200  # letters
-SHORT_S = (
-    0.02  # Successive calls of one function that take no longer are merged, if they are no further apart.
-)
+# Successive calls of one function that take no longer are merged, if they are no further apart.
+SHORT_S = 0.02
 
 _COUNTER = struct.Struct("<Q")
 _WRITTEN_AT, _READ_AT = 8, 16
@@ -256,6 +255,19 @@ class FlightReader:
             if id_ not in self._ended_ids:  # It died just after the end was written.
                 calls.append(Begun(started, queued, sent, id_, *_texts(label)))
         return sorted(calls)
+
+
+def recorder_file(port: int) -> int:
+    """The descriptor of a file for a worker's flight recorder: in memory, where there is such a thing."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create(f"{NAME}{port}", os.MFD_CLOEXEC)
+    else:
+        import tempfile  # Late: Linux needs it never.
+
+        with tempfile.TemporaryFile() as made:
+            file = os.dup(made.fileno())
+    os.truncate(file, MEMORY_BYTES)
+    return file
 
 
 def label(function: str, client: str) -> bytes:

@@ -10,12 +10,17 @@ One row for each change of the busy list, and samples in between. The columns, t
     Waiting     how many clients are in line
     CPU         JSON list, percent of one core for each worker, null if unknown; empty but on samples
     Memory      JSON list, resident bytes of each worker, null if unknown; empty but on samples
-    Event       what the row records: start, sample, acquire, free, lost, replaced or stop
+    Event       what the row records: start, sample, acquire, free, lost, replaced or stop; of a Dask cluster
+                also `joined HOST:PORT` and `left`
     Tasks       how many tasks the clients in line, and those that go on, have waiting
     Worker      number, from 0, of the worker that the row is about; empty on start, sample and stop
 
 Rows are appended and flushed, never rewritten, so that a row costs the same whatever came before and a
 killed server leaves a readable file.
+
+A pool has as many workers as it began with. Those of a Dask cluster come and go, and each of its threads is a
+worker here. The row of one that comes, the first ones included, says where it is; the busy list, and what is
+measured, is longer from there on, unless it takes the number of one that has left. It never gets shorter.
 """
 
 from __future__ import annotations
@@ -41,6 +46,23 @@ COLUMNS = (
 HEADER = ",".join(COLUMNS) + "\n"
 # A change of the counts alone: it shows in the next row, and has none of its own.
 COUNTS_ONLY = ""
+# Events of a cluster.
+JOINED, LEFT = "joined", "left"
+
+
+def joined(place: str) -> str:
+    """The event of a worker that has come.
+
+    >>> joined("10.0.0.5:4000"), place_in(joined("10.0.0.5:4000")), place_in("sample")
+    ('joined 10.0.0.5:4000', '10.0.0.5:4000', '')
+    """
+    return f"{JOINED} {place}"
+
+
+def place_in(event: str) -> str:
+    """Where a worker is that has come; empty for another event."""
+    kind, _, place = event.partition(" ")
+    return place if kind == JOINED else ""
 
 
 class Change(NamedTuple):
@@ -104,6 +126,7 @@ class Rows:
     def change(self, change: Change) -> str:
         """The row of a change; none for one of the counts alone."""
         if change.worker is not None:
+            self._busy += [0] * (change.worker + 1 - len(self._busy))
             self._busy[change.worker] = change.busy
         self._counts = f"{change.finished},{change.failed},{change.waiting}"
         self._tasks = change.tasks

@@ -5,7 +5,7 @@ It stands beside a profile and is named after it (`tasks_path`). The columns, th
     (none)    the row's number, from 0
     Function  qualified name; for source that a plain client sent, that of its first `def`, else `run_code`
     Client    program:process, with @host if that is another machine; for a plain client host:port
-    Worker    its port
+    Worker    its port; of a Dask cluster its number, from 1
     Queued    Unix seconds when the client had it; empty if it did not say
     Started   Unix seconds when the worker began it
     Ended     Unix seconds when the worker ended it

@@ -40,6 +40,8 @@ from distribute_challenge.wire.tls import authenticator
 
 log = logging.getLogger(__name__)
 
+# The program that records a cluster, with arguments of its own.
+CLUSTER = "distribute_challenge.cluster.app"
 MIN_MEMORY_BYTES = 64 << 20
 UNDER_WAY_S = 0.2
 
@@ -63,6 +65,8 @@ class Progress(enum.Enum):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve a pool until a signal; the exit code."""
     cli.open_standard_descriptors()
+    if any(word.startswith("--engine") for word in (sys.argv[1:] if arguments is None else arguments)):
+        return int(importlib.import_module(CLUSTER).main(arguments))
     options = parse(arguments)
     raise_descriptor_limit()
     template = Template()
@@ -181,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> Any:
     """The command line."""
-    parser = cli.Parser("Start a pool of N workers and serve it.")
+    parser = cli.Parser(
+        "Start a pool of N workers and serve it; or record a Dask cluster (--engine dask --help)."
+    )
     add = parser.add_argument
     workers = "how many workers (as many as this process may use processors)"
     add(

@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record import stacks
-from distribute_challenge.record.flight import MEMORY_BYTES, NAME, FlightReader
+from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader, recorder_file
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.template import Template
 from distribute_challenge.tls import Tls
@@ -72,7 +71,7 @@ class WorkerProcess:
             owned, owner = os.pipe()
             lent.callback(os.close, owned)
             opened.callback(os.close, owner)  # Our end closes when we end, however that happens.
-            flight = _shared_file(MEMORY_BYTES, f"{NAME}{self.port}")
+            flight = recorder_file(self.port)
             lent.callback(os.close, flight)
             self.flight = FlightReader(mmap.mmap(flight, MEMORY_BYTES))
             self._stacks, stack_end = stacks.stack_sockets()
@@ -245,17 +244,6 @@ class WorkerProcess:
                 continue
             self._lines.append(text)
             log.info("worker %d: %s", self.port, text)
-
-
-def _shared_file(size: int, name: str) -> int:
-    """A file of zeros that is in no folder: in memory, where there is such a thing."""
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create(name, os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as made:
-            file = os.dup(made.fileno())
-    os.truncate(file, size)
-    return file
 
 
 def _split_off_stack(lines: list[str]) -> tuple[list[str], list[str]]:

@@ -13,9 +13,10 @@ from distribute_challenge.errors import PoolError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the cluster: `N --owner DESCRIPTOR`, the end of a pipe whose other end the owner has."""
+    """Run the cluster: `N --owner DESCRIPTOR` of a pipe whose other end the owner has; `--port PORT`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("workers", type=int)
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--owner", type=int, required=True)
     options = parser.parse_args(arguments)
     os.set_inheritable(options.owner, False)
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # Functions run beside the workers, and their memory is not the workers'.
     with LocalCluster(
+        scheduler_port=options.port,
         n_workers=options.workers,
         threads_per_worker=1,
         host="127.0.0.1",

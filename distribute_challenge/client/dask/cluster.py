@@ -51,13 +51,21 @@ def _hosts(name: str) -> frozenset[str]:
 
 
 class LocalCluster(OwnedServer):
-    """A Dask cluster of this machine and this program: a scheduler, and a worker for each processor."""
+    """A Dask cluster of this machine and this program: a scheduler, and a worker for each processor.
+
+    Or so many workers; and with its scheduler on that port.
+    """
 
     name = "Dask cluster"
 
+    def __init__(self, workers: int | None = None, port: int = 0) -> None:
+        super().__init__()
+        self._workers = workers or processors.usable()
+        self._port = port
+
     def command(self) -> list[str]:
         """How it is started."""
-        return [_MAIN, str(processors.usable())]
+        return [_MAIN, str(self._workers), "--port", str(self._port)]
 
 
 def check_installed() -> None:

@@ -33,6 +33,9 @@ RUN_PARCEL = (
     "__import__('distribute_challenge.client.dask.there', fromlist=['run']).run(format_, freight, *values)"
 )
 OUTCOME, ERROR, REFUSED = "outcome", "error", "refused"
+SAID = (
+    "distribute-challenge"  # in a task's metadata, and among a worker's metrics: what this package says there
+)
 
 Report = tuple[str, Any, list[Piece]]
 Packed = tuple[str, str, bytes]  # a function's name and text, and the bytes of a call
@@ -102,7 +105,7 @@ class Forwarded(Parcel):
         return super()._call(flags, values, modules)._replace(logs=self._logs)
 
 
-def _travelling(function: Callable[..., Any]) -> Any:
+def travelling(function: Callable[..., Any]) -> Any:
     """The same function for Dask, which pickles it by value: its module is none that can be imported."""
     assert isinstance(function, types.FunctionType)
     made = types.FunctionType(function.__code__, {"__builtins__": __builtins__}, function.__name__)
@@ -125,5 +128,5 @@ def _forget_program(program: bytes) -> None:
         there.forget(program)
 
 
-kill_calls = _travelling(_kill_calls)
-forget_program = _travelling(_forget_program)
+kill_calls = travelling(_kill_calls)
+forget_program = travelling(_forget_program)

@@ -7,6 +7,7 @@ workers as the Dask worker has threads, and ends with it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import socket
@@ -31,6 +32,7 @@ from distribute_challenge.client.dask.freight import (
     FORMAT,
     OUTCOME,
     REFUSED,
+    SAID,
     Forwarded,
     Freight,
     Packed,
@@ -44,7 +46,10 @@ from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.running.driver import Driver
 from distribute_challenge.client.tasks.task import Task
-from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.errors import PoolError, ServerUnavailable, TaskTimeout, WorkerLost
+from distribute_challenge.record.flight import MAX_ERROR
+from distribute_challenge.record.sampler import Meter
+from distribute_challenge.record.tasks import DONE, FAILED, KILLED, LOST, TIMEOUT
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.wire.access import Trust
 
@@ -55,6 +60,7 @@ MAX_UNWANTED = 10_000
 MAX_PROGRAMS = 16  # executors with an initializer, of which the latest are known
 
 Tell = Callable[[int, bytes], None]
+Say = Callable[[dict[str, Any]], None]
 
 
 class CarriedTask(Task):
@@ -105,9 +111,10 @@ class Outpost:
             OrderedDict()
         )  # calls that are to be killed, and may come yet
         self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
+        self._meter = Meter()
 
-    def run(self, freight: Freight, values: tuple[Any, ...], tell: Tell) -> Report:
-        """Run a call; what became of it."""
+    def run(self, freight: Freight, values: tuple[Any, ...], tell: Tell, say: Say) -> Report:
+        """Run a call; what became of it. `say` is called with that for the record, if it ran."""
         scattered = tuple(map(self._scattered, freight.values, values))
         parcel = Forwarded(freight.packed, scattered)
         options = Options(freight.timeout_s, freight.retries)
@@ -120,13 +127,21 @@ class Outpost:
             self._driver(parcel.program, freight.initializer).add(task, self._threads, None)
             outcome: Outcome = task.future.result()
         except BaseException as error:
+            say(_said(parcel, error))
             return ERROR, _dump_error(error), task.printed
         finally:
             with self._lock:
                 del self._tasks[parcel.id]
         content = outcome._replace(offset=0, output=(), buffers=())
         buffers = Parts(outcome.buffers, may_share=False).pack(can_share=False) if outcome.buffers else ()
-        return OUTCOME, content.pack(buffers), task.printed
+        packed = content.pack(buffers)
+        say(_said(parcel, outcome, len(packed)))
+        return OUTCOME, packed, task.printed
+
+    def usage(self) -> tuple[float, int]:
+        """What the pool's processes take: percent of one core since the last time, and resident bytes."""
+        (usage,) = self._meter.measure([self._server.pid], may_have_children=True)
+        return usage.cpu_percent or 0.0, usage.memory_bytes or 0
 
     def kill(self, ids: list[bytes]) -> list[bytes]:
         """Stop calls: those that run, and those that come yet. Those that run here."""
@@ -190,7 +205,26 @@ def _outpost_of(worker: Worker) -> Outpost:
             limit = worker.memory_manager.memory_limit
             outpost = Outpost(worker.state.nthreads, limit or None, worker.scheduler.address)
             _outposts[worker] = outpost
+            measure = outpost.usage
+            worker.metrics[SAID] = lambda _worker: asyncio.to_thread(measure)
         return outpost
+
+
+def _said(parcel: Forwarded, end: Outcome | BaseException, size: int = 0) -> dict[str, Any]:
+    """A call that ran, for the record of a cluster."""
+    function, _, client = parcel.label.decode(errors="replace").partition("\0")
+    about = {"function": function, "client": client, "queued": parcel.queued, "sent": parcel.size}
+    if isinstance(end, Outcome):
+        finished, failed = end.counts(parcel.count)
+        error = end.error if failed else ""
+        status, seconds = DONE if finished else FAILED, end.seconds
+    else:
+        finished, failed, seconds = 0, 1, None
+        error = f"{type(end).__name__}: {end}".partition("\n")[0][:MAX_ERROR]
+        kinds = {TaskTimeout: TIMEOUT, CancelledError: KILLED, WorkerLost: LOST}
+        status = next((status for kind, status in kinds.items() if isinstance(end, kind)), FAILED)
+    ends = {"finished": finished, "failed": failed, "seconds": seconds, "status": status, "error": error}
+    return {**about, **ends, "returned": size}
 
 
 def run(format_: int, data: bytes, *values: Any) -> Report:
@@ -206,8 +240,14 @@ def run(format_: int, data: bytes, *values: Any) -> Report:
     def tell(number: int, text: bytes) -> None:
         worker.log_event(freight.topic, [number, text])
 
+    task = worker.state.tasks.get(worker.get_current_task())
+
+    def say(said: dict[str, Any]) -> None:
+        if task is not None:
+            task.metadata[SAID] = said
+
     try:
-        report = outpost.run(freight, values, tell)
+        report = outpost.run(freight, values, tell, say)
     except (OSError, PoolError) as error:  # Its pool cannot be started, or has ended.
         report = ERROR, _dump_error(error), []
     if report[0] == ERROR and isinstance(pickle.loads(report[1]), ServerUnavailable):

@@ -76,7 +76,7 @@ class Mark(NamedTuple):
 def run_of(profile: Profile, tasks: Tasks | None, server_port: int | None) -> Run:
     """What figures with lanes take. Raises ProfileFormatError if the two are not of the same run."""
     ports = {} if tasks is None else lanes.ports(profile, tasks, server_port)
-    if not ports and server_port is not None:
+    if not ports and server_port is not None and not profile.places:
         ports = {server_port + 1 + number: number for number in range(profile.workers)}
     return Run(profile, tasks, ports, None if tasks is None else blocks.colours(tasks))
 
@@ -138,10 +138,9 @@ def show_lanes(axes: Axes, run: Run) -> tuple[str, list[Artist]]:
             _show_marks(axes, mark, (top - 0.5) / 2, end, scale=1 if workers <= MOST_TALL else 0.35)
         )
     size = 9 if workers <= MOST_TALL else 6
-    names = {number: f"  :{port}" for port, number in run.ports.items()}
-    axes.set_yticks(
-        range(workers), [f"worker {n + 1}{names.get(n, '')}" for n in range(workers)], fontsize=size
-    )
+    where = lanes.where(profile.places, run.ports)
+    names = [f"worker {n + 1}  {where.get(n, '')}".rstrip() for n in range(workers)]
+    axes.set_yticks(range(workers), names, fontsize=size)
     axes.set_ylim(workers - 0.5, top)
     axes.tick_params(axis="y", length=0)
     return f"What {plural(workers, 'worker')} did: {what}", handles

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from distribute_challenge.pictures.lanes import where as places_of
 from distribute_challenge.pictures.live.data.record import Record
 from distribute_challenge.pictures.words import plural, short_time
 from distribute_challenge.record.tasks import DONE
@@ -38,8 +39,10 @@ def summary(record: Record, **more: str) -> str:
 
 
 def lanes(record: Record) -> list[str]:
-    """What the lanes are called: the workers' numbers, from 1, and their ports."""
-    return [f"{lane + 1}" + (f" :{port}" if port else "") for lane, port in enumerate(record.workers.ports)]
+    """What the lanes are called: the workers' numbers, from 1, and where they are."""
+    workers = record.workers
+    where = places_of(workers.places, {port: lane for lane, port in enumerate(workers.ports) if port})
+    return [f"{lane + 1} {where.get(lane, '')}".rstrip() for lane in range(workers.count)]
 
 
 def workers(record: Record) -> str:

@@ -31,19 +31,33 @@ class Workers:
     def __init__(
         self, count: int, began: float, ports: Mapping[int, int], flights: FlightRecorders | None
     ) -> None:
-        self.count = count
-        self.ports: list[int | None] = [None] * count
-        for port, number in ports.items():
-            self.ports[number] = port
-        self.busy = np.zeros(count, np.uint8)
-        self.busy_since = np.full(count, began)
-        self.is_gone = np.zeros(count, bool)  # lost, and not replaced yet
+        self.count = 0
+        self.ports: list[int | None] = []
+        self.places: dict[int, str] = {}  # of a cluster, whose workers come and go
+        self.busy = np.zeros(0, np.uint8)
+        self.busy_since = np.zeros(0)
+        self.is_gone = np.zeros(0, bool)  # lost, and not replaced yet
         self.lost = self.replaced = 0
         self.losses = Stream()  # `right`: the time, `lane`: which, `is_lost`: or replaced
-        self.cpu_percent = np.full(count, np.nan)
-        self.memory_bytes = np.full(count, np.nan)
-        self.running: list[list[Running]] = [[] for _ in range(count)]  # the outermost first
+        self.cpu_percent = np.zeros(0)
+        self.memory_bytes = np.zeros(0)
+        self.running: list[list[Running]] = []  # the outermost first
         self._flights = flights
+        self._grow(count, began)
+        for port, number in ports.items():
+            self.ports[number] = port
+
+    def _grow(self, count: int, now: float) -> None:
+        """Workers have come: there are so many."""
+        more = count - self.count
+        self.count = count
+        self.ports += [None] * more
+        self.busy = np.append(self.busy, np.zeros(more, np.uint8))
+        self.busy_since = np.append(self.busy_since, np.full(more, now))
+        self.is_gone = np.append(self.is_gone, np.zeros(more, bool))
+        self.cpu_percent = np.append(self.cpu_percent, np.full(more, np.nan))
+        self.memory_bytes = np.append(self.memory_bytes, np.full(more, np.nan))
+        self.running += [[] for _ in range(more)]
 
     def look(self) -> None:
         """Look at what runs."""
@@ -60,7 +74,9 @@ class Workers:
         ]
 
     def know_ports(self, ports: list[int]) -> dict[int, int]:
-        """The number of the worker at each of these ports."""
+        """The number of the worker at each of these ports; of a cluster, they are those numbers."""
+        if self.places:
+            self.ports = [number + 1 for number in range(self.count)]
         if not set(ports) <= set(self.ports):
             self.ports = match(self.count, [*filter(None, self.ports), *ports])
         numbers = {port: number for number, port in enumerate(self.ports) if port}
@@ -69,6 +85,9 @@ class Workers:
     def take(self, profile: Profile) -> tuple[NDArray[np.int32], Values, Values]:
         """Take in rows of the profile; leases that have ended with them: which worker, from when to when."""
         times = profile.began + profile.seconds
+        self.places.update(profile.places)
+        if profile.workers > self.count:
+            self._grow(profile.workers, profile.began)
         ended = [self._take_lane(profile, lane, times) for lane in range(self.count)]
         self.busy = profile.busy[-1]
         for mark in marks(profile):

@@ -1,0 +1,224 @@
+"""Writes the record of a cluster from what the observer notes, and knows how things stand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distribute_challenge.cluster.slots import DaskWorker, Done, Running, Slots, Step
+from distribute_challenge.record.files import RecordFile, open_record
+from distribute_challenge.record.flight import (
+    ID_BYTES,
+    MEMORY_BYTES,
+    Begun,
+    Ended,
+    Flight,
+    FlightReader,
+    FlightRecorder,
+    label,
+    recorder_file,
+)
+from distribute_challenge.record.profile import Change, Clock, Rows, Usage
+from distribute_challenge.record.tasks import DONE, FAILED, CutOff, TaskRows
+
+UNKNOWN = Usage(None, None)
+MAX_SLOTS = 65_535  # as many as a tasks file can name
+_numbers = itertools.count(1)  # of what is shown to run
+
+
+class UnixClock(Clock):
+    """A clock of which all times are Unix seconds already: those of the scheduler."""
+
+    def at(self, monotonic: float) -> float:
+        """The same."""
+        return monotonic
+
+
+class Recorder:
+    """The record of a cluster, for one thread; `status` and `counts` are for any.
+
+    `path` is None where nothing is to be written. Making it raises OSError.
+    """
+
+    def __init__(self, path: Path | None, scheduler: str, interval_s: float) -> None:
+        self.path = path
+        self.slots = Slots()
+        self.task_rows = TaskRows(range(1, MAX_SLOTS + 1), UnixClock())
+        self._rows: Rows | None = None  # None: no worker has come
+        self._files: Sequence[RecordFile] = () if path is None else open_record(path)
+        self._interval_s = interval_s
+        self._started = time.monotonic()
+        self._now = self._sampled = 0.0
+        self._usage: list[Usage] = []
+        self._cpu_s: list[float] = []
+        self._peaks: dict[str, int] = {}  # of tasks that run: what their slots took at most, in bytes
+        self._flights: dict[int, RunningNow] = {}
+        self._fixed = {"python": platform.python_version(), "engine": "dask", "scheduler": scheduler}
+        self._state: dict[str, Any] = {}
+        self._cpu_of_all: list[float] = []
+        self._tell()
+
+    def take(self, fetched: Mapping[str, Any]) -> None:
+        """Take in what was fetched from the observer, and write it."""
+        self._now = fetched["now"]
+        found = [it for note in fetched["notes"] for it in self.slots.take(tuple(note))]
+        if self._rows is None and self.slots.count:
+            self._rows = Rows(self.slots.count)
+            first = next(it.time for it in found if isinstance(it, Step))
+            self._write([self._rows.change(Change(first, "start", None, 0, 0, 0, 0, 0))])
+        if self._rows is None:
+            return
+        finished, failed = self.slots.finished, self.slots.failed
+        for done in (it for it in found if isinstance(it, Done)):
+            finished, failed = finished - done.finished, failed - done.failed
+        rows, tasks = [], []
+        for it in found:
+            if isinstance(it, Done):
+                finished, failed = finished + it.finished, failed + it.failed
+                tasks.append(self._task(it))
+                continue
+            counts = finished, failed, self.slots.waiting, self.slots.tasks
+            rows.append(self._rows.change(Change(it.time, it.event, it.slot, it.busy, *counts)))
+        self._write(rows, tasks)
+        self._show(self.slots.running())
+        if self._now - self._sampled >= self._interval_s:
+            self._sample(fetched["usage"])
+        self._tell()
+
+    def close(self) -> None:
+        """End the record."""
+        if self._rows is not None:
+            counts = self.slots.finished, self.slots.failed, self.slots.waiting, self.slots.tasks
+            self._write([self._rows.change(Change(self._now, "stop", None, 0, *counts))])
+        for file in self._files:
+            file.close()
+        self._show(())
+
+    def status(self) -> dict[str, Any]:
+        """The state, as the call `status` of a server gives it; workers also have an `address`."""
+        return {**self._state, "uptime": round(time.monotonic() - self._started, 3)}
+
+    def cpu_seconds(self) -> list[float]:
+        """Seconds of processor time, for each worker in `status`."""
+        return self._cpu_of_all
+
+    def _write(self, rows: Iterable[str], tasks: Iterable[str] = ()) -> None:
+        for file, text in zip(self._files, (rows, tasks), strict=False):
+            file.write("".join(text))
+
+    def _task(self, done: Done) -> str:
+        begun = Begun(done.started, done.queued, done.sent, b"", done.function, done.client)
+        memory = self._peaks.pop(done.task, None)
+        if done.status in (DONE, FAILED):
+            size, error = (done.sent, done.ended, done.seconds, done.returned), done.error
+            call = Ended(begun, *size, done.finished, done.failed, False, error)
+            return self.task_rows.ended(done.slot, call, memory)
+        return self.task_rows.cut_off(done.slot, begun, done.ended, CutOff(done.status, done.error), memory)
+
+    def _show(self, running: Iterable[tuple[int, Running]]) -> None:
+        """Have flight recorders hold what runs: the live page reads them, as those of a pool."""
+        now = dict(running)
+        for slot in range(len(self._flights), self.slots.count if self._files else 0):
+            self._flights[slot] = RunningNow(slot + 1)
+        for slot, flight in self._flights.items():
+            flight.show(now.get(slot))
+
+    def _sample(self, usage: Mapping[str, Sequence[float | None]]) -> None:
+        assert self._rows is not None
+        elapsed_s = self._now - self._sampled if self._sampled else 0.0
+        self._usage = [UNKNOWN] * self.slots.count
+        self._cpu_s += [0.0] * (self.slots.count - len(self._cpu_s))
+        for worker in self.slots.workers.values():
+            each = _share(usage.get(worker.address), worker)
+            for slot in worker.slots:
+                self._usage[slot] = each
+                self._cpu_s[slot] += (each.cpu_percent or 0.0) / 100 * elapsed_s
+        self._sampled = self._now
+        self._write([self._rows.sample(self._now, self._usage)])
+        peaks: dict[str, int] = {}
+        for slot, running in self.slots.running():
+            taken = self._usage[slot].memory_bytes
+            if taken is not None:
+                peaks[running.task] = max(taken, self._peaks.get(running.task, 0))
+        self._peaks = peaks
+
+    def _tell(self) -> None:
+        runs = dict(self.slots.running())
+        workers, seconds = [], []
+        every = sorted((slot, worker) for worker in self.slots.workers.values() for slot in worker.slots)
+        for slot, worker in every:
+            usage = self._usage[slot] if slot < len(self._usage) else UNKNOWN
+            seconds.append(self._cpu_s[slot] if slot < len(self._cpu_s) else 0.0)
+            running = runs.get(slot)
+            workers.append(
+                {
+                    "port": slot + 1,
+                    "address": worker.address.partition("://")[2],
+                    "pid": None,
+                    "state": "free" if running is None else "leased",
+                    "cpu": usage.cpu_percent,
+                    "memory": usage.memory_bytes,
+                    "running": [] if running is None else [_call(running)],
+                }
+            )
+        slots = self.slots
+        self._cpu_of_all = seconds
+        self._state = {
+            **self._fixed,
+            "workers": workers,
+            "busy": [int(worker["state"] == "leased") for worker in workers],
+            "finished": slots.finished,
+            "failed": slots.failed,
+            "waiting": slots.waiting,
+            "tasks": slots.tasks,
+            "lost": {"gone": slots.lost} if slots.lost else {},
+            "now": round(self._now, 3),
+        }
+
+
+class RunningNow:
+    """A flight recorder that shows what runs on a slot, by its number from 1."""
+
+    def __init__(self, number: int) -> None:
+        descriptor = recorder_file(number)
+        # The map keeps a descriptor of its own, by which the live page finds the file.
+        memory = mmap.mmap(descriptor, MEMORY_BYTES)
+        os.close(descriptor)
+        self._recorder, self._reader = FlightRecorder(memory), FlightReader(memory)
+        self._task: str | None = None
+        self._flight: Flight | None = None
+
+    def show(self, running: Running | None) -> None:
+        """This runs, or nothing."""
+        task = None if running is None else running.task
+        if task == self._task:
+            return
+        if self._flight is not None:
+            self._recorder.end(self._flight, finished=0, failed=0, seconds=0.0, returned=0)
+            self._reader.ended()  # The record is written from what the scheduler knows.
+            self._flight = None
+        if running is not None:
+            number = next(_numbers).to_bytes(ID_BYTES, "little")
+            self._flight = self._recorder.begin(number, label(running.function, running.client), 0)
+        self._task = task
+
+
+def _share(usage: Sequence[float | None] | None, worker: DaskWorker) -> Usage:
+    """What one thread of a worker takes, if all take the same; the pool beside it included."""
+    if usage is None:
+        return UNKNOWN
+    (cpu, memory, own_cpu, own_memory), threads = usage, len(worker.slots)
+    cpu_percent = None if cpu is None else (cpu + (own_cpu or 0)) / threads
+    return Usage(cpu_percent, None if memory is None else int(memory + (own_memory or 0)) // threads)
+
+
+def _call(running: Running) -> dict[str, Any]:
+    since = 0.0 if math.isnan(running.begun) else running.begun
+    return {"function": running.function, "client": running.client, "since": round(since, 3)}

@@ -1,0 +1,251 @@
+"""The threads of a Dask cluster's workers, each a worker of the record, and what runs on which.
+
+Pure: it turns the observer's notes into steps, and knows neither Dask nor files nor a clock. The scheduler
+knows which Dask worker has a task, and not when a thread there begins it: one that comes while all are busy
+begins here when another ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from distribute_challenge.record.profile import LEFT, joined
+from distribute_challenge.record.tasks import DONE, FAILED, KILLED, LOST
+
+OTHER_CLIENT = "dask"  # of a task that another task needs
+
+
+class Step(NamedTuple):
+    """A row of the profile: what happened, on which slot, and whether it is busy now."""
+
+    time: float
+    event: str
+    slot: int
+    busy: int
+
+
+class Done(NamedTuple):
+    """A call that has ended. Times are Unix seconds; `queued` is nan if nobody said."""
+
+    slot: int
+    task: str
+    function: str
+    client: str
+    queued: float
+    started: float
+    ended: float
+    seconds: float
+    finished: int
+    failed: int
+    status: str
+    sent: int
+    returned: int
+    error: str
+
+
+@dataclass
+class Running:
+    """A task on a Dask worker."""
+
+    task: str
+    function: str
+    client: str
+    queued: float
+    begun: float = math.nan  # nan: no thread is free for it
+    slot: int = -1
+
+
+@dataclass
+class DaskWorker:
+    """A worker of the cluster, and those of the record that stand for its threads."""
+
+    address: str
+    name: str
+    slots: list[int]
+    tasks: OrderedDict[str, Running] = field(default_factory=OrderedDict)
+
+    def free(self) -> list[int]:
+        """The slots on which nothing runs, the lowest first."""
+        taken = {running.slot for running in self.tasks.values()}
+        return [slot for slot in self.slots if slot not in taken]
+
+
+class Slots:
+    """All slots, from the first note on.
+
+    >>> slots = Slots()
+    >>> list(slots.take(("joined", 1.0, "tcp://10.0.0.5:4000", "a", 1)))
+    [Step(time=1.0, event='joined 10.0.0.5:4000', slot=0, busy=0)]
+    >>> _ = list(slots.take(("begun", 2.0, "func-1", "Client-1", "func", "tcp://10.0.0.5:4000")))
+    >>> done, step = slots.take(("ended", 5.0, "func-1", "memory", (2.5, 4.5), 28, None, ""))
+    >>> done.function, done.status, done.started, done.ended, step.event, slots.finished
+    ('func', 'done', 2.5, 4.5, 'free', 1)
+    """
+
+    def __init__(self) -> None:
+        self.count = 0  # of all slots there have been
+        self.finished = self.failed = self.lost = 0
+        self.workers: dict[str, DaskWorker] = {}  # by their addresses
+        self._gone: dict[tuple[str, int], list[tuple[int, bool]]] = {}  # slots, and whether they were lost
+        self._lost: set[str] = set()  # workers that went with what they ran
+        self._places: dict[str, str] = {}  # the addresses of workers that have tasks
+        self._waiting: dict[str, tuple[float, str]] = {}  # since when, and of which client
+        self._clients: Counter[str] = Counter()  # with how many that wait
+
+    @property
+    def waiting(self) -> int:
+        """How many clients have tasks that wait."""
+        return len(self._clients)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks wait."""
+        return len(self._waiting)
+
+    def running(self) -> Iterator[tuple[int, Running]]:
+        """What runs, and on which slot."""
+        for worker in self.workers.values():
+            for running in worker.tasks.values():
+                if running.slot >= 0:
+                    yield running.slot, running
+
+    def take(self, note: tuple[Any, ...]) -> Iterator[Step | Done]:
+        """Take in a note of the observer's; what there is to write."""
+        what, time, *rest = note
+        if what == "joined":
+            return self._joined(time, *rest)
+        if what == "left":
+            return self._left(time, *rest)
+        if what == "known":
+            return self._known(time, *rest)
+        return self._begun(time, *rest) if what == "begun" else self._ended(time, *rest)
+
+    def _joined(self, time: float, address: str, name: str, threads: int) -> Iterator[Step]:
+        place = address.partition("://")[2] or address
+        earlier = self._gone.pop((name, threads), None)
+        if earlier is None:
+            earlier = [(number, False) for number in range(self.count, self.count + threads)]
+            self.count += threads
+        self.workers[address] = DaskWorker(address, name, [slot for slot, _ in earlier])
+        for slot, was_lost in earlier:
+            yield Step(time, joined(place), slot, 0)
+            if was_lost:
+                yield Step(time, "replaced", slot, 0)
+
+    def _left(self, time: float, address: str) -> Iterator[Step]:
+        worker = self.workers.pop(address, None)
+        if worker is None:
+            return
+        was_lost = address in self._lost
+        self._lost.discard(address)
+        self._gone[worker.name, len(worker.slots)] = [(slot, was_lost) for slot in worker.slots]
+        self.lost += was_lost * len(worker.slots)
+        for slot in worker.slots:
+            yield Step(time, "lost" if was_lost else LEFT, slot, 0)
+
+    def _known(self, time: float, task: str, client: str, _function: str) -> Iterator[Step]:
+        if task not in self._waiting:
+            self._waiting[task] = (time, client)
+            self._clients[client] += 1
+        return iter(())
+
+    def _begun(self, time: float, task: str, client: str, function: str, address: str) -> Iterator[Step]:
+        if (worker := self.workers.get(address)) is None:
+            return
+        self._known(time, task, client, function)
+        running = Running(task, function, client or OTHER_CLIENT, self._waiting[task][0])
+        worker.tasks[task] = running
+        self._places[task] = address
+        yield from self._begin_next(worker, time)
+
+    def _begin_next(self, worker: DaskWorker, time: float) -> Iterator[Step]:
+        """Have tasks begin for which threads are free."""
+        free = worker.free()
+        for running in [running for running in worker.tasks.values() if running.slot < 0][: len(free)]:
+            running.slot, running.begun = free.pop(0), time
+            self._stop_waiting(running.task)
+            yield Step(time, "acquire", running.slot, 1)
+
+    def _stop_waiting(self, task: str) -> None:
+        since = self._waiting.pop(task, None)
+        if since is not None:
+            self._clients[since[1]] -= 1
+            if not self._clients[since[1]]:
+                del self._clients[since[1]]
+
+    def _ended(
+        self,
+        time: float,
+        task: str,
+        how: str,
+        ran: tuple[float, float] | None,
+        size: int,
+        told: dict[str, Any] | None,
+        error: str,
+    ) -> Iterator[Step | Done]:
+        worker = self.workers.get(self._places.pop(task, ""))
+        running = None if worker is None else worker.tasks.pop(task, None)
+        self._stop_waiting(task)
+        if worker is None or running is None:
+            return
+        slot = running.slot
+        if slot < 0:
+            if ran is None and told is None:  # It never ran.
+                return
+            # It ran before another that was thought to: that one has its place.
+            other = next(reversed([it for it in worker.tasks.values() if it.slot >= 0]), None)
+            slot = worker.slots[0] if other is None else other.slot
+            running.begun = time if ran is None else ran[0]
+        if how == "lost":
+            self._lost.add(worker.address)
+        done = _done(replace(running, slot=slot), time, how, ran, size, told, error)
+        self.finished += done.finished
+        self.failed += done.failed
+        yield done
+        if running.slot >= 0:
+            yield Step(time, "free", slot, 0)
+            yield from self._begin_next(worker, time)
+
+
+def _done(
+    running: Running,
+    time: float,
+    how: str,
+    ran: tuple[float, float] | None,
+    size: int,
+    told: dict[str, Any] | None,
+    error: str,
+) -> Done:
+    started, ended = ran or (min(running.begun, time), time)
+    status, error = {
+        "memory": (DONE, ""),
+        "erred": (FAILED, error.partition("\n")[0]),
+        "released": (KILLED, "CancelledError: its client wants it no more"),
+        "lost": (LOST, "WorkerLost: the Dask worker has gone"),
+    }[how]
+    done = Done(
+        slot=running.slot,
+        task=running.task,
+        function=running.function,
+        client=running.client,
+        queued=min(running.queued, started),
+        started=started,
+        ended=ended,
+        seconds=ended - started,
+        finished=int(status == DONE),
+        failed=int(status != DONE),
+        status=status,
+        sent=0,
+        returned=size,
+        error=error,
+    )
+    if told is None:
+        return done
+    # A call of this package: the pool beside the Dask worker knows better.
+    known = {name: value for name, value in told.items() if value is not None}
+    queued = told["queued"]
+    return done._replace(**{**known, "queued": done.queued if math.isnan(queued) else min(queued, started)})

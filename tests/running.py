@@ -77,7 +77,7 @@ class RunningServer:
 
     def __init__(
         self,
-        workers: int,
+        workers: int | None,
         *options: str,
         folder: Path,
         python: str = sys.executable,
@@ -92,7 +92,7 @@ class RunningServer:
         if "--port" not in options:
             options = ("--port", "0", *options)
         self.process = subprocess.Popen(
-            [python, str(ROOT / "server.py"), str(workers), *options],
+            [python, str(ROOT / "server.py"), *([] if workers is None else [str(workers)]), *options],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=self.log,

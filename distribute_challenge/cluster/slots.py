@@ -8,6 +8,7 @@ begins here when another ends.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 from distribute_challenge.record.profile import LEFT, joined
 from distribute_challenge.record.tasks import DONE, FAILED, KILLED, LOST
 
-OTHER_CLIENT = "dask"  # of a task that another task needs
+OTHER_CLIENT = "dask"  # of a task that only another task needs
+_CLIENT = re.compile(r"Client-(?:(.+)-)?([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class Step(NamedTuple):
@@ -157,7 +159,7 @@ class Slots:
         if (worker := self.workers.get(address)) is None:
             return
         self._known(time, task, client, function)
-        running = Running(task, function, client or OTHER_CLIENT, self._waiting[task][0])
+        running = Running(task, function, client_name(client), self._waiting[task][0])
         worker.tasks[task] = running
         self._places[task] = address
         yield from self._begin_next(worker, time)
@@ -209,6 +211,20 @@ class Slots:
         if running.slot >= 0:
             yield Step(time, "free", slot, 0)
             yield from self._begin_next(worker, time)
+
+
+def client_name(client: str) -> str:
+    """A Dask client as the record names it: as it was called, or with the first part of its number.
+
+    >>> client_name("Client-challenge.py:7@here-e32f485a-ea32-11f1-b873-02fc00000001")
+    'challenge.py:7@here'
+    >>> client_name("Client-e32f485a-ea32-11f1-b873-02fc00000001"), client_name("")
+    ('Client-e32f485a', 'dask')
+    """
+    found = _CLIENT.fullmatch(client)
+    if found is None:
+        return client or OTHER_CLIENT
+    return found[1] or f"Client-{found[2]}"
 
 
 def _done(

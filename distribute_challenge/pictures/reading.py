@@ -151,7 +151,7 @@ def _profile(source: Table, table: pd.DataFrame) -> Profile:
     joined = _joined(table)
     busy, widths = _busy(table["Busy"], joined)
     about = table["Worker"].to_numpy() if "Worker" in table else None
-    if about is not None and not np.isin(about[~np.isnan(about)], np.arange(busy.shape[1])).all():
+    if about is not None and not (np.isnan(about) | (about >= 0) & (about < widths) & (about % 1 == 0)).all():
         raise ValueError
     is_sample = np.zeros(len(table), bool)
     if "CPU" in table and "Memory" in table:

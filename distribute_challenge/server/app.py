@@ -40,8 +40,6 @@ from distribute_challenge.wire.tls import authenticator
 
 log = logging.getLogger(__name__)
 
-# The program that records a cluster, with arguments of its own.
-CLUSTER = "distribute_challenge.cluster.app"
 MIN_MEMORY_BYTES = 64 << 20
 UNDER_WAY_S = 0.2
 
@@ -66,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve a pool until a signal; the exit code."""
     cli.open_standard_descriptors()
     if any(word.startswith("--engine") for word in (sys.argv[1:] if arguments is None else arguments)):
-        return int(importlib.import_module(CLUSTER).main(arguments))
+        return int(importlib.import_module("distribute_challenge.cluster.app").main(arguments))
     options = parse(arguments)
     raise_descriptor_limit()
     template = Template()
@@ -190,15 +188,11 @@ def parse(arguments: Sequence[str] | None) -> Any:
     )
     add = parser.add_argument
     workers = "how many workers (as many as this process may use processors)"
-    add(
-        "workers",
-        metavar="N",
-        nargs="?",
-        type=cli.number_of("workers"),
-        default=processors.usable(),
-        help=workers,
-    )
+    count = cli.number_of("workers")
+    add("workers", metavar="N", nargs="?", type=count, default=processors.usable(), help=workers)
     add("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
+    engine = "record a Dask cluster instead: see --engine dask --help"
+    add("--engine", metavar=("dask", "ADDRESS"), nargs="+", help=engine)
     port = f"its port ({DEFAULT_PORT}); the workers' follow it. 0: the system picks all"
     add("--port", type=cli.port_number, default=DEFAULT_PORT, help=port)
     add("--profile", metavar="FILE", help="where the record goes (profiling/results_N.csv), or `none`")

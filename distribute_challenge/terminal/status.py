@@ -43,7 +43,7 @@ def table(status: dict[str, Any]) -> Iterator[str]:
 def row(worker: dict[str, Any], now: float) -> tuple[str, ...]:
     """The cells of a worker."""
     return (
-        str(worker["port"]),
+        words.place(worker),
         str(worker["pid"] or ""),
         worker["state"],
         words.percent(worker["cpu"]),

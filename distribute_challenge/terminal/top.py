@@ -72,7 +72,7 @@ def picture(address: str, status: dict[str, Any], speed: float, room: int) -> Re
     workers, others = shown(status["workers"], room)
     for worker in workers:
         table.add_row(
-            str(worker["port"]),
+            words.place(worker),
             Text(worker["state"], COLORS.get(worker["state"], "")),
             words.percent(worker["cpu"]),
             words.memory(worker["memory"]),

@@ -52,6 +52,15 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def place(worker: dict[str, Any]) -> str:
+    """Where a worker is: its port; of a cluster, where its Dask worker is.
+
+    >>> place({"port": 18812}), place({"port": 1, "address": "10.0.0.5:4000"})
+    ('18812', '10.0.0.5:4000')
+    """
+    return printable(str(worker.get("address") or worker["port"]))
+
+
 def function(worker: dict[str, Any]) -> str:
     """The function that a worker runs, and those that run within it, in place; why there is no worker."""
     if "problem" in worker:

@@ -73,6 +73,43 @@ def test_tasks_in_line_and_the_worker_of_each_row_are_read(tmp_path: Path):
             read_profile(path)
 
 
+CLUSTER = (
+    '0,100.0,"[0]",0,0,0,,,start,0,\n'
+    '1,100.0,"[0]",0,0,0,,,joined 10.0.0.5:4000,0,0\n'
+    '2,101.0,"[1]",0,0,2,"[50.0]","[1024]",sample,0,\n'
+    '3,102.0,"[1, 0]",0,0,0,,,joined 10.0.0.6:4000,0,1\n'
+    '4,103.0,"[0, 0]",1,0,0,"[25.0, null]","[1024, 2048]",sample,0,\n'
+    '5,104.0,"[0, 0]",1,0,0,,,left,0,0\n'
+    '6,105.0,"[0, 0]",1,0,0,,,joined 10.0.0.7:4000,0,0\n'
+)
+
+
+def test_the_workers_of_a_cluster_come_and_go(tmp_path: Path):
+    profile = read_profile(write(tmp_path, HEADER.replace("\n", ",Tasks,Worker\n") + CLUSTER))
+    assert profile.busy.tolist() == [[0, 0], [0, 0], [1, 0], [1, 0], [0, 0], [0, 0], [0, 0]]
+    assert profile.places == {0: "10.0.0.7:4000", 1: "10.0.0.6:4000"}
+    assert profile.cpu_percent is not None
+    assert profile.memory_bytes is not None
+    np.testing.assert_array_equal(profile.cpu_percent, [[50, np.nan], [25, np.nan]])
+    np.testing.assert_array_equal(profile.memory_bytes, [[1024, np.nan], [1024, 2048]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("joined 10.0.0.6:4000", "acquire", "line 5: the busy list has 2 workers, and 1 before"),
+        ('"[0, 0]",1,0,0,,,left', '"[0]",1,0,0,,,left', "line 7: the busy list has 1 workers, and 2 before"),
+        ('"[25.0, null]"', '"[25.0]"', "line 6: '[25.0]' is not a list of one value for each worker (CPU)"),
+        ("sample,0,\n3", "sample,0,1\n3", "line 4: '1' is not the number of a worker, 0 to 0"),
+    ],
+)
+def test_what_is_wrong_with_a_list_that_grows(tmp_path: Path, old: str, new: str, message: str):
+    assert old in CLUSTER
+    path = write(tmp_path, HEADER.replace("\n", ",Tasks,Worker\n") + CLUSTER.replace(old, new))
+    with pytest.raises(ProfileFormatError, match=re.escape(message)):
+        read_profile(path)
+
+
 def test_values_beyond_the_last_column_are_left_out(tmp_path: Path):
     profile = read_profile(write(tmp_path, HEADER + ROWS + '5,110,"[1, 1]",1,0,0,,,acquire,more\n'))
     assert profile.busy.tolist()[-1] == [1, 1]

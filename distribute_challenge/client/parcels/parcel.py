@@ -37,9 +37,14 @@ def _renew() -> None:
 @functools.lru_cache
 def label_of(function: str) -> bytes:
     """What the record says of a function's calls: its name, and this program, process and machine."""
+    return label(function, program())
+
+
+def program() -> str:
+    """This program, process and machine."""
     path = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
-    program = path.parent.name if path.name == "__main__.py" else path.name
-    return label(function, f"{program}:{os.getpid()}@{socket.gethostname()}")
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    return f"{name}:{os.getpid()}@{socket.gethostname()}"
 
 
 _renew()

@@ -1,0 +1,249 @@
+"""`server.py --engine dask`: the record of a Dask cluster, and what watches it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client
+
+from distribute_challenge import PoolExecutor, TaskTimeout
+from distribute_challenge.pictures.live.data.record import Record
+from distribute_challenge.pictures.reading import read_profile
+from tests.clusters import RunningCluster
+from tests.running import HANG_S, ROOT, RunningServer, eventually, grapher, is_running, script
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[RunningCluster]:
+    cluster = RunningCluster(1, folder=tmp_path)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, started: RunningCluster) -> Iterator[RunningServer]:
+    """A server that records that cluster, whose worker has come, in `run.csv`."""
+    server = record(tmp_path, started.url)
+    eventually(lambda: server.status()["workers"], "its worker has come")
+    yield server
+    server.process.terminate()
+    server.process.wait(HANG_S)
+
+
+def record(folder: Path, url: str, *options: str) -> RunningServer:
+    return RunningServer(None, "--engine", "dask", url, "--profile", "run.csv", *options, folder=folder)
+
+
+def doubles(x):
+    return 2 * x
+
+
+def fails(x):
+    raise ValueError(f"no {x}")
+
+
+def sleeps(seconds):
+    time.sleep(seconds)
+
+
+def stop(server: RunningServer) -> None:
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(HANG_S) == 0
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def sums(folder: Path) -> Counter[tuple[str, str]]:
+    """How many functions ended, by their names and how."""
+    found: Counter[tuple[str, str]] = Counter()
+    for row in rows(folder / "run.tasks.csv"):
+        found[row["Function"], row["Status"]] += int(row["Count"])
+    return found
+
+
+def test_every_kind_of_call_is_in_the_record_once(
+    started: RunningCluster, recorder: RunningServer, tmp_path: Path
+):
+    with PoolExecutor(started.address) as pool:
+        assert list(pool.map(doubles, range(500))) == [2 * x for x in range(500)]
+        assert pool.submit(doubles, 1).result(HANG_S) == 2
+        with pytest.raises(ValueError, match="no 7"):
+            pool.submit(fails, 7).result(HANG_S)
+        killed = pool.submit(sleeps, HANG_S)
+        eventually(lambda: recorder.status()["workers"][0]["running"], "it runs")
+        (running,) = recorder.status()["workers"][0]["running"]
+        assert running["client"].endswith(f":{os.getpid()}@{os.uname().nodename}")
+        pool.kill(killed)
+        with pytest.raises(CancelledError):
+            killed.result(HANG_S)
+    with PoolExecutor(started.address, timeout=0.3) as pool, pytest.raises(TaskTimeout):
+        pool.submit(sleeps, HANG_S).result(HANG_S)
+    eventually(lambda: recorder.status()["failed"] == 3, "the record knows")
+    stop(recorder)
+    assert sums(tmp_path) == {
+        ("doubles", "done"): 501,
+        ("fails", "failed"): 1,
+        ("sleeps", "killed"): 1,
+        ("sleeps", "timeout"): 1,
+    }
+    last = rows(tmp_path / "run.csv")[-1]
+    assert (last["Event"], last["Finished"], last["Failed"], last["Busy"]) == ("stop", "501", "3", "[0]")
+    (failed,) = [row for row in rows(tmp_path / "run.tasks.csv") if row["Function"] == "fails"]
+    assert failed["Error"] == "ValueError: no 7"
+    assert failed["Client"].partition("@")[0].endswith(f":{os.getpid()}")
+    assert float(failed["Queued"]) <= float(failed["Started"]) <= float(failed["Ended"])
+
+
+def test_tasks_of_other_dask_programs_appear_as_what_they_are(
+    started: RunningCluster, recorder: RunningServer, tmp_path: Path
+):
+    with Client(started.url, set_as_default=False) as client:
+        first = client.submit(doubles, 20, pure=False)
+        assert client.submit(doubles, first, pure=False).result(HANG_S) == 80
+        with pytest.raises(ValueError, match="no 1"):
+            client.submit(fails, 1, pure=False).result(HANG_S)
+    eventually(lambda: recorder.status()["failed"] == 1, "the record knows")
+    stop(recorder)
+    assert sums(tmp_path) == {("doubles", "done"): 2, ("fails", "failed"): 1}
+    written = rows(tmp_path / "run.tasks.csv")
+    assert {row["Client"].partition("-")[0] for row in written} <= {"Client", "dask"}
+    assert written[2]["Error"] == "ValueError('no 1')"
+
+
+def test_workers_come_and_are_lost(started: RunningCluster, recorder: RunningServer, tmp_path: Path):
+    path = tmp_path / "run.csv"
+    page = Record.read(path)
+    assert page.workers.count == 1
+    later = started.start_worker("--name", "later")
+    started.workers.append(later)
+    eventually(lambda: len(recorder.status()["workers"]) == 2, "it has come")
+    with PoolExecutor(started.address, 2) as pool:
+        both = [pool.submit(sleeps, 0.5 * HANG_S) for _ in range(2)]
+        eventually(lambda: recorder.status()["busy"] == [1, 1], "both run")
+
+        def shown() -> list[list[str]]:
+            page.update()
+            return [[call.function for call in calls] for calls in page.workers.running]
+
+        eventually(lambda: shown() == [["sleeps"]] * 2, "the page shows it")
+        for process in (*psutil.Process(later.pid).children(recursive=True), psutil.Process(later.pid)):
+            process.kill()
+        eventually(lambda: len(recorder.status()["workers"]) == 1, "it is lost")
+        eventually(lambda: recorder.status()["tasks"] == 1, "its task waits for the other one")
+        for future in both:
+            pool.kill(future)
+    started.workers.append(started.start_worker("--name", "later"))
+    eventually(lambda: len(recorder.status()["workers"]) == 2, "it is back")
+    assert recorder.status()["lost"] == {"gone": 1}
+    stop(recorder)
+    events = [(row["Event"].partition(" ")[0], row["Worker"]) for row in rows(path)]
+    kept = [event for event in events if event[0] in ("start", "joined", "lost", "replaced", "left")]
+    assert kept == [
+        ("start", ""),
+        *(("joined", number) for number in "01"),
+        ("lost", "1"),
+        ("joined", "1"),
+        ("replaced", "1"),
+    ]
+    assert sums(tmp_path)["sleeps", "lost"] == 1
+    profile = read_profile(path)
+    assert profile.workers == 2
+    assert sorted(profile.places) == [0, 1]
+    page.update()
+    assert page.problem is None
+    assert (page.workers.count, page.workers.lost, page.workers.replaced) == (2, 1, 1)
+    drawn = grapher(
+        str(path), "--html", "report.html", "--trace", "trace.json", "--out", "plots", cwd=tmp_path
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    assert profile.places[1] in (tmp_path / "trace.json").read_text()
+
+
+def test_a_cluster_of_its_own_ends_with_it(tmp_path: Path):
+    server = RunningServer(2, "--engine", "dask", folder=tmp_path)
+    try:
+        scheduler = server.status()["scheduler"]
+        with PoolExecutor(scheduler) as pool:
+            assert pool.submit(doubles, 4).result(HANG_S) == 8
+        assert "--engine dask" in script("server.py", "--help").stdout
+        eventually(lambda: "finished 1, failed 0" in compute_status(server.address), "it is told")
+        children = psutil.Process(server.pid).children(recursive=True)
+    finally:
+        stop(server)
+    assert (tmp_path / "profiling" / "results_2.csv").exists()
+    eventually(lambda: not any(is_running(child.pid) for child in children), "all have ended")
+
+
+def compute_status(address: str) -> str:
+    code = "import sys; from distribute_challenge.terminal import status; sys.exit(status.main())"
+    command = [sys.executable, "-c", code, "--server", address]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=HANG_S).stdout
+
+
+def test_a_client_that_comes_to_it_is_told_where_to_go(recorder: RunningServer, started: RunningCluster):
+    with (
+        PoolExecutor(recorder.address) as pool,
+        pytest.raises(Exception, match=f"connect to {started.address}"),
+    ):
+        pool.submit(doubles, 1).result(HANG_S)
+
+
+def test_the_scheduler_goes_and_so_does_it(started: RunningCluster, recorder: RunningServer, tmp_path: Path):
+    started.scheduler.send_signal(signal.SIGTERM)
+    assert recorder.process.wait(HANG_S) == 1
+    assert "has gone" in recorder.stderr()
+    assert rows(tmp_path / "run.csv")[-1]["Event"] == "stop"
+
+
+def test_metrics_count_what_a_cluster_runs(started: RunningCluster, tmp_path: Path):
+    import urllib.request
+
+    server = record(tmp_path, started.url, "--metrics-port", "0")
+    try:
+        assert server.process.stdout is not None
+        url = server.process.stdout.readline().split()[1]
+        with PoolExecutor(started.address) as pool:
+            assert list(pool.map(doubles, range(10))) == list(range(0, 20, 2))
+
+        def text() -> str:
+            with urllib.request.urlopen(url) as answer:
+                read: bytes = answer.read()
+            return read.decode()
+
+        eventually(lambda: 'compute_tasks_total{function="doubles",status="done"} 10.0' in text(), "counted")
+    finally:
+        stop(server)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "dask"], "say how many workers to start"),
+        (["2", "--engine", "dask", "tcp://127.0.0.1:8786"], "leave out N"),
+        (["--engine", "ray"], "write --engine dask"),
+        (["--engine", "dask", "http://127.0.0.1:8786"], "is no address of a Dask scheduler"),
+        (
+            ["--engine", "dask", "tcp://127.0.0.1:1", "--port", "0"],
+            "no Dask scheduler answers at 127.0.0.1:1",
+        ),
+        (["--engine", "dask", "tcp://127.0.0.1:1", "--fresh"], "unrecognized arguments: --fresh"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: list[str], message: str, tmp_path: Path):
+    ended = script("server.py", *arguments, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert message in ended.stderr

@@ -47,6 +47,11 @@ class Dashboard:
         self._process: subprocess.Popen[str] | None = None
         self._is_stopping = False
 
+    @property
+    def pid(self) -> int:
+        """Its process; 0 if there is none."""
+        return 0 if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start the process. It is told the token in private: everybody sees command lines."""
         try:

@@ -399,3 +399,28 @@ def test_the_docs_show_the_table_of_what_differs():
     shown = (ROOT / "docs" / "dask.md").read_text()
     for row in DIFFERENCES:
         assert f"| {row.what} | {row.pool} | {row.dask} |\n" in shown
+
+
+def test_a_function_that_ends_its_process_is_run_again_as_often_as_was_said(
+    cluster: RunningCluster, tmp_path: Path
+):
+    def ends_its_process(path):
+        note(path)
+        os._exit(3)
+
+    with PoolExecutor(cluster.address, retries=1) as pool:
+        error = pool.submit(ends_its_process, tmp_path / "calls").exception(HANG_S)
+    assert isinstance(error, WorkerLost)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2
+
+
+def test_the_pool_beside_a_dask_worker_ends_with_it(tmp_path: Path):
+    """Also if that is no process of its own."""
+    from distributed import LocalCluster
+
+    how: dict[str, Any] = {"processes": False, "protocol": "tcp", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", **how) as cluster:
+        with PoolExecutor(f"dask://{cluster.scheduler_address.partition('://')[2]}") as pool:
+            server = pool.submit(os.getppid).result(HANG_S)
+        assert is_running(server)
+    eventually(lambda: not is_running(server), "its pool has ended")

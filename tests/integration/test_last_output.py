@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -11,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from distribute_challenge import PoolExecutor, TaskTimeout, compute_this
-from tests.running import HANG_S, RunningServer, eventually
+from distribute_challenge import PoolExecutor, TaskTimeout, compute_this, forward_logging
+from distribute_challenge.calls.logs import forwarded
+from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 
 @pytest.fixture
@@ -110,3 +115,77 @@ def test_output_that_nobody_wants_is_not_asked_for(server: RunningServer, capsys
     with pytest.raises(TaskTimeout):
         silent("\n").run()
     assert capsys.readouterr() == ("", "")
+
+
+def prints_for_a_while(number):
+    for line in range(30):
+        print(number, line)
+        time.sleep(0.013)
+
+
+def test_what_tasks_print_one_after_another_on_a_worker_is_shown_once(
+    start_server: Callable[..., RunningServer], capsys: pytest.CaptureFixture[str]
+):
+    """The answer to a question about one task may come when the next one runs."""
+    with PoolExecutor(start_server(1).address) as pool:
+        assert list(pool.map(prints_for_a_while, range(8), chunksize=1)) == [None] * 8
+    assert capsys.readouterr().out.splitlines() == [f"{n} {line}" for n in range(8) for line in range(30)]
+
+
+BLOCKED = """
+import sys, time
+from distribute_challenge import PoolExecutor, TaskTimeout
+
+def prints(): print("x" * 1_000_000)
+
+with PoolExecutor() as pool:
+    printed = pool.submit(prints)
+    for _ in range(5):
+        assert pool.submit(int, 7).result(20) == 7
+    try:
+        PoolExecutor(timeout=0.5).submit(time.sleep, 60).result(20)
+    except TaskTimeout:
+        sys.stderr.write("all is well\\n")
+        sys.stderr.flush()
+"""
+
+
+def test_a_terminal_that_takes_nothing_stops_nothing_else(server: RunningServer, tmp_path: Path):
+    (tmp_path / "program.py").write_text(BLOCKED)
+    command = [sys.executable, str(tmp_path / "program.py")]
+    variables = {**os.environ, "COMPUTE_SERVER": server.address, "PYTHONPATH": str(ROOT)}
+    program = subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stderr is not None
+    assert program.stderr.readline() == "all is well\n"
+    assert program.communicate(timeout=HANG_S)[0] == "x" * 1_000_000 + "\n"
+
+
+def test_a_slow_handler_of_log_records_costs_the_others_nothing(server: RunningServer):
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            handled.append(record)
+            goes_on.wait(HANG_S)
+
+    def logs():
+        logging.getLogger("slow").warning("a word")
+
+    handled: list[logging.LogRecord] = []
+    goes_on = threading.Event()
+    handler = Slow()
+    logging.getLogger("slow").addHandler(handler)
+    forward_logging()
+    try:
+        with PoolExecutor() as pool:
+            futures = [pool.submit(logs) for _ in range(20)]
+            assert [pool.submit(int, n).result(HANG_S) for n in range(20)] == list(range(20))
+            for future in futures:
+                future.result(HANG_S)
+            assert len(handled) == 1
+            goes_on.set()
+    finally:
+        goes_on.set()
+        forwarded.clear()
+        logging.getLogger("slow").removeHandler(handler)
+    assert len(handled) == 20

@@ -117,7 +117,6 @@ class Connection:
             pack(task.name, parcel),
             self._packed_initializer,
             options.timeout_s,
-            options.retries,
             _topic(client),
             tokens,
         ).dump()

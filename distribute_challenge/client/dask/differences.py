@@ -61,6 +61,7 @@ DIFFERENCES = (
     Difference(
         "the record",
         "profile, tasks, live page, `compute status`, `top` and `stack`",
-        "Dask's own dashboard",
+        "the same for `server.py --engine dask`, beside Dask's own dashboard; no `stack`, and no tasks of "
+        "tasks",
     ),
 )

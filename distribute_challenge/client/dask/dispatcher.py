@@ -51,9 +51,10 @@ class Dispatcher:
         self._patience = 0  # how many more than usual may be with Dask
         self._is_closing = False
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._callbacks = callbacks = Callbacks()
+        self._callbacks, self._output = Callbacks(), Callbacks("output")
         # Not in the thread of Dask's client: handlers of log records may take long, or use the cluster.
-        connection.show = lambda number, data: callbacks.call(partial(show, number), data)
+        shown = self._output
+        connection.show = lambda number, data: shown.call(partial(show, number), data)
 
     # From any thread
 
@@ -100,6 +101,7 @@ class Dispatcher:
             with self._lock:
                 thread = self._thread
             if thread is None:
+                self._output.join()
                 self._callbacks.join()
                 return
             if thread is threading.current_thread():
@@ -136,7 +138,7 @@ class Dispatcher:
     # The thread
 
     def _run(self) -> None:
-        here.callbacks = self._callbacks
+        here.callbacks, here.output = self._callbacks, self._output
         try:
             while self._step() or not self._end():
                 pass
@@ -144,7 +146,7 @@ class Dispatcher:
             # Whatever that is, nobody may wait for ever.
             log.exception("the thread of an executor failed")
             self.broken = PoolError(f"the thread of this executor failed: {error!r}")
-            self._fail_all(self.broken)
+            self._fail_all(self.broken, ends=True)
             with self._lock:
                 self._thread = None
 
@@ -222,8 +224,11 @@ class Dispatcher:
 
     def _take(self, task: Task, report: Any, error: BaseException | None) -> None:
         """Take in what became of a task."""
+        self._settle(task, report, error)
         with self._lock:
             self._with_dask.pop(task, None)
+
+    def _settle(self, task: Task, report: Any, error: BaseException | None) -> None:
         if error is not None:
             self._fail(task, self.connection.explained(task.name, error))
             return
@@ -254,10 +259,14 @@ class Dispatcher:
             with self._lock:
                 self._waiting.appendleft((time.monotonic(), task))
 
-    def _fail_all(self, error: BaseException) -> None:
+    def _fail_all(self, error: BaseException, *, ends: bool = False) -> None:
+        """Fail what waits; with `ends`, since nobody would take it in, also what is with Dask."""
         with self._lock:
             tasks = [task for _, task in self._waiting]
             self._waiting.clear()
+            if ends:
+                tasks += self._with_dask
+                self._with_dask.clear()
         for task in tasks:
             task.fail(error)
 

@@ -27,7 +27,7 @@ from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.values import PROTOCOL
 
-FORMAT = 1  # of all that is written here: both ends need the same
+FORMAT = 2  # of all that is written here: both ends need the same
 # What a Dask worker evaluates, given these names.
 RUN_PARCEL = (
     "__import__('distribute_challenge.client.dask.there', fromlist=['run']).run(format_, freight, *values)"
@@ -47,7 +47,6 @@ class Freight(NamedTuple):
     packed: Packed
     initializer: Packed | None  # of its executor
     timeout_s: float | None
-    retries: int
     topic: str  # on which what it prints is told
     values: tuple[bytes, ...]  # the tokens of the scattered values that come beside it
 

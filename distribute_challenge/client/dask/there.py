@@ -21,7 +21,7 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
 
-from distributed import Worker, get_worker
+from distributed import Worker, WorkerPlugin, get_worker
 
 from distribute_challenge.address import CLUSTER_VARIABLE
 from distribute_challenge.calls.buffers import Parts
@@ -117,7 +117,7 @@ class Outpost:
         """Run a call; what became of it. `say` is called with that for the record, if it ran."""
         scattered = tuple(map(self._scattered, freight.values, values))
         parcel = Forwarded(freight.packed, scattered)
-        options = Options(freight.timeout_s, freight.retries)
+        options = Options(freight.timeout_s)  # Its client sends it again, if it is to be.
         task = CarriedTask(freight.packed[0], parcel, options, tell)
         with self._lock:
             if parcel.id in self._unwanted:
@@ -207,7 +207,20 @@ def _outpost_of(worker: Worker) -> Outpost:
             _outposts[worker] = outpost
             measure = outpost.usage
             worker.metrics[SAID] = lambda _worker: asyncio.to_thread(measure)
+            worker.plugins[SAID] = _Ends(outpost)
         return outpost
+
+
+class _Ends(WorkerPlugin):
+    """Ends a pool with its Dask worker, which need not be a process of its own."""
+
+    def __init__(self, outpost: Outpost) -> None:
+        self._outpost = outpost
+
+    async def teardown(self, worker: Worker) -> None:
+        """Called by Dask when the worker closes."""
+        del worker
+        await asyncio.to_thread(self._outpost.close)
 
 
 def _said(parcel: Forwarded, end: Outcome | BaseException, size: int = 0) -> dict[str, Any]:
@@ -252,7 +265,8 @@ def run(format_: int, data: bytes, *values: Any) -> Report:
         report = ERROR, _dump_error(error), []
     if report[0] == ERROR and isinstance(pickle.loads(report[1]), ServerUnavailable):
         with _lock:  # The next call starts another pool.
-            _outposts.pop(worker, None)
+            if _outposts.get(worker) is outpost:
+                del _outposts[worker]
         outpost.close()
     return report
 

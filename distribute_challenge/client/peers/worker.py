@@ -148,7 +148,7 @@ class WorkerConnection:
                     log.debug("output will come with the result: %s", error)
             return False
         try:
-            printer.write(*self._reader.take())
+            printer.write(*self._reader.take(call_id))
             if self._reader.is_at_end:
                 return True
             self._reader.ask(printer.seen, call_id, is_last=is_last)
@@ -191,6 +191,7 @@ class OutputReader:
     def __init__(self, address: Address, trust: Trust = NO_OTHERS, host: str | None = None) -> None:
         self.link = Link(address, trust, host)
         self._answer: Answer | None = None
+        self._asked_for = b""  # the call
         self._is_last = False
         self.is_at_end = False  # The answer to the last question has been taken.
 
@@ -198,15 +199,20 @@ class OutputReader:
         """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
         if self._answer is None:
             self._answer = self.link.ask(_READ_OUTPUT, seen, call_id, is_last)
-            self._is_last = is_last
+            self._asked_for, self._is_last = call_id, is_last
 
-    def take(self) -> tuple[int, tuple[Piece, ...]]:
-        """The output that has arrived: its first byte's number, and the pieces."""
+    def take(self, call_id: bytes) -> tuple[int, tuple[Piece, ...]]:
+        """The output of a call that has arrived: its first byte's number, and the pieces.
+
+        What a call before has printed has come with its outcome.
+        """
         self.link.serve_arrived()
         if self._answer is None or not self._answer.is_here:
             return 0, ()
         answer, self._answer = self._answer, None
         offset, pieces = answer.value
+        if self._asked_for != call_id:
+            return 0, ()
         self.is_at_end = self._is_last
         return offset, pieces
 

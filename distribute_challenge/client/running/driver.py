@@ -46,7 +46,7 @@ class Driver:
         self._is_running = False
         self._problem: RuntimeError | None = None  # why no thread can be started
         self._is_closing = False
-        self._callbacks = Callbacks()
+        self._callbacks, self._output = Callbacks(), Callbacks("output")
         self._lanes = Lanes(connections, self._post, prepare)  # only for the thread, but for their limits
 
     # From any thread
@@ -88,6 +88,7 @@ class Driver:
             with self._lock:
                 thread = self._thread
             if thread is None:
+                self._output.join()
                 self._callbacks.join()
                 return
             thread.join()
@@ -139,7 +140,7 @@ class Driver:
         begun.set()
         if not is_wanted:  # Ctrl-C came when this one was being started, and there has been another one.
             return
-        here.callbacks = self._callbacks
+        here.callbacks, here.output = self._callbacks, self._output
         try:
             self._run_tasks()
         except BaseException as error:

@@ -1,6 +1,7 @@
 """The callbacks of futures: a thread of their own calls them, one after another.
 
-It is started by the first one, and ends when there has been none for a moment.
+It is started by the first one, and ends when there has been none for a moment. Another one shows what
+functions print: a terminal may be stopped, and the handlers of log records are the program's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _Callback = tuple[Callable[[Any], object], Any]
 class Callbacks:
     """Calls functions with their futures, in a thread of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "callbacks") -> None:
+        self._name = name
+        self._late: threading.Event | None = None  # that has been waited for in vain
         self._lock = threading.Lock()  # guards the thread's coming and going
         self._thread: threading.Thread | None = None
         self._waiting: queue.SimpleQueue[_Callback] = queue.SimpleQueue()
@@ -32,7 +35,7 @@ class Callbacks:
             self._waiting.put((function, future))
             if self._thread is not None:
                 return
-            thread = threading.Thread(target=self._run, name="callbacks", daemon=False)
+            thread = threading.Thread(target=self._run, name=self._name, daemon=False)
             try:
                 thread.start()
                 self._thread = thread
@@ -40,6 +43,14 @@ class Callbacks:
             except RuntimeError as error:  # A program that is ending starts no threads, in some versions.
                 log.debug("callbacks are called in the driver's thread: %s", error)
         self._call_all(0)
+
+    def settle(self, wait_s: float) -> None:
+        """Wait until all so far have been called, but not long, and not again before they have been."""
+        if self._late is not None and not self._late.is_set():
+            return
+        called = threading.Event()
+        self.call(lambda _: called.set(), None)
+        self._late = None if called.wait(wait_s) else called
 
     def join(self) -> None:
         """Wait until all have been called. Not in one of them."""
@@ -69,7 +80,12 @@ class Callbacks:
             del function, future
 
 
-here = threading.local()  # `callbacks`: in a driver's thread, those of its executor
+here = threading.local()  # `callbacks` and `output`: in a driver's thread, those of its executor
+
+
+def output() -> Callbacks | None:
+    """In a driver's thread, where output is shown; None in others, which show theirs themselves."""
+    return getattr(here, "output", None)
 
 
 def call_soon(function: Callable[[Any], object], future: Any) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distribute_challenge import errors
 from distribute_challenge.calls.ending import Ending
-from distribute_challenge.calls.payload import CHUNK, LOGS, Outcome
+from distribute_challenge.calls.payload import CHUNK, Outcome
 from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Broken, Killed, lost
 from distribute_challenge.client.peers.printing import Printer, show
-from distribute_challenge.client.tasks.callbacks import call_soon
+from distribute_challenge.client.tasks.callbacks import call_soon, output
 from distribute_challenge.errors import ServerUnavailable
 
 if TYPE_CHECKING:  # They run these.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # They run these.
 
 log = logging.getLogger(__name__)
 
-SHOWN_S = 0.1  # How long a result waits for handlers of what its function logged.
+SHOWN_S = 0.1  # How long a result waits until what its function printed is shown.
 UNKNOWN_S = 1e6  # It is not infinite, so that it can be taken off a sum again.
 _PLAIN = Options()
 T = TypeVar("T")
@@ -164,7 +164,7 @@ class Task:
 
     def printer(self) -> Printer:
         """Where what it prints goes: to this program's streams, and what it logs to its loggers."""
-        return AsidePrinter() if self.parcel.flags & LOGS else Printer()
+        return AsidePrinter()
 
     def complete(self, outcome: Outcome) -> None:
         """Give the future its result."""
@@ -211,27 +211,33 @@ def end_lost(tasks: list[Task], broken: Broken, ending: Ending) -> list[Task]:
     """End tasks that a worker had begun which then broke: the first one broke it. Those to be run again."""
     again = []
     for number, task in enumerate(tasks):
+        name = task.name
+        if task.count > 1:
+            name = f"{task.count} calls of {name} together (chunksize=1, or a time limit, keeps them apart)"
         if task.is_unwanted:
-            error = Killed().error(task.name, ending)
+            error = Killed().error(name, ending)
         else:
-            error = broken.error(task.name, ending) if number == 0 else lost(task.name, ending)
+            error = broken.error(name, ending) if number == 0 else lost(name, ending)
         if task.is_run_again(error):
             again.append(task)
     return again
 
 
 class AsidePrinter(Printer):
-    """Handlers of log records are the program's, and may take long, or use the pool.
-
-    So they are called where futures' callbacks are, and what is printed is shown there, too, to be in order.
-    """
+    """Shows output in a thread for that: no terminal, and no handler of log records, stops a driver."""
 
     def __init__(self) -> None:
-        super().__init__(lambda number, data: call_soon(functools.partial(show, number), data))
+        self._output = output()
+        self._has_shown = False
+        super().__init__(None if self._output is None else self._show_aside)
+
+    def _show_aside(self, number: int, data: bytes) -> None:
+        assert self._output is not None
+        self._has_shown = True
+        self._output.call(functools.partial(show, number), data)
 
     def finish(self) -> None:
         """The result comes after all that, unless that takes long."""
         super().finish()
-        shown = threading.Event()
-        call_soon(lambda _: shown.set(), None)
-        shown.wait(SHOWN_S)
+        if self._output is not None and self._has_shown:
+            self._output.settle(SHOWN_S)

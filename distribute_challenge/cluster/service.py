@@ -23,15 +23,11 @@ class ClusterService(rpyc.Service):
         """No server of the cluster's asks its workers."""
         raise RuntimeError("a Dask cluster does not tell stacks: see the call stacks in Dask's own dashboard")
 
-    def exposed_find_free_worker(self) -> NoReturn:
+    def exposed_acquire_worker(self, *_args: Any) -> NoReturn:
         """There is none."""
-        raise RuntimeError(self._elsewhere)
-
-    def exposed_acquire_worker(self, timeout: float | None = None, tasks: int = 1) -> NoReturn:  # noqa: ARG002
-        """There is none."""
-        raise RuntimeError(self._elsewhere)
-
-    @property
-    def _elsewhere(self) -> str:
         scheduler = self._status()["scheduler"]
-        return f"this server records a Dask cluster, and has no workers: connect to {scheduler} instead"
+        raise RuntimeError(
+            f"this server records a Dask cluster, and has no workers: connect to {scheduler} instead"
+        )
+
+    exposed_find_free_worker = exposed_acquire_worker

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from distribute_challenge.record.profile import COUNTS_ONLY
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.caller import Caller
-from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.scheduler import Scheduler, Ticket
+from distribute_challenge.server.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +56,33 @@ class Dispatcher:
         with self._lock:
             return self._lease(caller)
 
-    def acquire(self, caller: Caller, timeout_s: float | None, tasks: int = 1) -> int | None:
+    def acquire(
+        self, caller: Caller, timeout_s: float | None, tasks: int = 1, executor: bytes = b""
+    ) -> int | None:
         """As `find`, but wait in line; None after `timeout_s` seconds, or if the client leaves the line.
 
-        The client has so many tasks that wait for a worker.
+        The client has so many tasks that wait for a worker, or its executor has.
         """
         with self._lock:
-            self._scheduler.tell(caller, tasks)
+            self._scheduler.tell(caller, tasks, executor)
             worker = self._lease(caller)
             if worker is not None:
                 return worker
-            caller.prepare_to_wait()
+            try:
+                caller.prepare_to_wait()
+            except RuntimeError:
+                self._scheduler.hush(caller)
+                raise
             ticket = self._scheduler.wait(caller)
             self._note(COUNTS_ONLY, None)
+        try:
+            return self._await_turn(caller, ticket, timeout_s)
+        except BaseException:  # It does not answer as a client does, say: then it waits no longer.
+            with self._lock:
+                self._scheduler.leave(ticket)
+            raise
+
+    def _await_turn(self, caller: Caller, ticket: Ticket[Caller], timeout_s: float | None) -> int | None:
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         look_s = PATIENCE_S
         while True:
@@ -137,7 +151,9 @@ class Dispatcher:
             self._check_idle()
             process = self._process(worker)
         assert process is not None
-        if is_up and end is not None and end.status != LOST:
+        if is_up and lost is not None:  # The loss was that one; this one may have begun something, too.
+            process.retire()
+        elif is_up and end is not None and end.status != LOST:
             process.stop_function(end=end)
         elif is_up:
             process.kill(end=end)

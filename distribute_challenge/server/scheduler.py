@@ -13,7 +13,7 @@ passed over keeps its place, and does not count as waiting until it comes back.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Generic, TypeVar
 
 Holder = TypeVar("Holder")
@@ -58,7 +58,9 @@ class Scheduler(Generic[Holder]):
         self._line: OrderedDict[Ticket[Holder], None] = OrderedDict()
         self.passed_over = 0  # of those in line
         self.tasks = 0  # that wait, of all holders
-        self._tasks: dict[int, int] = {}  # id(holder) -> how many of them are its
+        self._executors: dict[int, bytes] = {}  # id(holder) -> for whom it speaks, if not for itself alone
+        self._tasks: dict[int | bytes, int] = {}  # executor, or id(holder) -> how many of them are its
+        self._uses: Counter[int | bytes] = Counter()  # likewise -> leases and places in line
         # Lowest number first. A worker that stops being free stays in the heap until it surfaces, so
         # that no move has to search; `_in_heap` keeps it from being there twice.
         self._heap: list[int] = []
@@ -98,12 +100,19 @@ class Scheduler(Generic[Holder]):
         """The tickets in line, longest wait first."""
         return list(self._line)
 
-    def tell(self, holder: Holder, tasks: int) -> None:
-        """`holder` has so many tasks that wait. One of them goes to each worker that it gets."""
-        before = self._tasks.pop(id(holder), 0)
-        if tasks:
-            self._tasks[id(holder)] = tasks
-        self.tasks += tasks - before
+    def tell(self, holder: Holder, tasks: int, executor: bytes = b"") -> None:
+        """`holder` has so many tasks that wait. One of them goes to each worker that it gets.
+
+        All holders that speak for an executor have the same ones: what was told last holds, until the last of
+        them has neither a worker nor a place in line.
+        """
+        if executor:
+            self._executors[id(holder)] = executor
+        self._set_tasks(self._who(holder), tasks)
+
+    def hush(self, holder: Holder) -> None:
+        """A holder has told in vain."""
+        self._unuse(holder, 0)
 
     def count(self, finished: int, failed: int) -> None:
         """Count functions."""
@@ -126,6 +135,7 @@ class Scheduler(Generic[Holder]):
         """Join the end of the line. Only for a holder that `lease` has just answered with None."""
         ticket = Ticket(holder)
         self._line[ticket] = None
+        self._uses[self._who(holder)] += 1
         return ticket
 
     def leave(self, ticket: Ticket[Holder]) -> bool:
@@ -133,7 +143,6 @@ class Scheduler(Generic[Holder]):
         if ticket not in self._line:
             return False
         self._take_out(ticket)
-        self.tell(ticket.holder, 0)
         return True
 
     def pass_over(self, ticket: Ticket[Holder]) -> None:
@@ -188,6 +197,7 @@ class Scheduler(Generic[Holder]):
         for worker in workers:
             self._take_back(worker)
             self.down(worker)
+        self._executors.pop(id(holder), None)
         return workers
 
     # The workers' processes
@@ -207,14 +217,17 @@ class Scheduler(Generic[Holder]):
     def _take_out(self, ticket: Ticket[Holder]) -> None:
         del self._line[ticket]
         self.passed_over -= ticket.is_passed_over
+        self._unuse(ticket.holder, 1)
 
     def _give(self, worker: int, holder: Holder) -> None:
         self._holder[worker] = holder
         self._held.setdefault(id(holder), set()).add(worker)
         self.leases += 1
         self.busy[worker] = 1
-        if tasks := self._tasks.get(id(holder)):
-            self.tell(holder, tasks - 1)
+        who = self._who(holder)
+        self._uses[who] += 1
+        if tasks := self._tasks.get(who):
+            self._set_tasks(who, tasks - 1)
 
     def _take_back(self, worker: int) -> None:
         holder = self._holder[worker]
@@ -225,7 +238,23 @@ class Scheduler(Generic[Holder]):
         self.leases -= 1
         if not held:
             del self._held[id(holder)]
-            self.tell(holder, 0)
+        self._unuse(holder, 1)
+
+    def _who(self, holder: Holder) -> int | bytes:
+        return self._executors.get(id(holder), id(holder))
+
+    def _set_tasks(self, who: int | bytes, tasks: int) -> None:
+        self.tasks += tasks - self._tasks.pop(who, 0)
+        if tasks:
+            self._tasks[who] = tasks
+
+    def _unuse(self, holder: Holder, uses: int) -> None:
+        """A lease or a place in line is over. Without any there is nobody whose tasks could wait."""
+        who = self._who(holder)
+        self._uses[who] -= uses
+        if not self._uses[who]:
+            del self._uses[who]
+            self._set_tasks(who, 0)
 
     def _offer(self, worker: int) -> Ticket[Holder] | None:
         """Pass a worker to the first in line if it can be handed out, or else mark it free."""
@@ -233,9 +262,9 @@ class Scheduler(Generic[Holder]):
             return None
         ticket = self.first_in_line()
         if ticket is not None:
-            self._take_out(ticket)
             ticket.worker = worker
             self._give(worker, ticket.holder)
+            self._take_out(ticket)
             return ticket
         self._set_free(worker)
         return None

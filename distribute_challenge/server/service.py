@@ -17,8 +17,8 @@ from distribute_challenge.record.sampler import Sampler
 from distribute_challenge.record.tasks import KILLED, LOST, TIMEOUT, CutOff
 from distribute_challenge.server.caller import Caller, Clients
 from distribute_challenge.server.dispatcher import Dispatcher
-from distribute_challenge.server.process import WorkerProcess
-from distribute_challenge.server.supervisor import Supervisor
+from distribute_challenge.server.workers.process import WorkerProcess
+from distribute_challenge.server.workers.supervisor import Supervisor
 from distribute_challenge.wire.serving import Served
 
 log = logging.getLogger(__name__)
@@ -139,12 +139,18 @@ class SchedulerService(rpyc.Service):
         """Lease the first free worker, at once: its port, or -1."""
         return self._pool.port(self._dispatcher.find(self._caller))
 
-    def exposed_acquire_worker(self, timeout: float | None = None, tasks: int = 1) -> int:
+    def exposed_acquire_worker(
+        self, timeout: float | None = None, tasks: int = 1, executor: bytes = b""
+    ) -> int:
         """Lease a worker, waiting in line for it: its port, or -1 after `timeout` seconds.
 
-        The client has so many tasks that wait for one.
+        The client has so many tasks that wait for one; those of an executor are the same on each of its
+        connections.
         """
-        return self._pool.port(self._dispatcher.acquire(self._caller, seconds(timeout), count(tasks)))
+        if type(executor) is not bytes or len(executor) > MAX_PROGRAM:
+            raise ValueError(f"an executor is told apart by bytes, at most {MAX_PROGRAM} of them")
+        worker = self._dispatcher.acquire(self._caller, seconds(timeout), count(tasks), executor)
+        return self._pool.port(worker)
 
     def exposed_leave_line(self) -> None:
         """Have this connection's `acquire_worker`, if it waits in line, return -1: no worker is needed."""

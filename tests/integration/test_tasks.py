@@ -196,6 +196,18 @@ def test_each_row_of_the_profile_says_which_worker_and_how_many_tasks_wait(serve
     assert {row["Worker"] for row in rows if row["Event"] in ("start", "sample", "stop")} == {""}
 
 
+def test_the_tasks_of_an_executor_count_once_on_however_many_workers(server: RunningServer):
+    with PoolExecutor() as pool:
+        futures = [pool.submit(REAL, 0.02) for _ in range(40)]
+        for future in futures:
+            future.result()
+    server.idle_status()
+    server.stop()
+    told = [int(row["Tasks"]) for row in server.rows()]
+    assert max(told) in (38, 39)
+    assert told[-1] == 0
+
+
 def test_tasks_that_wait_are_told_while_two_programs_hand_workers_on(server: RunningServer):
     """Whichever connection tells of them, the other ones come and go."""
     with PoolExecutor() as one, PoolExecutor() as other:

@@ -13,7 +13,7 @@ import pytest
 
 from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dispatcher import Dispatcher
-from distribute_challenge.server.supervisor import turn_away_callers
+from distribute_challenge.server.workers.supervisor import turn_away_callers
 from tests.running import HANG_S, eventually
 
 
@@ -160,3 +160,17 @@ def test_callers_of_a_dead_worker_are_turned_away():
         poller = select.poll()
         poller.register(listener, select.POLLIN)
         assert poller.poll(0) == []
+
+
+def test_who_says_what_no_client_does_leaves_the_line(dispatcher: Dispatcher, clients: list[Client]):
+    ann, bob, _ = clients
+    dispatcher.find(ann.caller)
+    bob.caller.next_call = Mock(side_effect=TypeError("it is no call"))
+    bob.client_end.send(b"?")
+    with pytest.raises(TypeError, match="it is no call"):
+        dispatcher.acquire(bob.caller, None, 7)
+    assert waiting(dispatcher) == 0
+    assert dispatcher.snapshot()[1]["tasks"] == 0
+    bob.caller.close()
+    dispatcher.free(ann.caller, 0, 1, 0)
+    assert dispatcher.snapshot()[0] == ["free"]

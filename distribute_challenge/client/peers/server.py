@@ -69,9 +69,9 @@ class ServerConnection:
         """Wait until the server has answered at all. EOFError if it does not let us in; TimeoutError."""
         self.link.hear()
 
-    def ask_for_worker(self, tasks: int) -> Answer:
-        """Stand in line for a worker, for so many tasks. `port_in` takes the answer."""
-        return self._ask(_ACQUIRE, None, tasks)
+    def ask_for_worker(self, tasks: int, executor: bytes) -> Answer:
+        """Stand in line for a worker, for so many tasks of an executor. `port_in` takes the answer."""
+        return self._ask(_ACQUIRE, None, tasks, executor)
 
     def ask_for_free_worker(self) -> Answer:
         """Ask for a worker that is free now. `port_in` takes the answer, which is -1 if there is none."""

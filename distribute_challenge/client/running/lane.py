@@ -46,7 +46,7 @@ class Lane:
         self,
         connections: Connections,
         server: ServerConnection,
-        waiting_to_tell: Callable[[Lane], int],
+        waiting: Callable[[], tuple[int, bytes]],  # tasks, and the executor that has them
         *,
         is_new: bool,
         max_tasks: int | None,
@@ -65,7 +65,7 @@ class Lane:
         self.returned: list[Task] = []  # to be run elsewhere
         self.error: BaseException | None = None  # why this lane could do nothing, if that concerns all tasks
         self._connections, self._distance = connections, connections.distance
-        self._waiting_to_tell, self._is_new = waiting_to_tell, is_new
+        self._waiting, self._is_new = waiting, is_new
         self._max_functions = max_tasks or math.inf
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
@@ -74,8 +74,8 @@ class Lane:
         self._finished = self._failed = 0  # since they were last counted
         self._asked_at = self._kept_at = time.monotonic()
         server.link.never_wait()
-        tasks = waiting_to_tell(self) if port is None and waits else 0
-        self._place = Place(server, self._distance, waits=waits, tasks=tasks) if port is None else None
+        tasks = waiting() if waits else None
+        self._place = Place(server, self._distance, tasks) if port is None else None
 
     def links(self) -> list[tuple[int, bool]]:
         """The descriptors that it waits for, and whether it also waits to write there."""
@@ -175,10 +175,10 @@ class Lane:
         """Give the worker back."""
         self.server.free(self.port, finished=self._finished, failed=self._failed)
         self.state = State.CLOSED
-        pipeline, self.pipeline = self.pipeline, None
-        if pipeline is not None:
-            pipeline.worker.close_reader()
-            self._connections.put_worker(self.port, pipeline.worker)
+        if self.pipeline is not None:
+            self.pipeline.worker.close_reader()
+            self._connections.put_worker(self.port, self.pipeline.worker)
+        self.pipeline = None
         self._connections.put_server(self.server)
 
     def close(self) -> list[Task]:
@@ -192,7 +192,7 @@ class Lane:
         """Take in the server's answers, if they are here."""
         if self._place is not None:
             self._take_port(self._place, now)
-        elif self.state is State.ENDING and self._recycling is not None and self._recycling.is_here:
+        elif self.state is State.ENDING and self._recycling and self._recycling.is_here:
             self._take_ending(self._recycling, now)
         elif self._keeping is not None and self._keeping.is_here:
             waiting, self._keeping = int(self._keeping.value), None
@@ -246,19 +246,15 @@ class Lane:
                 self._break(broken)
         # Far away it asks also without news, so that the next task need not wait for the answer.
         has_news = self._finished + self._failed or self._distance.round_trip_s
-        if self.load and now - self._kept_at > (TICK_S if has_news else LOOK_S):
-            self.tell_at_once()
-
-    def tell_at_once(self) -> None:
-        """Tell the server how many tasks wait, and learn who does, if that can be done now."""
-        if self.state is State.WORKING and self._keeping is None:
+        is_due = self.load and now - self._kept_at > (TICK_S if has_news else LOOK_S)
+        if is_due and self._keeping is None:
             self._ask_to_keep()
 
     def _ask_to_keep(self) -> None:
-        """Have the tasks so far counted, and learn who waits."""
-        tasks = self._waiting_to_tell(self)
+        """Have the tasks so far counted, tell how many more wait, and learn who does."""
         self._asked_at = time.monotonic()
-        self._keeping = self.server.ask_to_keep(self.port, self._finished, self._failed, tasks)
+        counts = self._finished, self._failed, self._waiting()[0]
+        self._keeping = self.server.ask_to_keep(self.port, *counts)
         self._finished = self._failed = 0
 
     def _break(self, broken: Broken) -> None:
@@ -283,8 +279,8 @@ class Lane:
             self._serve_worker(self.pipeline, now)  # What it had answered before.
             lost_tasks, self.returned = self.pipeline.break_off(ending)
             self.pipeline = None
-        self.has_failed = not lost_tasks
         if not lost_tasks:
+            self.has_failed = True
             log.info("%s", self._broken.unusable(ending))
         self.returned = end_lost(lost_tasks, self._broken, ending) + self.returned
         self.state = State.CLOSED
@@ -293,6 +289,9 @@ class Lane:
     def _lose_server(self, error: EOFError) -> None:
         self._connections.forget_facts()
         ended = self.server.ended(error)
+        if self.pipeline is not None:  # What it has answered counts.
+            self.state = State.ENDING
+            self._serve_worker(self.pipeline, time.monotonic())
         if self.state is State.WAITING and not self._is_new:
             log.info("an idle connection to the server had ended (%s)", error)
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class Lanes:
         self._prepare = prepare
         self._waiting: deque[Task] = deque()
         self._lanes: list[Lane] = []
-        self._teller: Lane | None = None
+        self._id = os.urandom(8)
         self._opening = 0  # server connections being made
         self._failed_lanes = 0
         self._paused_until = self._none_free_until = 0.0
@@ -157,17 +158,14 @@ class Lanes:
             self._opener.open_server(first, self._got_server)
 
     def _append(self, server: ServerConnection, **how: Any) -> None:
-        """One more lane. It tells the server how many tasks wait; who did that before tells 0."""
-        before, self._teller = self._teller, None
-        tell = self._waiting_to_tell
-        self._lanes.append(Lane(self._connections, server, tell, max_tasks=self.max_tasks, **how))
-        if before is not None:
-            before.tell_at_once()
+        """One more lane."""
+        self._lanes.append(
+            Lane(self._connections, server, self._waiting_tasks, max_tasks=self.max_tasks, **how)
+        )
 
-    def _waiting_to_tell(self, lane: Lane) -> int:
-        """How many tasks wait, if it is this lane that tells the server; else 0."""
-        self._teller = self._teller or lane
-        return len(self._waiting) if self._teller is lane else 0
+    def _waiting_tasks(self) -> tuple[int, bytes]:
+        """How many tasks wait here, and who has them."""
+        return len(self._waiting), self._id
 
     def _got_server(self, opened: Opened[int | None] | BaseException) -> None:
         self._opening -= 1
@@ -259,7 +257,6 @@ class Lanes:
                 lane.leave_line(now)
             if lane.state is State.CLOSED:
                 self._lanes.remove(lane)
-                self._teller = None if self._teller is lane else self._teller
                 self._look_at_end(lane)
                 has_changed = True
         return has_changed

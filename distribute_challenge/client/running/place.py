@@ -11,15 +11,15 @@ PATIENCE_S = 0.2  # in line, before it is worth leaving
 
 
 class Place:
-    """A question for a worker. If it `waits`, that is a place in line, for so many tasks."""
+    """A question for a worker; with the `tasks` of an executor, a place in line."""
 
-    def __init__(self, server: ServerConnection, distance: Distance, *, waits: bool, tasks: int) -> None:
-        self.waits = waits
+    def __init__(self, server: ServerConnection, distance: Distance, tasks: tuple[int, bytes] | None) -> None:
+        self.waits = tasks is not None
         self._server = server
         self._distance = distance
         self._asked_at = time.monotonic()
         self._left_at: float | None = None
-        self._answer = server.ask_for_worker(tasks) if waits else server.ask_for_free_worker()
+        self._answer = server.ask_for_worker(*tasks) if tasks else server.ask_for_free_worker()
 
     def port(self, now: float) -> int | None:
         """The port of the worker; -1 if there is none, None as long as there is no answer.

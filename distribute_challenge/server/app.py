@@ -30,10 +30,10 @@ from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.fresh import FreshScheduler
 from distribute_challenge.server.mailbox import Mailbox
-from distribute_challenge.server.process import WorkerProcess
 from distribute_challenge.server.service import PoolState, SchedulerService, serve
-from distribute_challenge.server.supervisor import Supervisor
-from distribute_challenge.server.template import Template
+from distribute_challenge.server.workers.process import WorkerProcess
+from distribute_challenge.server.workers.supervisor import Supervisor
+from distribute_challenge.server.workers.template import Template
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import GIBI, KIBI
 from distribute_challenge.wire.tls import authenticator
@@ -151,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(ready_line(address, ports, sampler.path), flush=True)
             if dashboard is not None:
                 dashboard.start()
+                template.orphans.known.add(dashboard.pid)
                 print(f"live: {dashboard.url}", flush=True)
             if scraped is not None:
                 place = Address(*scraped.getsockname()[:2])

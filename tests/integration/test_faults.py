@@ -232,6 +232,7 @@ def test_a_worker_killed_in_its_holders_hands_tells_the_holder_how_it_ended(serv
         with pytest.raises(ValueError, match="does not hold"):
             client.root.free_worker(port)
     server.await_busy([0, 0])
+    assert server.status()["lost"] == {"SIGTERM": 1}  # Its successor, which nobody has used, is no loss.
 
 
 def test_two_hundred_clients_on_four_workers_are_served_right_and_in_order(
@@ -531,3 +532,51 @@ def test_a_client_learns_of_a_death_that_the_kernel_hides(
         finally:
             os.kill(int(held.read_text()), signal.SIGKILL)
     assert compute_this(abs)(-7).run() == 7
+
+
+def test_why_workers_were_lost_is_told_by_what_ended_them(start_server: Callable[..., RunningServer]):
+    """As the system does for lack of memory. Their clients ask for others at the same moment."""
+    server = start_server(2)
+
+    def kills_itself():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with PoolExecutor(server.address) as pool:
+        for future in [pool.submit(kills_itself) for _ in range(20)]:
+            assert isinstance(future.exception(HANG_S), WorkerLost)
+    eventually(lambda: server.status()["lost"] == {"SIGKILL": 20}, "all are counted")
+
+
+STOPS_ITSELF = """
+import os, signal, time
+from distribute_challenge import PoolExecutor
+
+def func(path):
+    time.sleep(1)
+    open(path, "w").close()
+    return "done"
+
+with PoolExecutor() as pool:
+    future = pool.submit(func, os.environ["ENDED"])
+    while not future.running():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    print(future.exception() or future.result())
+"""
+
+
+def test_a_result_that_is_there_when_the_server_has_gone_counts(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
+    server, ended = start_server(1), tmp_path / "ended"
+    variables = {**os.environ, "COMPUTE_SERVER": server.address, "PYTHONPATH": str(ROOT), "ENDED": str(ended)}
+    command = [sys.executable, "-c", STOPS_ITSELF]
+    client = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True)
+    (pid,) = server.worker_pids()
+    eventually(ended.exists, "the function has ended")
+    eventually(lambda: psutil.Process(client.pid).status() == psutil.STATUS_STOPPED, "its client is stopped")
+    eventually(lambda: server.status()["workers"][0]["running"] == [], "its result is sent")
+    server.process.kill()
+    eventually(lambda: not is_running(pid), "the worker has gone")
+    client.send_signal(signal.SIGCONT)
+    assert client.communicate(timeout=HANG_S)[0] == "done\n"

@@ -18,8 +18,8 @@ import pytest
 
 from distribute_challenge import PoolExecutor, ServerUnavailable, compute_this
 from distribute_challenge.address import Address
-from distribute_challenge.server.supervisor import Supervisor
-from distribute_challenge.server.template import execute
+from distribute_challenge.server.workers.supervisor import Supervisor
+from distribute_challenge.server.workers.template import execute
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_running
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import rpyc
 
-from tests.running import RunningServer, connect, eventually
+from tests.running import HANG_S, RunningServer, connect, eventually
 
 LOOK = """
 import gc, os, signal, sys, threading
@@ -120,3 +123,50 @@ def test_what_functions_leave_running_becomes_no_child_of_the_server(server: Run
         assert left.ppid() != server.pid
     finally:
         left.kill()
+
+
+LEAVES = """
+import subprocess, time
+for _ in range(5): subprocess.Popen(["sleep", "60"])
+daemon = subprocess.Popen(["sleep", "60"], start_new_session=True)
+open({path!r}, "a").write(f"{{daemon.pid}}\\n")
+time.sleep(60)
+"""
+
+
+def test_what_dies_while_workers_are_replaced_leaves_no_zombie(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
+    """Workers that die together leave processes when the server takes in who has no parent."""
+    server = start_server(4)
+    process = psutil.Process(server.pid)
+    daemons: list[int] = []
+    for number in range(4):
+        begun = tmp_path / f"begun {number}"
+        source = LEAVES.format(path=str(begun))
+        with contextlib.ExitStack() as opened:
+            for port in server.ports:
+                worker = opened.enter_context(connect(port))
+                rpyc.async_(worker.root.run_code)(source)
+            begun.touch()
+            eventually(lambda begun=begun: begun.read_text().count("\n") == 4, "all run")
+            daemons += map(int, begun.read_text().split())
+            for pid in server.worker_pids():
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: [it["state"] for it in server.status()["workers"]] == ["free"] * 4, "all are back")
+    for pid in daemons:
+        os.kill(pid, signal.SIGKILL)
+
+    def has_only_its_own() -> bool:
+        return len(process.children()) == 5  # Four workers and the template.
+
+    eventually(has_only_its_own, "all that it had adopted is buried")
+
+
+def test_a_template_that_is_stopped_holds_up_neither_status_nor_the_end(server: RunningServer):
+    server.template().suspend()
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    eventually(lambda: server.status()["workers"][0]["state"] == "starting", "its successor is waited for")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(HANG_S) == 0
+    assert "the template of workers has ended" not in server.stderr()

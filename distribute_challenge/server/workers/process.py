@@ -23,7 +23,8 @@ from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record import stacks
 from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader, recorder_file
 from distribute_challenge.record.tasks import LOST, CutOff
-from distribute_challenge.server.template import Template
+from distribute_challenge.server.polling import await_any
+from distribute_challenge.server.workers.template import Template
 from distribute_challenge.tls import Tls
 from distribute_challenge.tls import environment as tls_environment
 
@@ -59,6 +60,7 @@ class WorkerProcess:
         # Guards `_is_reaped`: once reaped, the number may be that of another process.
         self._lock = threading.Lock()
         self._is_reaped = False
+        self._sentinel = -1
         self._code: int | None = None  # its exit code, or minus the number of a signal
         self._reason: str | None = None
         self._end: CutOff | None = None
@@ -133,11 +135,15 @@ class WorkerProcess:
         `reason` is for who was using it, `end` says for the record what it means for what runs there.
         """
         with self._lock:
-            self._reason = self._reason or reason
-            self._end = self._end or end
+            if not self._has_ended():  # What ends it is what ended it first.
+                self._reason = self._reason or reason
+                self._end = self._end or end
             if not self._is_reaped:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
+
+    def _has_ended(self) -> bool:
+        return self._is_reaped or (self._sentinel >= 0 and await_any({self._sentinel: select.POLLIN}, 0))
 
     def stop_function(self, reason: str | None = None, end: CutOff | None = None) -> None:
         """Kill it, as `kill` does, and have its ending tell where the function was that ran."""
@@ -202,6 +208,7 @@ class WorkerProcess:
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""
         self._lines.clear()
+        self._partial = b""
 
     def watch(self, *, ready_within_s: float | None = None) -> bool:
         """Take in what it prints until it has ended; with a time limit, until it answers, and then True.

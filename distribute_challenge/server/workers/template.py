@@ -25,11 +25,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn, Protocol
 
+from distribute_challenge.server.workers.orphans import Orphans
+
 log = logging.getLogger(__name__)
 
 _WORKER = "distribute_challenge.worker.app"
-_MAIN = Path(__file__).parents[1] / "worker" / "__main__.py"
-_ANSWER_S = 30.0  # A template that has not answered by then has been stopped, or hangs.
+_MAIN = Path(__file__).parents[2] / "worker" / "__main__.py"
+_ANSWER_S = 10.0  # A template that has not answered by then has been stopped, or hangs.
 _MAX_REQUEST_BYTES = 1 << 16
 _MAX_DESCRIPTORS = 16
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # for prctl(2)
@@ -53,17 +55,22 @@ class TemplateEndedError(OSError):
 
 
 class _Forked:
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, known: set[int]) -> None:
         self.pid = pid
+        self._known = known
+        known.add(pid)
 
     def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self._known.discard(self.pid)
+        return code
 
 
 class Template:
     """The template of this process, which must have no threads yet."""
 
     def __init__(self) -> None:
+        self.orphans = Orphans()
         self._lock = threading.Lock()  # guards the two below
         self._pid = 0  # 0: there is none
         self._socket: socket.socket | None = None
@@ -80,6 +87,7 @@ class Template:
         if self._pid == 0:
             _serve(its)
         its.close()
+        self.orphans.known.add(self._pid)
         ours.settimeout(_ANSWER_S)
         self._socket = ours
 
@@ -97,7 +105,9 @@ class Template:
         """
         with self._lock:
             if self._socket is None:
-                return execute(arguments, descriptors, variables, output)
+                child = execute(arguments, descriptors, variables, output)
+                self.orphans.known.add(child.pid)
+                return child
             request = json.dumps([arguments, list(descriptors), dict(variables)]).encode()
             try:
                 with _adopting():
@@ -109,10 +119,18 @@ class Template:
             if not answer:
                 self._end()
                 raise TemplateEndedError(errno.ESRCH, "the template of workers has ended")
-        pid = int(answer)
-        if pid < 0:
+            pid = int(answer)
+            forked = _Forked(pid, self.orphans.known) if pid > 0 else None
+            self.orphans.bury()
+        if forked is None:
             raise OSError(-pid, os.strerror(-pid))
-        return _Forked(pid)
+        return forked
+
+    def hang_up(self) -> None:
+        """Have whoever waits for its answer wait no longer: no worker is to be started any more."""
+        if (sock := self._socket) is not None:
+            with contextlib.suppress(OSError):  # It is closed meanwhile.
+                sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """End the template. The workers that it has started live on."""

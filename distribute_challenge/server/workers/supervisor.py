@@ -17,8 +17,8 @@ from distribute_challenge.record.profile import Usage
 from distribute_challenge.record.sampler import proportional_bytes
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.dispatcher import Dispatcher
-from distribute_challenge.server.process import WorkerProcess
-from distribute_challenge.server.template import Template, TemplateEndedError
+from distribute_challenge.server.workers.process import WorkerProcess
+from distribute_challenge.server.workers.template import Template, TemplateEndedError
 from distribute_challenge.tls import Tls
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class Supervisor:
         self.on_gone: Callable[[int, WorkerProcess], None] = lambda _worker, _process: None
         self._lock = threading.Lock()  # guards the one below: no process starts once stopping is decided
         self._processes: list[WorkerProcess | None] = [None] * len(listeners)
-        self._losses: Counter[str] = Counter()  # guarded by that lock, too
+        self._counting = threading.Lock()  # guards the one below
+        self._losses: Counter[str] = Counter()
         self.problems: list[str | None] = [None] * len(listeners)  # why each cannot be started, if it cannot
         self._is_stopping = threading.Event()
         self._keepers: list[threading.Thread] = []
@@ -91,13 +92,14 @@ class Supervisor:
 
     def losses(self) -> dict[str, int]:
         """How many workers were lost, by `WorkerProcess.loss`."""
-        with self._lock:
+        with self._counting:
             return dict(self._losses)
 
     def stop(self) -> None:
         """Kill every worker, and wait until all are gone."""
+        self._is_stopping.set()
+        self._template.hang_up()
         with self._lock:
-            self._is_stopping.set()
             processes = list(self._processes)
         for process in filter(None, processes):
             process.kill(end=CutOff(LOST, "WorkerLost: the server stopped"))
@@ -115,14 +117,16 @@ class Supervisor:
     def _keep_alive(self, worker: int, observer: Dispatcher) -> None:
         failed_starts, was_up = 0, False
         while not self._is_stopping.wait(_pause_s(failed_starts)):
-            problem, is_hopeless = None, not was_up
+            problem, is_over = None, False
             try:
                 process = self._start(worker)
             except TemplateEndedError as error:
-                log.warning("%s: workers take longer to start now", error.strerror)
+                if not self._is_stopping.is_set():
+                    log.warning("%s: workers take longer to start now", error.strerror)
                 continue
             except OSError as error:  # Out of descriptors or processes, say: that may pass.
                 failed_starts, problem = failed_starts + 1, f"cannot start a worker: {error}"
+                is_over = not was_up and failed_starts >= MAX_FAILED_STARTS
             else:
                 if process is None:
                     return
@@ -136,20 +140,19 @@ class Supervisor:
                 is_someones = was_up and ending.signal and not ending.reason
                 failed_starts = 0 if is_up else 1 if is_someones else failed_starts + 1
                 if is_up and process.loss and not self._is_stopping.is_set():
-                    with self._lock:
+                    with self._counting:
                         self._losses[process.loss] += 1
                 self.on_gone(worker, process)
                 observer.worker_down(worker, process)
                 log.info("%s", ending)
-                if failed_starts >= MAX_FAILED_STARTS or (ending.reason and not is_up):
-                    problem = _explain(ending, failed_starts)
-                    # As while an upgrade is under way: others still run functions.
-                    others = self.problems[:worker] + self.problems[worker + 1 :]
-                    is_hopeless = not was_up or None not in others
+                is_over = failed_starts >= MAX_FAILED_STARTS or bool(ending.reason and not is_up)
+                problem = _explain(ending, failed_starts) if is_over else None
                 turn_away_callers(self._listeners[worker])
             if problem is not None:
                 self.problems[worker] = problem
-                if is_hopeless:
+                # As while an upgrade is under way: others may still run functions.
+                others = self.problems[:worker] + self.problems[worker + 1 :]
+                if is_over and (not was_up or None not in others):
                     self._on_failure(problem)
                     return
                 log.error("cannot replace a worker yet, and try again: %s", problem)

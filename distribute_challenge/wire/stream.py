@@ -188,10 +188,14 @@ class SocketStream(rpyc.SocketStream):
 
     def wait_until_sent(self) -> None:
         """Wait until all that was written is with the peer's system: our end would take the rest away."""
+        self.is_sent(None)
+
+    def is_sent(self, wait_ms: float | None = 0) -> bool:
+        """Whether all that was written is with the peer's system, within so many milliseconds; None: wait."""
         if self._sent_poller is None:
             with contextlib.suppress(OSError):  # Where there is no such option, answers may be lost.
                 # Writable then means: all is sent.
                 self.sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, 1)
             self._sent_poller = select.poll()
             self._sent_poller.register(self.sock, select.POLLOUT)
-        self._sent_poller.poll()
+        return bool(self._sent_poller.poll(wait_ms))

@@ -64,31 +64,41 @@ class _Job(_Handover):
 
 
 class _Guest(_Handover):
-    """A connection that the main thread serves for a while."""
+    """A connection that the main thread serves for a while.
 
-    __slots__ = ("_channel", "descriptor", "served")
+    It waits for no peer: neither what has arrived in part, nor what is not taken, may hold up the functions
+    of others. `events` are those of the descriptor after which `serve` can do something.
+    """
+
+    __slots__ = ("_channel", "descriptor", "events", "served")
 
     def __init__(self, served: Served) -> None:
         super().__init__()
         self.served = served
+        self.events = select.POLLIN
         self._channel = served.channel
+        self._channel.stream.never_wait()
         self.descriptor: int = served.channel.fileno()
 
     def has_message_soon(self) -> bool:
         """Whether a message is there, or comes in the next moment: the answer to what we have just sent."""
         try:
-            return self._channel.spin() and self._channel.has_frame()
+            return self.events == select.POLLIN and self._channel.spin() and self._channel.has_frame()
         except EOFError:  # Serving it will tell.
             return True
 
     def serve(self) -> bool:
         """Take in a message, if one has arrived whole; whether the connection goes on."""
+        stream = self._channel.stream
         try:
-            # What has arrived in part must not hold up the functions of others.
-            if self._channel.has_frame():
-                # Of what was answered before, nothing may be lost with us.
-                self._channel.stream.wait_until_sent()
-                self.served.serve()
+            # Of what was answered before, nothing may be lost with the next function.
+            if stream.flush() and stream.is_sent():
+                if self._channel.has_frame():
+                    self.served.serve()
+                is_sent = stream.flush()
+            else:
+                is_sent = False
+            self.events = select.POLLIN if is_sent else select.POLLOUT
         except Exception as error:
             self.end(error)
             return False
@@ -143,11 +153,13 @@ class Execution:
                 guest = _Guest(served)
                 self._post(guest)
                 guest.wait()
+                served.channel.stream.wait_again()
 
     def serve_forever(self) -> NoReturn:
         """The main thread's work: run what comes, one after another."""
         surroundings = Surroundings(self._make_stream)
         guest: _Guest | None = None
+        events = 0  # of it, for which the poller waits
         poller = select.poll()
         poller.register(self._bell[0], select.POLLIN)
         while True:
@@ -167,13 +179,17 @@ class Execution:
                     task.run()
                 else:
                     guest = task
-                    poller.register(guest.descriptor, select.POLLIN)
+                    events = guest.events
+                    poller.register(guest.descriptor, events)
                 del task  # While the worker is idle, nothing may hold on to the last call and its result.
             elif (guest is not None and guest.has_message_soon()) or self._await(poller):
                 assert guest is not None
                 if not guest.serve():
                     poller.unregister(guest.descriptor)
                     guest = None
+                elif guest.events != events:
+                    events = guest.events
+                    poller.modify(guest.descriptor, events)
 
     def _await(self, poller: select.poll) -> bool:
         """Wait until there is something to do; whether that is a message of the guest's."""

@@ -51,7 +51,10 @@ class _Program:
     """The modules and settings of one program, or of one executor that has an initializer."""
 
     def __init__(self) -> None:
-        self.wanted: dict[str, Module] = {}  # all that calls of it have brought so far, with their texts
+        self.wanted: dict[str, Module] = {}  # all that calls of it have used so far, with their texts
+        self._texts: dict[
+            tuple[str, str], Module
+        ] = {}  # all that have come: calls may still be in line for each
         self.folders: tuple[str, ...] = ()
         self.aside: dict[str, types.ModuleType] = {}  # its modules, while another program's are in use
         self.settings: Settings | None = None  # as it left them; None: it finds those of a new worker
@@ -63,10 +66,16 @@ class _Program:
             raise ImportError("the worker's own modules cannot be replaced")
         if module.text is not None:
             return module
-        known = self.wanted.get(module.name)
-        if known is None or known.digest != module.digest:
+        known = self._texts.get((module.name, module.digest))
+        if known is None:
             raise RuntimeError(f"the text of the module {module.name} has not come to this worker")
         return known
+
+    def keep(self, modules: Iterable[Module]) -> None:
+        """Keep those that have come with their texts: they come once, whatever becomes of their call."""
+        self._texts.update(
+            {(module.name, module.digest): module for module in modules if module.text is not None}
+        )
 
     def owns(self, name: str) -> bool:
         """Whether a module that is loaded belongs to it: by the package on top."""
@@ -122,6 +131,13 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         if not sys.meta_path or sys.meta_path[0] is not self:
             sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
 
+    def keep(self, packed: bytes, program: bytes) -> None:
+        """Keep the texts that have come with a call that cannot run."""
+        with self._lock:
+            self._programs.setdefault(program, _Program()).keep(
+                Module(*module) for module in (pickle.loads(packed)[1] if packed else ())
+            )
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -150,7 +166,9 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         folders, modules = pickle.loads(packed) if packed else ((), ())
         with self._lock:
             new = self._programs.setdefault(program, _Program())
-        news = [new.complete(Module(*module)) for module in modules]
+        brought = [Module(*module) for module in modules]
+        new.keep(brought)
+        news = [new.complete(module) for module in brought]
         if program != self._program:
             self._leave()
             self._program, self._packed = program, b""

@@ -71,11 +71,12 @@ class Worker:
         problem = b""
         buffers: list[Buffer] = []
         try:
-            buffers = unpack_buffers(section)
             if call.values:
                 store.take(call.values, values)
+            buffers = unpack_buffers(section)
         except ValueError as error:  # There are no descriptors left, say.
             problem = failure(error)
+            self.modules.keep(call.modules, call.program)
         size = len(section.obj)  # type: ignore[arg-type]
         flight = flights.begin(call, len(source) + size - len(section) + sum(map(len, buffers)))
         if call.flags & OUTPUT:

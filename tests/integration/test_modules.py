@@ -374,3 +374,23 @@ def test_a_nested_task_from_a_notebook_has_its_text(server: RunningServer):
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(text, name, "exec"), names)
     assert names["make"](compute_this)(1).run() == 2
+
+
+def test_calls_that_are_in_line_when_a_module_is_reloaded_have_it_as_it_was(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
+    text = """
+import importlib, pathlib, time, first
+def late(_):
+    time.sleep(0.01)
+    return first.X
+with PoolExecutor() as pool:
+    futures = [pool.submit(late, number) for number in range(30)]
+    futures[2].result()
+    pathlib.Path("first.py").write_text("X = 22")
+    importlib.reload(first)
+    print(compute_this(late)(0).run())
+    print(*sorted({future.result() for future in futures}))
+"""
+    lines = run_program(start_server(1), tmp_path / "program", text, first="X = 1\n")
+    assert lines == ["22", "1"]

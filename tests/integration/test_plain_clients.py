@@ -399,3 +399,42 @@ def test_a_client_that_goes_on_gets_a_worker_that_nobody_else_wanted(
     holder.root.free_worker(port)
     first.send(signal.SIGCONT)
     assert first.said.readline() == f"{port}\n"
+
+
+def test_who_does_not_read_what_it_is_answered_holds_up_nobody(start_server: Callable[..., RunningServer]):
+    server = start_server(1)
+    with server.connect() as scheduler, server.connect() as other:
+        port = scheduler.root.find_free_worker()
+        deaf, worker = connect(port), connect(port)
+        assert deaf.root.run_code("result = 1") == 1  # The main thread serves it from here on.
+        unread = rpyc.async_(deaf.root.run_code)("result = b'x' * 80_000_000")
+        scheduler.root.free_worker(port)
+        assert other.root.acquire_worker() == port
+
+        def is_run() -> bool:
+            try:
+                return bool(worker.root.run_code("result = 2") == 2)
+            except RuntimeError:  # The other function, which was given up too early, still runs.
+                return False
+
+        eventually(is_run, "it takes the next function")
+        assert len(unread.value) == 80_000_000
+        for connection in (deaf, worker):
+            connection.close()
+
+
+def test_what_one_client_printed_is_not_told_to_the_next(start_server: Callable[..., RunningServer]):
+    server = start_server(1, "-v")
+    with server.connect() as scheduler:
+        port = scheduler.root.find_free_worker()
+        with connect(port) as worker:
+            worker.root.run_code("import os\nresult = os.write(1, b'a line\\na secret without an end')")
+        eventually(lambda: f"worker {port}: a line" in server.stderr(), "the server has read it")
+        scheduler.root.free_worker(port)
+    with server.connect() as scheduler:
+        assert scheduler.root.acquire_worker() == port
+        with connect(port) as worker, contextlib.suppress(EOFError):
+            worker.root.run_code("import os\nos._exit(3)")
+        ending = json.loads(scheduler.root.recycle_worker(port, "it died"))
+    assert ending["exit_code"] == 3
+    assert "secret" not in str(ending["last_lines"])

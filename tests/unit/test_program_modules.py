@@ -151,3 +151,17 @@ def test_threads_that_read_a_module_at_once_send_the_same_one(monkeypatch: pytes
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(modules_for, [frozenset({"read_by_two"})] * 2)
     assert first.digests == second.digests
+
+
+def test_texts_that_came_with_a_call_that_cannot_run_are_kept(modules: ProgramModules):
+    one = module("theirs", "X = 1")
+    modules.keep(packed(one), ONE)
+    modules.use(packed(one._replace(text=None)), ONE)
+    assert importlib.import_module("theirs").X == 1
+
+
+def test_texts_of_before_a_reload_are_kept_for_calls_that_are_in_line(modules: ProgramModules):
+    one, two = module("theirs", "X = 1"), module("theirs", "X = 2")
+    for each in (one, two, one._replace(text=None), two._replace(text=None)):
+        modules.use(packed(each), ONE)
+        assert int(each.digest[-1]) == importlib.import_module("theirs").X

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from distribute_challenge.client.compute import compute_this
     from distribute_challenge.client.forwarding import forward_logging
     from distribute_challenge.client.pool import PoolExecutor
+    from distribute_challenge.client.tasks.progress import progress
     from distribute_challenge.errors import (
         AccessDenied,
         PoolError,
@@ -53,6 +54,7 @@ __all__ = [
     "WorkerLost",
     "compute_this",
     "forward_logging",
+    "progress",
     "register_joblib",
 ]
 
@@ -74,6 +76,10 @@ def __getattr__(name: str) -> Any:
         from distribute_challenge.client import pool
 
         value = pool.PoolExecutor
+    elif name == "progress":
+        from distribute_challenge.client.tasks import progress
+
+        value = progress.progress
     elif name == "register_joblib":
         from distribute_challenge import joblib
 

@@ -7,6 +7,7 @@ function, which workers find by its name, and so are pickled once.
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -20,7 +21,9 @@ try:
     from joblib import Parallel, register_parallel_backend
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 except ImportError as error:  # pragma: no cover  The tests have it.
-    raise ImportError(f"joblib is not installed ({error}): pip install joblib") from None
+    raise ImportError(
+        f"joblib is not installed for {sys.executable} ({error}): pip install joblib there"
+    ) from None
 
 if TYPE_CHECKING:
     from distribute_challenge.client.tasks.task import TaskFuture
@@ -67,7 +70,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
     ) -> None:
         _refuse(options)
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
-        self._options = (server, tls, initializer, initargs)
+        self._defaults = self._options = (server, tls, initializer, initargs)
         self._own: PoolExecutor | None = None  # for its initializer
         self._lock = threading.Lock()  # guards the one below
         self._futures: weakref.WeakSet[TaskFuture[Any]] = weakref.WeakSet()  # of this backend, perhaps done
@@ -104,7 +107,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         Raises TypeError for one that is neither joblib's nor this backend's.
         """
         _refuse({name for name in others if name not in _JOBLIBS})
-        before = self._options
+        before = self._defaults
         prepare = (initializer, initargs) if initializer is not None else before[2:]
         self._options = (server or before[0], tls or before[1], *prepare)
         self.parallel = parallel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import shlex
 import subprocess
 import sys
@@ -38,7 +39,10 @@ def main() -> int:
         print(ready)
         command = ["challenge.py", "--server", ready.split()[1].rstrip(",")]
         show(command, f"     # in {SHELLS} shells at once: with {WORKERS} workers, two wait")
-        codes = [shell.wait() for shell in [subprocess.Popen(python(command)) for _ in range(SHELLS)]]
+        # Whole lines at once: all print here.
+        variables = {**os.environ, "PYTHONUNBUFFERED": ""}
+        shells = [subprocess.Popen(python(command), env=variables) for _ in range(SHELLS)]
+        codes = [shell.wait() for shell in shells]
     finally:
         server.terminate()
         server.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import reprlib
+import sys
 import traceback
 import types
 from collections.abc import Iterable
@@ -75,6 +76,10 @@ def failure(error: BaseException, call: str | None = None) -> bytes:
     """The content for what a function raised, in the call of a chunk that this text tells."""
     if isinstance(error, AttributeError):
         explained(error)
+    elif isinstance(error, ModuleNotFoundError) and error.msg and len(error.args) == 1:
+        where = f"on the worker, whose Python is {sys.executable}: what functions use is installed there"
+        error.msg = f"{error.msg} ({where})"
+        error.args = (error.msg,)
     return payload.dump_failure(error, remote_traceback(error), reply_pickler, call)
 
 

@@ -83,11 +83,11 @@ def counts(status: dict[str, Any]) -> str:
 
     >>> waits, ended = {"waiting": 2, "tasks": 1500}, {"finished": 9, "failed": 0, "lost": {"timeout": 1}}
     >>> counts({"busy": [1, 0], **waits, **ended})
-    'busy 1/2, waiting 2 (1,500 tasks), finished 9, failed 0, lost 1 (timeout 1)'
+    'busy 1/2, waiting 2 (1,500 tasks), finished 9, failed 0, lost 1 (1 timeout)'
     """
     busy = status["busy"]
     lost = status["lost"]
-    why = ", ".join(f"{printable(reason)} {number:,}" for reason, number in sorted(lost.items()))
+    why = ", ".join(f"{number:,} {printable(reason)}" for reason, number in sorted(lost.items()))
     return (
         f"busy {sum(busy)}/{len(busy)}, waiting {status['waiting']:,} ({status['tasks']:,} tasks), "
         f"finished {status['finished']:,}, failed {status['failed']:,}, "

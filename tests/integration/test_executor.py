@@ -14,6 +14,7 @@ import operator
 import os
 import pickle
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -31,7 +32,14 @@ import psutil
 import pytest
 import scipy.optimize
 
-from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, TaskTimeout, compute_this
+from distribute_challenge import (
+    PoolError,
+    PoolExecutor,
+    ServerUnavailable,
+    TaskTimeout,
+    compute_this,
+    progress,
+)
 from distribute_challenge.client.parcels import durations
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.driver import Driver
@@ -349,6 +357,36 @@ def test_map_shows_a_bar(address: str, capsys: pytest.CaptureFixture[str]):
     with PoolExecutor(address) as pool:
         assert list(pool.map(square, range(10), progress=True)) == [x * x for x in range(10)]
     assert "10/10" in capsys.readouterr().err
+
+
+def test_the_bar_counts_what_has_finished_and_not_what_was_read(
+    address: str, capsys: pytest.CaptureFixture[str]
+):
+    with PoolExecutor(address) as pool:
+        results = pool.map(square, range(10), chunksize=1, progress=True)
+        shown = ""
+
+        def is_full() -> bool:
+            nonlocal shown
+            shown += capsys.readouterr().err
+            return "10/10" in shown
+
+        eventually(is_full, "all have finished")
+        assert list(results) == [x * x for x in range(10)]
+
+
+def test_a_bar_of_unknown_length_ends_at_its_end(address: str, capsys: pytest.CaptureFixture[str]):
+    with PoolExecutor(address) as pool:
+        assert sum(pool.map(square, iter(range(10)), progress=True)) == 285
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_a_bar_of_futures_counts_those_that_failed_too(address: str, capsys: pytest.CaptureFixture[str]):
+    with PoolExecutor(address) as pool:
+        futures = [pool.submit(square, x) for x in (1, 2, "three")]
+        progress(futures, "squares")
+        assert all(future.done() for future in futures)
+    assert re.search(r"squares: 100%.* 3/3 ", capsys.readouterr().err)
 
 
 def test_without_a_server_every_future_says_so(tmp_path: Path):

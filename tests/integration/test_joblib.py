@@ -67,6 +67,15 @@ def test_options_of_one_call_go_first(server: RunningServer):
     assert set(call(delayed(os.getpid)() for _ in range(20))) <= set(server.worker_pids())
 
 
+def test_options_of_one_call_are_not_those_of_the_next(pool: RunningServer):
+    with joblib.parallel_config(backend="compute", server=pool.address):
+        for server, workers in ((None, 2), ("local://3", 3), (None, 2)):
+            call = Parallel(n_jobs=-1, **({} if server is None else {"server": server}))
+            with call:
+                assert call.n_jobs == -1
+                assert call._effective_n_jobs() == workers
+
+
 def prepare(word: str) -> None:
     global prepared
     prepared = word

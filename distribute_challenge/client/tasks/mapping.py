@@ -21,6 +21,7 @@ from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.tasks.chunks import ChunkSizes, tell_items
+from distribute_challenge.client.tasks.progress import Bar
 from distribute_challenge.client.tasks.task import Latch, Task, TaskFuture
 from distribute_challenge.errors import AccessDenied, ServerUnavailable, TaskNotSendable
 
@@ -82,6 +83,7 @@ class Mapping:
         function = shipment.dump_function(facts.python)
         # Each chunk takes it along as it is now.
         self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())
+        self._bar = Bar(self._total, shipment.name) if how.progress else None
         try:
             self._fill()
             if self._failure is not None and not isinstance(self._failure, TaskNotSendable):
@@ -91,16 +93,13 @@ class Mapping:
             raise
 
     def __iter__(self) -> Iterator[Any]:
-        results = self._results()
-        if not self._how.progress:
-            return results
-        from tqdm import tqdm  # Late: only a bar needs it.
-
-        return iter(tqdm(results, total=self._total, desc=self._shipment.name))
+        return self._results()
 
     def cancel(self) -> None:
         """Cancel the chunks that have not begun, and start no more."""
         self._is_over = True
+        if self._bar is not None:
+            self._bar.close()
         self._all_started.set()
         for future in list(self._chunks):
             future.cancel()
@@ -142,6 +141,8 @@ class Mapping:
                     yield values.pop()
                 self._buffered -= count
                 self._fill()  # If the buffer was full, it is not any more.
+            if self._bar is not None:
+                self._bar.end_at(self._taken)
             if (error := self._failure or self._raised_at_end) is not None:
                 raise error
         except BaseException as error:
@@ -155,7 +156,10 @@ class Mapping:
                 left_s = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
                 future = self._ended.get(timeout=left_s)
             except queue.Empty:
-                raise TimeoutError("the results were not there in time") from None
+                raise TimeoutError(
+                    "the results were not there in time; what has begun goes on. To have functions stopped, "
+                    "give them a time limit: @compute_this(timeout=...) or PoolExecutor(timeout=...)"
+                ) from None
             if future is not None:
                 self._chunks.remove(future)
                 return future
@@ -245,6 +249,8 @@ class Mapping:
         with self._counting:
             self._running += 1
         self._chunks.append(future)
+        if (bar := self._bar) is not None:
+            future.add_done_callback(lambda _: bar.add(count))
         Future.add_done_callback(future, self._end)  # In the very thread in which it ends.
 
     def _end(self, future: Any) -> None:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distribute_challenge.pictures.tasks import quantiles
+
 Values = NDArray[np.float64]
 STEPS = 300
 ADDED = ("done", "failed")
@@ -104,8 +106,12 @@ class Figures(NamedTuple):
 
 
 class Functions:
-    """What each function took, from the first task on. The memory it takes is that of `most` functions."""
+    """What each function took, from the first task on. The memory it takes is that of `most` functions.
 
+    Of a function with few tasks each is known; else in bins, a fortieth of a decade wide.
+    """
+
+    FEW = 256  # rows
     _BINS_A_DECADE = 40
     _LEAST_S = 1e-7
     _BINS = 14 * _BINS_A_DECADE
@@ -115,6 +121,8 @@ class Functions:
         self.failed = np.zeros(most, np.int64)
         self.total = np.zeros(most)
         self._waited = np.zeros(most)
+        self._rows = np.zeros(most, np.int64)
+        self._few: dict[int, list[tuple[Values, Values, NDArray[np.int64]]]] = {}  # run, waited, how many
         self._run = np.zeros((most, self._BINS), np.int64)
         self._wait = np.zeros((most, self._BINS), np.int64)
 
@@ -131,6 +139,7 @@ class Functions:
         np.add.at(self.failed, function[has_failed], count[has_failed])
         np.add.at(self.total, function, seconds)
         np.add.at(self._run, (function, self._bin(seconds / count)), count)
+        self._keep_few(function, seconds / count, waited, count)
         is_known = ~np.isnan(waited)
         function, count, waited = function[is_known], count[is_known], waited[is_known]
         np.add.at(self._waited, function, waited * count)
@@ -145,19 +154,39 @@ class Functions:
         """The figures of one."""
         tasks, waits = int(self.tasks[function]), int(self._wait[function].sum())
         total = float(self.total[function])
-        run, wait = self._run[function], self._wait[function]
+        run, wait = (
+            (self._quantile(times[function], 0.5), self._quantile(times[function], 0.99))
+            for times in (self._run, self._wait)
+        )
+        if function in self._few:
+            took, waited, count = (np.concatenate(parts) for parts in zip(*self._few[function], strict=True))
+            is_known = ~np.isnan(waited)
+            run = quantiles(took, count, (0.5, 0.99))
+            wait = quantiles(waited[is_known], count[is_known], (0.5, 0.99))
         return Figures(
             function=function,
             tasks=tasks,
             failed=int(self.failed[function]),
             total=total,
             run_mean=total / tasks,
-            run_median=self._quantile(run, 0.5),
-            run_p99=self._quantile(run, 0.99),
+            run_median=run[0],
+            run_p99=run[1],
             wait_mean=float(self._waited[function]) / waits if waits else math.nan,
-            wait_median=self._quantile(wait, 0.5),
-            wait_p99=self._quantile(wait, 0.99),
+            wait_median=wait[0],
+            wait_p99=wait[1],
         )
+
+    def _keep_few(
+        self, function: NDArray[np.int32], run: Values, waited: Values, count: NDArray[np.int64]
+    ) -> None:
+        order = np.argsort(function, kind="stable")
+        numbers, begins = np.unique(function[order], return_index=True)
+        for number, rows in zip(numbers.tolist(), np.split(order, begins[1:]), strict=True):
+            self._rows[number] += len(rows)
+            if self._rows[number] > self.FEW:
+                self._few.pop(number, None)
+            else:
+                self._few.setdefault(number, []).append((run[rows], waited[rows], count[rows]))
 
     def _bin(self, seconds: Values) -> NDArray[np.int64]:
         decades = np.log10(np.maximum(seconds, self._LEAST_S) / self._LEAST_S)

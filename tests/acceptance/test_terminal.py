@@ -60,7 +60,7 @@ def test_status_is_shown_in_words(server: RunningServer):
     assert (shown.returncode, shown.stderr) == (0, "")
     first, *rest = shown.stdout.splitlines()
     assert first.startswith(f"{server.address}, up ")
-    assert first.endswith("busy 0/2, waiting 0 (0 tasks), finished 0, failed 1, lost 1 (killed 1)")
+    assert first.endswith("busy 0/2, waiting 0 (0 tasks), finished 0, failed 1, lost 1 (1 killed)")
     assert [line.split()[0] for line in rest] == ["worker", *map(str, server.ports)]
 
 
@@ -188,7 +188,7 @@ def test_top_shows_what_changes_until_a_key_ends_it(server: RunningServer, colum
         eventually(lambda: "busy 0/2" in terminal.read(), "an idle pool is shown")
         with running(in_python):
             eventually(lambda: "in_python" in terminal.read(), "the function is shown")
-        eventually(lambda: "lost 1 (killed 1)" in terminal.read(), "the loss is shown")
+        eventually(lambda: "lost 1 (1 killed)" in terminal.read(), "the loss is shown")
         if key == "q":
             terminal.type(key)
         else:

@@ -71,15 +71,17 @@ def test_a_record_that_grows_is_the_same_as_one_read_at_once(tmp_path: Path, ste
             np.testing.assert_allclose(left, right)
 
 
-def test_the_figures_of_functions_are_those_of_the_table(tmp_path: Path):
-    path = write(tmp_path, random_rows(3000, 3))
+@pytest.mark.parametrize(("rows", "near_to"), [(3000, 0.06), (200, 1e-6)])
+def test_the_figures_of_functions_are_those_of_the_table(tmp_path: Path, rows: int, near_to: float):
+    """Of few tasks exactly."""
+    path = write(tmp_path, random_rows(rows, 3))
     record = Record.read(path)
     exact = summarize(read_tasks(tasks_path(path)))
     found = [record.figures.figures(number) for number in record.figures.by_time(99)]
     assert [record.functions.names[of.function] for of in found] == [of.function for of in exact]
     for near, of in zip(found, exact, strict=True):
         assert near[1:3] == of[1:3]
-        assert near[3:] == pytest.approx(of[3:], rel=0.06)
+        assert near[3:] == pytest.approx(of[3:], rel=near_to)
 
 
 def test_figures_of_what_nobody_said_since_when_it_waited_are_unknown():

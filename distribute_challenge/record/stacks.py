@@ -85,7 +85,7 @@ class StackReader:
             if not _is_whole(answer):
                 ask()
                 answer += self._answer(now + wait_s)
-            return _frames(answer.decode(errors="backslashreplace"))
+            return frames(answer.decode(errors="backslashreplace"))
         except OSError:  # It has died, or been closed, or reads nothing.
             return []
         finally:
@@ -141,10 +141,10 @@ def _is_whole(answer: bytes) -> bool:
     return any(line == _CUT or _MAIN in line for line in lines)
 
 
-def _frames(text: str) -> list[str]:
-    """The frames of a function in what a worker wrote, without those of the worker around it.
+def frames(text: str) -> list[str]:
+    """The frames of a function in what its worker or the fault handler wrote, without those of the worker.
 
-    >>> _frames(f'''  File "late.py", line 1 in answer
+    >>> frames(f'''  File "late.py", line 1 in answer
     ... Stack (most recent call first):
     ...   File "mine.py", line 7 in func
     ...   File "{_PACKAGE}/calls/runner.py", line 9 in run
@@ -154,15 +154,15 @@ def _frames(text: str) -> list[str]:
     ['File "mine.py", line 7 in func']
     """
     for answer in text.split("(most recent call first):\n")[1:]:
-        frames: list[str] = []
+        found: list[str] = []
         for line in answer.splitlines():
             if line != _CUT and _MAIN not in line:
-                frames.append(line)
+                found.append(line)
                 continue
-            inner = [*frames, _CUT] if line == _CUT else list(frames)
+            inner = [*found, _CUT] if line == _CUT else list(found)
             while inner and _PACKAGE in inner[-1]:
                 inner.pop()
-            return list(_shortened([frame.strip() for frame in inner or frames]))
+            return list(_shortened([frame.strip() for frame in inner or found]))
     return []
 
 

@@ -177,6 +177,14 @@ def test_rates_are_right_in_the_first_step_of_a_window_and_of_a_record():
     assert series.columns(BEGAN + 301.9, BEGAN + 600, began)["done"][0] == 4
 
 
+def test_of_a_record_that_is_over_the_last_step_is_shown_too():
+    series = Series(60, 1)
+    series.move_to(BEGAN + 3.5)
+    series.add("done", BEGAN + np.array([0.5, 3.25]), np.array([1.0, 2.0]))
+    assert series.columns(BEGAN, BEGAN + 3.5, BEGAN)["done"].tolist() == [1, 0, 0]
+    assert series.columns(BEGAN, BEGAN + 3.5, BEGAN, is_over=True)["done"].tolist() == [1, 0, 0, 4]
+
+
 def test_a_sample_holds_until_the_next_one():
     series = Series(60, 1)
     series.move_to(BEGAN + 60)

@@ -113,7 +113,8 @@ def running(record: Record) -> Data:
 
 def series(record: Record, number: int, begin: float) -> Data:
     """What happened in each step of a window, from a time on."""
-    columns = record.series[number].columns(max(begin, record.began), record.now, record.began)
+    when = max(begin, record.began), record.now, record.began
+    columns = record.series[number].columns(*when, is_over=not record.is_written)
     found = {name: column.astype(np.float32) for name, column in columns.items() if name != "time"}
     for name in ("cpu_percent", "memory_bytes"):  # Before the first sample.
         found[name] = np.nan_to_num(found[name])

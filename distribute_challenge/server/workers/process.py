@@ -257,7 +257,8 @@ def _split_off_stack(lines: list[str]) -> tuple[list[str], list[str]]:
     """Splits the output into printed lines and the stack that a fault handler wrote after them."""
     for number, line in enumerate(lines):
         if line.startswith(_FAULT):
-            return lines[:number], [line for line in lines[number:] if line]
+            frames = stacks.frames("\n".join([*lines[number:], ""]))
+            return lines[:number], [line, *(frames or filter(None, lines[number + 1 :]))]
     return lines, []
 
 

@@ -54,20 +54,22 @@ class Series:
         for name, values in zip(MEANS, (cpu_percent, memory_bytes), strict=True):
             self.add(name, times, values)
 
-    def columns(self, begin: float, now: float, began: float) -> dict[str, Values]:
-        """The steps from `begin` on that are over; the one that is not, if it is the only one.
+    def columns(self, begin: float, now: float, began: float, *, is_over: bool = False) -> dict[str, Values]:
+        """The steps from `begin` on that are over; the one that is not, if it is the only one, or the last.
 
-        `time` is the middle of each in Unix seconds. What was done is per second, of a record that `began`.
+        `time` is the middle of each in Unix seconds. What was done is per second, of a record that `began`,
+        and goes on or `is_over`.
         """
         assert self._first is not None
         number = self._first + np.arange(self._steps)
-        shown = ((number + 1) * self.step_s > begin) & ((number + 1) * self.step_s <= now)
+        shown = ((number + 1) * self.step_s > begin) & ((number + (not is_over)) * self.step_s <= now)
         if not shown.any():
             shown[-1] = True
         time = (number + 0.5) * self.step_s
         found: dict[str, Values] = {"time": time[shown].astype(float)}
-        # The first step may have begun before the record.
-        lengths = np.clip((number + 1) * self.step_s - began, self.step_s / 10, self.step_s)
+        # The first step may have begun before the record, and the last one end after it.
+        ends = np.minimum((number + 1) * self.step_s, now if is_over else np.inf)
+        lengths = np.clip(ends - np.maximum(number * self.step_s, began), self.step_s / 10, self.step_s)
         for name in NAMES:
             values: Values = self._values[name]
             if name in ADDED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from importlib.metadata import version
 
@@ -35,4 +36,10 @@ def main() -> int:
     # From here on it is that program, which says its name as the user typed it.
     sys.argv[:2] = [f"{cli.program()} {command}"]
     program = importlib.import_module(f"distribute_challenge.{COMMANDS[command][1]}")
-    return int(program.main())
+    try:
+        code = int(program.main())
+        sys.stdout.flush()
+    except BrokenPipeError:  # Who reads what it prints has enough, as `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    return code

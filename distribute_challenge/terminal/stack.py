@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def what_runs(worker: dict[str, Any], now: float) -> str:
     """A worker, and the function that runs there."""
-    name = f"worker {worker['port']} (process {worker['pid']})"
+    name = f"worker {words.place(worker)}"
+    if worker["pid"]:
+        name += f" (process {worker['pid']})"
     if not worker["running"]:
         return f"{name}: {words.function(worker) or 'no function runs'}"
     return f"{name}: {words.function(worker)}, for {words.since(worker, now)}, of {words.client(worker)}"
@@ -43,4 +45,4 @@ def stack(pool: Pool, port: int) -> list[str]:
     try:
         return [words.printable(frame) for frame in pool.stack(port).splitlines()]
     except RuntimeError as error:
-        return [str(error)]
+        return [str(error.args[0])]  # Its text has the server's traceback, too.

@@ -304,3 +304,14 @@ def test_a_terminal_that_goes_away_does_not_end_the_pool(tmp_path: Path):
     finally:
         terminal.process.terminate()
         assert terminal.process.wait(HANG_S) == 0
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["stack"]])
+def test_who_has_enough_of_what_is_printed_gets_no_traceback(server: RunningServer, words: list[str]):
+    """As `compute status | head -1`."""
+    command = subprocess.Popen([COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert command.stdout is not None
+    assert command.stderr is not None
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    assert command.wait(HANG_S) == 0

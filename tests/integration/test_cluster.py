@@ -247,3 +247,14 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], message: str, t
     ended = script("server.py", *arguments, cwd=tmp_path)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert message in ended.stderr
+
+
+def test_where_its_functions_are_a_cluster_does_not_tell(recorder: RunningServer):
+    code = "import sys; from distribute_challenge.terminal import stack; sys.exit(stack.main())"
+    command = [sys.executable, "-c", code, "--server", recorder.address]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=HANG_S)
+    place = recorder.status()["workers"][0]["address"]
+    assert told.stdout.splitlines() == [
+        f"worker {place}: no function runs",
+        "  a Dask cluster does not tell stacks: see the call stacks in Dask's own dashboard",
+    ]

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,6 +21,7 @@ from distributed import Client
 from distribute_challenge import PoolExecutor, TaskTimeout
 from distribute_challenge.pictures.live.data.record import Record
 from distribute_challenge.pictures.reading import read_profile
+from tests.certificates import Certificates
 from tests.clusters import RunningCluster
 from tests.running import HANG_S, ROOT, RunningServer, eventually, grapher, is_running, script
 
@@ -207,6 +209,37 @@ def test_the_scheduler_goes_and_so_does_it(started: RunningCluster, recorder: Ru
     assert recorder.process.wait(HANG_S) == 1
     assert "has gone" in recorder.stderr()
     assert rows(tmp_path / "run.csv")[-1]["Event"] == "stop"
+
+
+def test_a_cluster_that_demands_tls_is_recorded(tmp_path: Path, certificates: Certificates):
+    cluster = RunningCluster(1, "--no-nanny", folder=tmp_path, tls=certificates.server)
+    try:
+        how: dict[str, Any] = {"folder": tmp_path, "tls": certificates.server}
+        server = RunningServer(None, "--engine", "dask", cluster.url, "--profile", "run.csv", **how)
+        try:
+            with PoolExecutor(cluster.address, tls=certificates.client) as pool:
+                assert pool.submit(doubles, 4).result(HANG_S) == 8
+            eventually(lambda: server.status()["finished"] == 1, "it is recorded")
+        finally:
+            stop(server)
+    finally:
+        cluster.close()
+    assert sums(tmp_path) == {("doubles", "done"): 1}
+
+
+def test_two_may_record_one_cluster(started: RunningCluster, recorder: RunningServer, tmp_path: Path):
+    other = record(tmp_path, started.url, "--profile", "other.csv")
+    try:
+        with PoolExecutor(started.address) as pool:
+            assert pool.submit(doubles, 4).result(HANG_S) == 8
+        eventually(lambda: other.status()["finished"] == 1, "one records it")
+        stop(other)
+        with PoolExecutor(started.address) as pool:
+            assert pool.submit(doubles, 4).result(HANG_S) == 8
+        eventually(lambda: recorder.status()["finished"] == 2, "so does the other, after that one's end")
+    finally:
+        if other.process.poll() is None:
+            stop(other)
 
 
 def test_metrics_count_what_a_cluster_runs(started: RunningCluster, tmp_path: Path):

@@ -26,8 +26,7 @@ class Dispatcher:
     """Hands workers, by number, to callers. Safe to call from any thread.
 
     `process` gives a worker's latest process, `record` takes what goes into the profile. `on_all_up` is
-    called once, when every worker has answered for the first time; `on_idle` when no worker is leased, after
-    `close`.
+    called once, when every worker has answered; `on_idle` when no worker is leased, after `close`.
     """
 
     def __init__(
@@ -59,14 +58,10 @@ class Dispatcher:
     def acquire(
         self, caller: Caller, timeout_s: float | None, tasks: int = 1, executor: bytes = b""
     ) -> int | None:
-        """As `find`, but wait in line; None after `timeout_s` seconds, or if the client leaves the line.
-
-        The client has so many tasks that wait for a worker, or its executor has.
-        """
+        """As `find`, but wait in line for so many tasks; None after `timeout_s` seconds, or if it leaves."""
         with self._lock:
             self._scheduler.tell(caller, tasks, executor)
-            worker = self._lease(caller)
-            if worker is not None:
+            if (worker := self._lease(caller)) is not None:
                 return worker
             try:
                 caller.prepare_to_wait()
@@ -77,10 +72,9 @@ class Dispatcher:
             self._note(COUNTS_ONLY, None)
         try:
             return self._await_turn(caller, ticket, timeout_s)
-        except BaseException:  # It does not answer as a client does, say: then it waits no longer.
+        finally:  # Also if it has said what no client does.
             with self._lock:
                 self._scheduler.leave(ticket)
-            raise
 
     def _await_turn(self, caller: Caller, ticket: Ticket[Caller], timeout_s: float | None) -> int | None:
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
@@ -118,9 +112,9 @@ class Dispatcher:
             self._check_idle()
 
     def keep(self, caller: Caller, worker: int, finished: int, failed: int, tasks: int) -> int:
-        """Count tasks of a lease that goes on; returns how many clients wait. Raises as `free` does.
+        """Count tasks of a lease that goes on, and has so many more; how many clients wait; -1: it died.
 
-        The client has so many more tasks that wait. -1: the worker has died under this lease.
+        Raises as `free` does.
         """
         with self._lock:
             self._scheduler.keep(caller, worker, finished, failed)
@@ -151,12 +145,8 @@ class Dispatcher:
             self._check_idle()
             process = self._process(worker)
         assert process is not None
-        if is_up and lost is not None:  # The loss was that one; this one may have begun something, too.
-            process.retire()
-        elif is_up and end is not None and end.status != LOST:
-            process.stop_function(end=end)
-        elif is_up:
-            process.kill(end=end)
+        if is_up:
+            process.give_up(end, is_second=lost is not None)
         return lost or process, process
 
     def abandon(self, caller: Caller) -> None:
@@ -228,11 +218,7 @@ class Dispatcher:
         with self._lock:
             pool = self._scheduler
             counts = {"finished": pool.finished, "failed": pool.failed, "waiting": pool.waiting}
-            states = [
-                "starting" if not pool.is_up(worker) else "leased" if pool.holder(worker) else "free"
-                for worker in range(pool.size)
-            ]
-            return states, {"busy": list(pool.busy), **counts, "tasks": pool.tasks}
+            return pool.states(), {"busy": list(pool.busy), **counts, "tasks": pool.tasks}
 
     def _lease(self, caller: Caller) -> int | None:
         self._check_open()

@@ -84,6 +84,13 @@ class Scheduler(Generic[Holder]):
         """Whether the worker's process answers."""
         return self._is_up[worker]
 
+    def states(self) -> list[str]:
+        """What each worker is: starting (down), leased or free."""
+        return [
+            "starting" if not is_up else "leased" if holder is not None else "free"
+            for is_up, holder in zip(self._is_up, self._holder, strict=True)
+        ]
+
     def held_by(self, holder: Holder) -> list[int]:
         """The workers that `holder` holds, lowest number first."""
         return sorted(self._held.get(id(holder), ()))

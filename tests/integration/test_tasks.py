@@ -204,7 +204,7 @@ def test_the_tasks_of_an_executor_count_once_on_however_many_workers(server: Run
     server.idle_status()
     server.stop()
     told = [int(row["Tasks"]) for row in server.rows()]
-    assert max(told) in (38, 39)
+    assert 20 < max(told) < 40
     assert told[-1] == 0
 
 

@@ -36,6 +36,7 @@ _FAULT = "Fatal Python error: "
 _READ_BYTES = 1 << 16
 _LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
 _SIGNALS = {number.value: number.name for number in signal.Signals}
+_DYING_S = 0.2  # So long a process may take to die.
 _LAST_STACK_S = 0.05  # So long a kill may wait for the stack of what it stops.
 
 
@@ -128,6 +129,19 @@ class WorkerProcess:
         """Kill it for another one to take its place, which is no loss."""
         self._is_retired = True
         self.kill()
+
+    def give_up(self, end: CutOff | None, *, is_second: bool) -> None:
+        """Kill it, as its client wishes, for that end of its function.
+
+        `is_second` says that another one had died under the same lease: that was the loss.
+        """
+        if is_second:
+            self.retire()
+        elif end is not None and end.status != LOST:
+            self.stop_function(end=end)
+        else:  # Its client has seen a connection end: a process that dies closes those first.
+            self._ended.wait(_DYING_S)
+            self.kill(end=end)
 
     def kill(self, reason: str | None = None, end: CutOff | None = None) -> None:
         """Kill the process and everything in its group.

@@ -42,8 +42,8 @@ class Address(NamedTuple):
             raise TypeError(f"an address is a text, HOST:PORT, not {text!r}")
         host, port = text, str(DEFAULT_PORT)
         if text.startswith("["):
-            host, _, rest = text[1:].partition("]")
-            port = rest.removeprefix(":") or port
+            host, bracket, rest = text[1:].partition("]")
+            port = rest.removeprefix(":") or port if bracket else ""
         elif ":" in text:
             host, _, port = text.rpartition(":")
         if not host or (":" in host and not text.startswith("[")) or not (port.isascii() and port.isdigit()):

@@ -6,11 +6,14 @@ import argparse
 import functools
 import importlib
 import logging
+import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distribute_challenge import cli
 from distribute_challenge.address import DASK, DASK_PORT, DEFAULT_PORT, Address, dask_scheduler
@@ -20,6 +23,7 @@ from distribute_challenge.cluster.recorder import Recorder
 from distribute_challenge.cluster.service import ClusterService
 from distribute_challenge.errors import PoolError
 from distribute_challenge.record.statusline import StatusLine
+from distribute_challenge.server.app import raise_descriptor_limit
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.tls import Tls
@@ -27,20 +31,30 @@ from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import KIBI
 from distribute_challenge.wire.tls import authenticator
 
+log = logging.getLogger(__name__)
+
 FETCH_S = 0.2
+CLOSE_S = 5.0
+
+
+class Problem(NamedTuple):
+    """Why the record ends, unless a signal says so."""
+
+    text: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Record a cluster until a signal; the exit code."""
     cli.open_standard_descriptors()
     options = parse(arguments)
+    raise_descriptor_limit()
     line = StatusLine(sys.stderr, is_wanted=not options.quiet)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s",
         handlers=[line],
     )
-    mailbox: Mailbox[str] = Mailbox()
+    mailbox: Mailbox[Problem | str] = Mailbox()
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As `nohup` has it.
         numbers.append(signal.SIGHUP)
@@ -55,17 +69,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             own = cluster.LocalCluster(options.workers, DASK_PORT if options.port else 0)
             options.scheduler = own.address()
         client = cluster.connect(options.scheduler, None if own is not None else tls, 0)
+    code = 1
     try:
-        return _record(options, mailbox, client, tls, listener, scraped, line)
+        code = _record(options, mailbox, client, tls, listener, scraped, line)
     finally:
         line.end()
-        client.close()
+        ending = threading.Thread(target=client.close, name="closing", daemon=True)
+        ending.start()
+        ending.join(CLOSE_S)
         if own is not None:
             own.close()
+        if ending.is_alive():  # The scheduler does not answer, and Dask would wait for it at the end, too.
+            sys.stdout.flush()
+            os._exit(code)
+    return code
 
 
 def _record(
-    options: Any, mailbox: Mailbox[str], client: Any, tls: Tls | None, listener: Any, scraped: Any, line: Any
+    options: Any,
+    mailbox: Mailbox[Problem | str],
+    client: Any,
+    tls: Tls | None,
+    listener: Any,
+    scraped: Any,
+    line: Any,
 ) -> int:
     """Record what `client` sees, until there is mail."""
     observer = importlib.import_module("distribute_challenge.cluster.observer").Observer(client.id)
@@ -102,22 +129,39 @@ def _record(
         scrape = Address(*scraped.getsockname()[:2])
         print(f"metrics: http{'s' * (tls is not None)}://{scrape}/metrics", flush=True)
     line.start(recorder.status)
-    problem = ""
+    fetching = threading.Thread(
+        target=_keep_fetching, args=(fetch, recorder, mailbox, place), name="fetching", daemon=True
+    )
+    fetching.start()
+    mail = mailbox.read()
     try:
-        while mailbox.read(FETCH_S) is None and not problem:
-            try:
-                recorder.take(fetch())
-            except Exception as error:  # Dask raises many kinds.
-                problem = f"the Dask scheduler at {place} has gone, or lost the observer ({error})"
-    finally:
-        acceptor.close()
         recorder.close()
+        acceptor.close()
         if dashboard is not None:
             dashboard.stop()
         listener.close()
-    if problem:
-        sys.stderr.write(f"{cli.program()}: {problem}\n")
-    return int(bool(problem))
+    finally:
+        if isinstance(mail, Problem):
+            sys.stderr.write(f"{cli.program()}: {mail.text}\n")
+    return int(isinstance(mail, Problem))
+
+
+def _keep_fetching(
+    fetch: Callable[[], Mapping[str, Any]], recorder: Recorder, mailbox: Mailbox[Problem | str], place: str
+) -> None:
+    """Fetch and record. In a thread of its own: a scheduler that was stopped does not answer."""
+    problem = f"the Dask scheduler at {place} has gone, or lost the observer"
+    try:
+        while True:
+            fetched = fetch()
+            problem = "the record of the cluster cannot go on"
+            if not recorder.take(fetched):
+                return
+            problem = f"the Dask scheduler at {place} has gone, or lost the observer"
+            time.sleep(FETCH_S)
+    except Exception as error:  # Dask raises many kinds.
+        log.debug("the record ends", exc_info=True)
+        mailbox.post(Problem(f"{problem} ({error})"))
 
 
 def _fetch_notes(name: str, dask_scheduler: Any = None) -> Any:
@@ -174,7 +218,7 @@ def scheduler_in(parser: argparse.ArgumentParser, options: Any) -> Address | Non
     if options.workers is not None:
         parser.error("a cluster that runs has its workers: leave out N, or the ADDRESS")
     scheme, has_scheme, place = rest[0].partition("://")
-    if has_scheme and scheme not in ("tcp", "tls", "dask"):
+    if not (place if has_scheme else rest[0]) or (has_scheme and scheme not in ("tcp", "tls", "dask")):
         parser.error(f"{rest[0]!r} is no address of a Dask scheduler: write it like tcp://10.0.0.5:8786")
     try:
         return dask_scheduler(DASK + (place if has_scheme else rest[0]))

@@ -7,8 +7,9 @@ tuples of plain values, told apart by the first:
     left    time, worker's address
     known   time, task, client, function           a client has it; no worker has
     begun   time, task, client, function, address  a worker has it
-    ended   time, task, how it ended: memory, erred, released, lost; when it ran (pair) or None; bytes of the
-            result; what `there` says of a call of this package, or None; the exception as text
+    moved   time, task, address                    another worker has it: it was stolen
+    ended   time, task, how it ended: memory, erred, retried, released, lost; when it ran (pair) or None;
+            bytes of the result; what `there` says of a call of this package, or None; the exception as text
 
 A time is of the scheduler's clock, Unix seconds; so is when a task ran, as Dask works it out.
 """
@@ -81,6 +82,10 @@ class Observer(SchedulerPlugin):
 
     def fetch(self) -> dict[str, Any]:
         """All notes since the last time, and what the workers take, as they told last."""
+        for key in list(self._places):
+            task = self._scheduler.tasks.get(key)
+            if task is not None and task.processing_on is not None:  # Workers steal without a transition.
+                self._move(key, task.processing_on.address)
         notes = list(self._notes)
         self._notes.clear()
         missed, self._noted = self._noted - len(notes), 0
@@ -113,12 +118,19 @@ class Observer(SchedulerPlugin):
         self._places[task.key] = address = task.processing_on.address
         self._note("begun", *self._about(task), address)
 
+    def _move(self, key: Any, address: str) -> None:
+        if self._places[key] != address:
+            self._places[key] = address
+            self._note("moved", self._text(key), address)
+
     def _end(self, key: Any, finish: str, how: dict[str, Any]) -> None:
+        if how.get("worker"):
+            self._move(key, how["worker"])
         address = self._places.pop(key)
         if address not in self._scheduler.workers:
             finish = "lost"
         elif finish not in ("memory", "erred"):
-            finish = "released"
+            finish = "retried" if str(how.get("stimulus_id")).startswith("task-erred") else "released"
         times = [step for step in how.get("startstops") or () if step["action"] == "compute"]
         ran = (times[-1]["start"], times[-1]["stop"]) if times else None
         told = (how.get("metadata") or {}).get(SAID)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import mmap
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +30,8 @@ from distribute_challenge.record.flight import (
 from distribute_challenge.record.profile import Change, Clock, Rows, Usage
 from distribute_challenge.record.tasks import DONE, FAILED, CutOff, TaskRows
 
+log = logging.getLogger(__name__)
+
 UNKNOWN = Usage(None, None)
 MAX_SLOTS = 65_535  # as many as a tasks file can name
 _numbers = itertools.count(1)  # of what is shown to run
@@ -42,13 +46,15 @@ class UnixClock(Clock):
 
 
 class Recorder:
-    """The record of a cluster, for one thread; `status` and `counts` are for any.
+    """The record of a cluster. Safe to use from any thread.
 
     `path` is None where nothing is to be written. Making it raises OSError.
     """
 
     def __init__(self, path: Path | None, scheduler: str, interval_s: float) -> None:
         self.path = path
+        self._lock = threading.Lock()  # guards the rest; what `status` gives is made anew each time
+        self._is_closed = False
         self.slots = Slots()
         self.task_rows = TaskRows(range(1, MAX_SLOTS + 1), UnixClock())
         self._rows: Rows | None = None  # None: no worker has come
@@ -65,9 +71,17 @@ class Recorder:
         self._cpu_of_all: list[float] = []
         self._tell()
 
-    def take(self, fetched: Mapping[str, Any]) -> None:
-        """Take in what was fetched from the observer, and write it."""
+    def take(self, fetched: Mapping[str, Any]) -> bool:
+        """Take in what was fetched from the observer, and write it; whether the record goes on."""
+        with self._lock:
+            if not self._is_closed:
+                self._take(fetched)
+            return not self._is_closed
+
+    def _take(self, fetched: Mapping[str, Any]) -> None:
         self._now = fetched["now"]
+        if fetched["missed"]:
+            log.error("%d notes of the cluster are lost: it did more than is kept", fetched["missed"])
         found = [it for note in fetched["notes"] for it in self.slots.take(tuple(note))]
         if self._rows is None and self.slots.count:
             self._rows = Rows(self.slots.count)
@@ -94,6 +108,11 @@ class Recorder:
 
     def close(self) -> None:
         """End the record."""
+        with self._lock:
+            self._is_closed = True
+            self._close()
+
+    def _close(self) -> None:
         if self._rows is not None:
             counts = self.slots.finished, self.slots.failed, self.slots.waiting, self.slots.tasks
             self._write([self._rows.change(Change(self._now, "stop", None, 0, *counts))])
@@ -125,7 +144,10 @@ class Recorder:
     def _show(self, running: Iterable[tuple[int, Running]]) -> None:
         """Have flight recorders hold what runs: the live page reads them, as those of a pool."""
         now = dict(running)
-        for slot in range(len(self._flights), self.slots.count if self._files else 0):
+        present = {slot for worker in self.slots.workers.values() for slot in worker.slots}
+        for slot in self._flights.keys() - present:
+            self._flights.pop(slot).close()
+        for slot in sorted(present - self._flights.keys()) if self._files else ():
             self._flights[slot] = RunningNow(slot + 1)
         for slot, flight in self._flights.items():
             flight.show(now.get(slot))
@@ -189,9 +211,9 @@ class RunningNow:
     def __init__(self, number: int) -> None:
         descriptor = recorder_file(number)
         # The map keeps a descriptor of its own, by which the live page finds the file.
-        memory = mmap.mmap(descriptor, MEMORY_BYTES)
+        self._memory = mmap.mmap(descriptor, MEMORY_BYTES)
         os.close(descriptor)
-        self._recorder, self._reader = FlightRecorder(memory), FlightReader(memory)
+        self._recorder, self._reader = FlightRecorder(self._memory), FlightReader(self._memory)
         self._task: str | None = None
         self._flight: Flight | None = None
 
@@ -208,6 +230,11 @@ class RunningNow:
             number = next(_numbers).to_bytes(ID_BYTES, "little")
             self._flight = self._recorder.begin(number, label(running.function, running.client), 0)
         self._task = task
+
+    def close(self) -> None:
+        """Nothing runs there any more, since its worker has left."""
+        self.show(None)
+        self._memory.close()
 
 
 def _share(usage: Sequence[float | None] | None, worker: DaskWorker) -> Usage:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from distribute_challenge.record.profile import LEFT, joined
 from distribute_challenge.record.tasks import DONE, FAILED, KILLED, LOST
 
 OTHER_CLIENT = "dask"  # of a task that only another task needs
+SHORT_S = 0.05  # What nobody wants any more so soon after its turn has not run.
 _CLIENT = re.compile(r"Client-(?:(.+)-)?([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -92,9 +93,11 @@ class Slots:
         self.count = 0  # of all slots there have been
         self.finished = self.failed = self.lost = 0
         self.workers: dict[str, DaskWorker] = {}  # by their addresses
-        self._gone: dict[tuple[str, int], list[tuple[int, bool]]] = {}  # slots, and whether they were lost
+        # Slots of workers that have left, and whether they were lost: by their names, or hosts; and threads.
+        self._gone: dict[tuple[str, int], list[list[tuple[int, bool]]]] = {}
         self._lost: set[str] = set()  # workers that went with what they ran
         self._places: dict[str, str] = {}  # the addresses of workers that have tasks
+        self._stranded: dict[str, Running] = {}  # tasks whose worker has left, and that have not ended
         self._waiting: dict[str, tuple[float, str]] = {}  # since when, and of which client
         self._clients: Counter[str] = Counter()  # with how many that wait
 
@@ -118,18 +121,18 @@ class Slots:
     def take(self, note: tuple[Any, ...]) -> Iterator[Step | Done]:
         """Take in a note of the observer's; what there is to write."""
         what, time, *rest = note
-        if what == "joined":
-            return self._joined(time, *rest)
-        if what == "left":
-            return self._left(time, *rest)
-        if what == "known":
-            return self._known(time, *rest)
-        return self._begun(time, *rest) if what == "begun" else self._ended(time, *rest)
+        takers: dict[str, Callable[..., Iterator[Any]]] = {}
+        takers |= {"joined": self._joined, "left": self._left, "known": self._known}
+        takers |= {"begun": self._begun, "moved": self._moved, "ended": self._ended}
+        found: Iterator[Step | Done] = takers[what](time, *rest)
+        return found
 
     def _joined(self, time: float, address: str, name: str, threads: int) -> Iterator[Step]:
         place = address.partition("://")[2] or address
-        earlier = self._gone.pop((name, threads), None)
-        if earlier is None:
+        kind = _kind(name), threads
+        if self._gone.get(kind):
+            earlier = self._gone[kind].pop()
+        else:
             earlier = [(number, False) for number in range(self.count, self.count + threads)]
             self.count += threads
         self.workers[address] = DaskWorker(address, name, [slot for slot, _ in earlier])
@@ -144,8 +147,10 @@ class Slots:
             return
         was_lost = address in self._lost
         self._lost.discard(address)
-        self._gone[worker.name, len(worker.slots)] = [(slot, was_lost) for slot in worker.slots]
+        gone = self._gone.setdefault((_kind(worker.name), len(worker.slots)), [])
+        gone.append([(slot, was_lost) for slot in worker.slots])
         self.lost += was_lost * len(worker.slots)
+        self._stranded.update(worker.tasks)
         for slot in worker.slots:
             yield Step(time, "lost" if was_lost else LEFT, slot, 0)
 
@@ -159,9 +164,21 @@ class Slots:
         if (worker := self.workers.get(address)) is None:
             return
         self._known(time, task, client, function)
-        running = Running(task, function, client_name(client), self._waiting[task][0])
-        worker.tasks[task] = running
+        worker.tasks[task] = Running(task, function, client_name(client), self._waiting[task][0])
         self._places[task] = address
+        yield from self._begin_next(worker, time)
+
+    def _moved(self, time: float, task: str, address: str) -> Iterator[Step]:
+        before, worker = self.workers.get(self._places.get(task, "")), self.workers.get(address)
+        running = self._stranded.pop(task, None) if before is None else before.tasks.pop(task, None)
+        if running is None or worker is None:
+            return
+        self._places[task] = address
+        if before is not None and running.slot >= 0:
+            yield Step(time, "free", running.slot, 0)
+            yield from self._begin_next(before, time)
+        running.slot = -1
+        worker.tasks[task] = running
         yield from self._begin_next(worker, time)
 
     def _begin_next(self, worker: DaskWorker, time: float) -> Iterator[Step]:
@@ -190,27 +207,42 @@ class Slots:
         error: str,
     ) -> Iterator[Step | Done]:
         worker = self.workers.get(self._places.pop(task, ""))
-        running = None if worker is None else worker.tasks.pop(task, None)
+        running = self._stranded.pop(task, None) if worker is None else worker.tasks.pop(task, None)
         self._stop_waiting(task)
-        if worker is None or running is None:
+        if running is None:
             return
         slot = running.slot
+        has_run = how != "released" or ran is not None or told is not None
+        if not has_run and (slot < 0 or time - running.begun < SHORT_S):
+            if (
+                slot >= 0 and worker is not None
+            ):  # Many are cancelled at once, and it had its turn among them.
+                yield Step(time, "free", slot, 0)
+                yield from self._begin_next(worker, time)
+            return
         if slot < 0:
-            if ran is None and told is None:  # It never ran.
-                return
             # It ran before another that was thought to: that one has its place.
-            other = next(reversed([it for it in worker.tasks.values() if it.slot >= 0]), None)
-            slot = worker.slots[0] if other is None else other.slot
+            others = [] if worker is None else [it.slot for it in worker.tasks.values() if it.slot >= 0]
+            slot = others[-1] if others else worker.slots[0] if worker is not None else 0
             running.begun = time if ran is None else ran[0]
-        if how == "lost":
+        if how == "lost" and worker is not None:
             self._lost.add(worker.address)
         done = _done(replace(running, slot=slot), time, how, ran, size, told, error)
         self.finished += done.finished
         self.failed += done.failed
         yield done
-        if running.slot >= 0:
+        if running.slot >= 0 and worker is not None:
             yield Step(time, "free", slot, 0)
             yield from self._begin_next(worker, time)
+
+
+def _kind(name: str) -> str:
+    """Whose place a worker takes: that of one with its name, or, without one, of any of its host.
+
+    >>> _kind("gpu-1"), _kind("tcp://10.0.0.5:4000")
+    ('gpu-1', 'tcp://10.0.0.5')
+    """
+    return name.rpartition(":")[0] if "://" in name else name
 
 
 def client_name(client: str) -> str:
@@ -240,6 +272,7 @@ def _done(
     status, error = {
         "memory": (DONE, ""),
         "erred": (FAILED, error.partition("\n")[0]),
+        "retried": (FAILED, "it raised, and Dask runs it again"),
         "released": (KILLED, "CancelledError: its client wants it no more"),
         "lost": (LOST, "WorkerLost: the Dask worker has gone"),
     }[how]

@@ -242,6 +242,46 @@ def test_two_may_record_one_cluster(started: RunningCluster, recorder: RunningSe
             stop(other)
 
 
+def test_what_a_worker_has_stolen_is_its_own(
+    started: RunningCluster, recorder: RunningServer, tmp_path: Path
+):
+    with Client(started.url, set_as_default=False) as client:
+        client.submit(sleeps, 0.5, pure=False).result(HANG_S)  # Dask steals what it knows to be long.
+        futures = [client.submit(sleeps, 0.5, pure=False, key=f"sleeps-{number}") for number in range(16)]
+        started.workers.append(started.start_worker("--name", "thief"))
+        eventually(lambda: sum(recorder.status()["busy"]) == 2, "both are known to run something")
+        client.gather(futures)
+    eventually(lambda: recorder.status()["finished"] == 17, "the record knows")
+    stop(recorder)
+    assert sums(tmp_path) == {("sleeps", "done"): 17}
+    assert {row["Worker"] for row in rows(tmp_path / "run.tasks.csv")} == {"1", "2"}
+
+
+def test_it_ends_though_the_scheduler_is_stopped(
+    started: RunningCluster, recorder: RunningServer, tmp_path: Path
+):
+    started.scheduler.send_signal(signal.SIGSTOP)
+    try:
+        stop(recorder)
+    finally:
+        started.scheduler.send_signal(signal.SIGCONT)
+    assert rows(tmp_path / "run.csv")[-1]["Event"] == "stop"
+
+
+def test_what_dask_tries_again_has_failed(started: RunningCluster, recorder: RunningServer, tmp_path: Path):
+    def fails_twice(path):
+        with path.open("a+") as file:
+            file.write("x")
+            if file.tell() < 3:
+                raise ValueError("not yet")
+
+    with Client(started.url, set_as_default=False) as client:
+        client.submit(fails_twice, tmp_path / "calls", retries=3, pure=False).result(HANG_S)
+    eventually(lambda: recorder.status()["finished"] == 1, "the record knows")
+    stop(recorder)
+    assert sums(tmp_path) == {("fails_twice", "failed"): 2, ("fails_twice", "done"): 1}
+
+
 def test_metrics_count_what_a_cluster_runs(started: RunningCluster, tmp_path: Path):
     import urllib.request
 
@@ -268,6 +308,9 @@ def test_metrics_count_what_a_cluster_runs(started: RunningCluster, tmp_path: Pa
         (["--engine", "dask"], "say how many workers to start"),
         (["2", "--engine", "dask", "tcp://127.0.0.1:8786"], "leave out N"),
         (["--engine", "ray"], "write --engine dask"),
+        (["--engine", "dask", ""], "is no address of a Dask scheduler"),
+        (["--engine", "dask", "tcp://"], "is no address of a Dask scheduler"),
+        (["--engine", "dask", "tcp://[::1"], "is not an address"),
         (["--engine", "dask", "http://127.0.0.1:8786"], "is no address of a Dask scheduler"),
         (
             ["--engine", "dask", "tcp://127.0.0.1:1", "--port", "0"],

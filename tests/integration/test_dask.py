@@ -424,3 +424,15 @@ def test_the_pool_beside_a_dask_worker_ends_with_it(tmp_path: Path):
             server = pool.submit(os.getppid).result(HANG_S)
         assert is_running(server)
     eventually(lambda: not is_running(server), "its pool has ended")
+
+
+def test_letters_of_several_bytes_arrive_whole(cluster: RunningCluster, capsys: pytest.CaptureFixture[str]):
+    text = "a" + 20_000 * "é"
+
+    def prints():
+        time.sleep(2 * there.LIVE_S)
+        print(text)
+
+    with PoolExecutor(cluster.address) as pool:
+        pool.submit(prints).result(HANG_S)
+        assert capsys.readouterr().out == text + "\n"

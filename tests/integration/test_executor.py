@@ -384,7 +384,7 @@ def test_a_bar_of_unknown_length_ends_at_its_end(address: str, capsys: pytest.Ca
 def test_a_bar_of_futures_counts_those_that_failed_too(address: str, capsys: pytest.CaptureFixture[str]):
     with PoolExecutor(address) as pool:
         futures = [pool.submit(square, x) for x in (1, 2, "three")]
-        progress(futures, "squares")
+        progress([*futures, futures[0]], "squares")
         assert all(future.done() for future in futures)
     assert re.search(r"squares: 100%.* 3/3 ", capsys.readouterr().err)
 

@@ -162,6 +162,29 @@ def test_a_terminal_that_takes_nothing_stops_nothing_else(server: RunningServer,
     assert program.communicate(timeout=HANG_S)[0] == "x" * 1_000_000 + "\n"
 
 
+def test_a_result_waits_for_what_is_being_shown(server: RunningServer):
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            time.sleep(0.002)
+            handled.append(record)
+
+    def logs():
+        for number in range(200):
+            logging.getLogger("slow").warning("line %d", number)
+
+    handled: list[logging.LogRecord] = []
+    handler = Slow()
+    logging.getLogger("slow").addHandler(handler)
+    forward_logging()
+    try:
+        with PoolExecutor() as pool:
+            pool.submit(logs).result(HANG_S)
+            assert len(handled) == 200
+    finally:
+        forwarded.clear()
+        logging.getLogger("slow").removeHandler(handler)
+
+
 def test_a_slow_handler_of_log_records_costs_the_others_nothing(server: RunningServer):
     class Slow(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -324,3 +324,27 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestAgainstNaiveModel = SchedulerMachine.TestCase
 TestAgainstNaiveModel.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+
+
+def test_the_tasks_of_an_executor_are_those_that_were_told_last_on_any_of_its_connections():
+    pool: Scheduler[str] = Scheduler(1)
+    pool.up(0)
+    pool.tell("one", 5, b"executor")
+    assert pool.lease("one") == 0
+    assert pool.tasks == 4
+    pool.tell("two", 4, b"executor")
+    place = pool.wait("two")
+    pool.tell("other", 2)
+    pool.wait("other")
+    assert pool.tasks == 6
+    pool.tell("one", 3)
+    assert pool.tasks == 5
+    assert pool.free("one", 0) is place
+    assert pool.tasks == 4  # One of them went to the worker that was handed on.
+    pool.free("two", 0)
+    assert pool.tasks == 1
+    pool.abandon("other")
+    assert pool.tasks == 0
+    pool.tell("late", 3)
+    pool.hush("late")
+    assert pool.tasks == 0

@@ -134,3 +134,43 @@ def test_notes_of_workers_that_are_not_known_are_passed_over():
     slots = Slots()
     assert take(slots, begun("t1", A), ended("t1"), ("left", 3.0, A)) == []
     assert (slots.tasks, slots.finished) == (0, 0)
+
+
+def test_what_was_stolen_runs_on_the_thief(slots: Slots):
+    take(slots, begun("t1", B), begun("t2", B))
+    found = take(slots, ("moved", 3.0, "t2", A))
+    assert events(found) == [("acquire", 0)]
+    found = take(slots, ("moved", 3.5, "t1", A))
+    assert events(found) == [("free", 2), ("acquire", 1)]
+    assert [it.slot for it in done(take(slots, ended("t1"), ended("t2")))] == [1, 0]
+
+
+def test_what_ends_after_its_worker_has_left_is_a_row_all_the_same(slots: Slots):
+    take(slots, begun("t1", B), ("left", 4.0, B))
+    (it,) = done(take(slots, ended("t1", ran=(2.0, 3.9))))
+    assert (it.status, it.slot) == ("done", 2)
+    assert slots.finished == 1
+
+
+def test_one_that_dask_tries_again_has_failed(slots: Slots):
+    (it,) = done(take(slots, begun("t1", B), ended("t1", "retried", ran=None)))
+    assert (it.status, it.error) == ("failed", "it raised, and Dask runs it again")
+
+
+def test_of_many_that_are_cancelled_at_once_only_what_ran_is_a_row(slots: Slots):
+    tasks = [f"t{number}" for number in range(5)]
+    take(slots, *(begun(task, B) for task in tasks))
+    found = take(slots, *(ended(task, "released", 9.0 + 0.001 * n, ran=None) for n, task in enumerate(tasks)))
+    assert [(it.task, it.status) for it in done(found)] == [("t0", "killed")]
+    assert (slots.failed, slots.tasks, list(slots.running())) == (1, 0, [])
+
+
+def test_workers_without_names_take_the_places_of_others_of_their_host(slots: Slots):
+    found = take(
+        slots,
+        ("joined", 1.0, "tcp://10.0.0.9:1", "tcp://10.0.0.9:1", 1),
+        ("left", 2.0, "tcp://10.0.0.9:1"),
+        ("joined", 3.0, "tcp://10.0.0.9:2", "tcp://10.0.0.9:2", 1),
+    )
+    assert events(found)[-1] == ("joined 10.0.0.9:2", 3)
+    assert slots.count == 4

@@ -87,9 +87,12 @@ class CarriedTask(Task):
         if time.monotonic() - self._began_at < LIVE_S:
             self.printed.append((number, data))
             return
-        size = len(data) if number == LOG else MESSAGE_BYTES  # A log record is one.
-        for at in range(0, len(data), size):
-            self._tell(number, data[at : at + size])
+        while data:
+            size = len(data) if number == LOG else MESSAGE_BYTES  # A log record is one.
+            while size < len(data) and data[size] & 0xC0 == 0x80:  # In the middle of a letter.
+                size -= 1
+            self._tell(number, data[:size])
+            data = data[size:]
 
 
 class Outpost:

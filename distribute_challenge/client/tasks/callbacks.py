@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -44,13 +45,21 @@ class Callbacks:
                 log.debug("callbacks are called in the driver's thread: %s", error)
         self._call_all(0)
 
-    def settle(self, wait_s: float) -> None:
-        """Wait until all so far have been called, but not long, and not again before they have been."""
+    def settle(self, step_s: float, most_s: float) -> None:
+        """Wait until all so far have been called, as long as one ends in each step; at most so long.
+
+        Who has waited in vain waits not again before they have been.
+        """
         if self._late is not None and not self._late.is_set():
             return
         called = threading.Event()
         self.call(lambda _: called.set(), None)
-        self._late = None if called.wait(wait_s) else called
+        deadline, left = time.monotonic() + most_s, self._waiting.qsize() + 1
+        while not called.wait(step_s):
+            if self._waiting.qsize() >= left or time.monotonic() > deadline:
+                self._late = called
+                return
+            left = self._waiting.qsize()
 
     def join(self) -> None:
         """Wait until all have been called. Not in one of them."""

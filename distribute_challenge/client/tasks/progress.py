@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future, as_completed
 from typing import Any
 
+LATE_S = 1.0  # So long the end of a map waits for its bar: callbacks of futures may take long.
+
 
 class Bar:
     """A bar of tqdm's, in a terminal or a notebook. It ends when all has finished. Any thread may add."""
@@ -15,6 +17,7 @@ class Bar:
         from tqdm.auto import tqdm  # Late: only a bar needs it.
 
         self._lock = threading.Lock()
+        self._is_over = threading.Event()
         self._tqdm: Any = tqdm(total=total, desc=name)
         if total == 0:
             self.close()
@@ -27,19 +30,22 @@ class Bar:
                 self._look()
 
     def end_at(self, total: int) -> None:
-        """It turns out that so many are all."""
+        """So many are all, and have finished: those who add may be about to."""
         with self._lock:
             self._tqdm.total = total
             self._look()
+        self._is_over.wait(LATE_S)
 
     def close(self) -> None:
         """It ends here, since no more will finish. Harmless to repeat."""
         with self._lock:
             self._tqdm.close()
+            self._is_over.set()
 
     def _look(self) -> None:
         if self._tqdm.total is not None and self._tqdm.n >= self._tqdm.total:
             self._tqdm.close()
+            self._is_over.set()
 
 
 def progress(futures: Iterable[Future[Any]], desc: str | None = None) -> None:
@@ -52,7 +58,7 @@ def progress(futures: Iterable[Future[Any]], desc: str | None = None) -> None:
     >>> [future.result() for future in futures]
     [1, 2, 4]
     """
-    every = list(futures)
+    every = list(dict.fromkeys(futures))
     bar = Bar(len(every), desc)
     try:
         for future in as_completed(every):

@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # They run these.
 
 log = logging.getLogger(__name__)
 
-SHOWN_S = 0.1  # How long a result waits until what its function printed is shown.
+SHOWN_S = 0.1  # So long a result waits for each piece of what its function has printed to be shown,
+MOST_SHOWN_S = 2.0  # and so long for all.
 UNKNOWN_S = 1e6  # It is not infinite, so that it can be taken off a sum again.
 _PLAIN = Options()
 T = TypeVar("T")
@@ -240,4 +241,4 @@ class AsidePrinter(Printer):
         """The result comes after all that, unless that takes long."""
         super().finish()
         if self._output is not None and self._has_shown:
-            self._output.settle(SHOWN_S)
+            self._output.settle(SHOWN_S, MOST_SHOWN_S)

@@ -32,8 +32,10 @@ class Orphans:
                 with contextlib.suppress(OSError):  # There are no descriptors left, say: the next time.
                     self._waited_for[os.pidfd_open(pid)] = pid
             if self._waited_for and self._thread is None:
-                self._thread = threading.Thread(target=self._wait, name="orphans", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._wait, name="orphans", daemon=True)
+                with contextlib.suppress(RuntimeError):  # There are too many threads: the next time.
+                    thread.start()
+                    self._thread = thread
 
     def _wait(self) -> None:
         while True:
@@ -57,7 +59,8 @@ class Orphans:
 def _children() -> set[int]:
     """This process's children, zombies included; none where the system does not tell."""
     found: set[int] = set()
-    for task in _TASKS.iterdir():
-        with contextlib.suppress(OSError):  # A thread that has just ended.
-            found.update(map(int, (task / "children").read_text().split()))
+    with contextlib.suppress(OSError):  # There are no descriptors left: the next time.
+        for task in list(_TASKS.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # A thread that has just ended.
+                found.update(map(int, (task / "children").read_text().split()))
     return found

@@ -86,9 +86,13 @@ def test_every_kind_of_call_is_in_the_record_once(
         with pytest.raises(ValueError, match="no 7"):
             pool.submit(fails, 7).result(HANG_S)
         killed = pool.submit(sleeps, HANG_S)
-        eventually(lambda: recorder.status()["workers"][0]["running"], "it runs")
-        (running,) = recorder.status()["workers"][0]["running"]
-        assert running["client"].endswith(f":{os.getpid()}@{os.uname().nodename}")
+
+        def running() -> list[dict[str, Any]]:
+            calls = recorder.status()["workers"][0]["running"]
+            return [call for call in calls if call["function"] == "sleeps"]
+
+        (call,) = eventually(running, "it runs")
+        assert call["client"].endswith(f":{os.getpid()}@{os.uname().nodename}")
         pool.kill(killed)
         with pytest.raises(CancelledError):
             killed.result(HANG_S)
@@ -245,15 +249,22 @@ def test_two_may_record_one_cluster(started: RunningCluster, recorder: RunningSe
 def test_what_a_worker_has_stolen_is_its_own(
     started: RunningCluster, recorder: RunningServer, tmp_path: Path
 ):
+    def waits(gate):
+        while gate is not None and not gate.exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+
+    gate = tmp_path / "gate"
     with Client(started.url, set_as_default=False) as client:
-        client.submit(sleeps, 0.5, pure=False).result(HANG_S)  # Dask steals what it knows to be long.
-        futures = [client.submit(sleeps, 0.5, pure=False, key=f"sleeps-{number}") for number in range(16)]
+        client.submit(waits, None, pure=False).result(HANG_S)  # Dask steals what it knows to be long.
+        futures = [client.submit(waits, gate, pure=False) for _ in range(6)]
         started.workers.append(started.start_worker("--name", "thief"))
         eventually(lambda: sum(recorder.status()["busy"]) == 2, "both are known to run something")
+        gate.touch()
         client.gather(futures)
-    eventually(lambda: recorder.status()["finished"] == 17, "the record knows")
+    eventually(lambda: recorder.status()["finished"] == 7, "the record knows")
     stop(recorder)
-    assert sums(tmp_path) == {("sleeps", "done"): 17}
+    assert sums(tmp_path) == {("waits", "done"): 7}
     assert {row["Worker"] for row in rows(tmp_path / "run.tasks.csv")} == {"1", "2"}
 
 

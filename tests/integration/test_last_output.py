@@ -17,6 +17,7 @@ import pytest
 
 from distribute_challenge import PoolExecutor, TaskTimeout, compute_this, forward_logging
 from distribute_challenge.calls.logs import forwarded
+from distribute_challenge.client.tasks import task
 from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 
@@ -162,7 +163,11 @@ def test_a_terminal_that_takes_nothing_stops_nothing_else(server: RunningServer,
     assert program.communicate(timeout=HANG_S)[0] == "x" * 1_000_000 + "\n"
 
 
-def test_a_result_waits_for_what_is_being_shown(server: RunningServer):
+def test_a_result_waits_for_what_is_being_shown(server: RunningServer, monkeypatch: pytest.MonkeyPatch):
+    """Longer here: the machine may be busy."""
+    monkeypatch.setattr(task, "SHOWN_S", 10.0)
+    monkeypatch.setattr(task, "MOST_SHOWN_S", 2 * HANG_S)
+
     class Slow(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             time.sleep(0.002)

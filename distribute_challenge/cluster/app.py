@@ -25,7 +25,7 @@ from distribute_challenge.errors import PoolError
 from distribute_challenge.record.statusline import StatusLine
 from distribute_challenge.server.app import raise_descriptor_limit
 from distribute_challenge.server.dashboard import Dashboard
-from distribute_challenge.server.mailbox import Mailbox
+from distribute_challenge.server.mailbox import Mailbox, stop_signals
 from distribute_challenge.tls import Tls
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import KIBI
@@ -55,10 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handlers=[line],
     )
     mailbox: Mailbox[Problem | str] = Mailbox()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As `nohup` has it.
-        numbers.append(signal.SIGHUP)
-    mailbox.post_signals(numbers, lambda number: signal.Signals(number).name)
+    mailbox.post_signals(stop_signals(), lambda number: signal.Signals(number).name)
     tls = cli.tls_in(options)
     listen = functools.partial(cli.listen, options.host, with_tls=tls is not None)
     listener = listen(options.port)
@@ -158,7 +155,7 @@ def _keep_fetching(
             if not recorder.take(fetched):
                 return
             problem = f"the Dask scheduler at {place} has gone, or lost the observer"
-            time.sleep(FETCH_S)
+            time.sleep(FETCH_S)  # Notes are gathered at the scheduler: each fetch costs it some time.
     except Exception as error:  # Dask raises many kinds.
         log.debug("the record ends", exc_info=True)
         mailbox.post(Problem(f"{problem} ({error})"))

@@ -214,9 +214,8 @@ class Slots:
         slot = running.slot
         has_run = how != "released" or ran is not None or told is not None
         if not has_run and (slot < 0 or time - running.begun < SHORT_S):
-            if (
-                slot >= 0 and worker is not None
-            ):  # Many are cancelled at once, and it had its turn among them.
+            # Many are cancelled at once, and it had its turn among them.
+            if slot >= 0 and worker is not None:
                 yield Step(time, "free", slot, 0)
                 yield from self._begin_next(worker, time)
             return

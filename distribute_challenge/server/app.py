@@ -29,7 +29,7 @@ from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.fresh import FreshScheduler
-from distribute_challenge.server.mailbox import Mailbox
+from distribute_challenge.server.mailbox import Mailbox, stop_signals
 from distribute_challenge.server.service import PoolState, SchedulerService, serve
 from distribute_challenge.server.workers.process import WorkerProcess
 from distribute_challenge.server.workers.supervisor import Supervisor
@@ -76,10 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As `nohup` has it.
-        numbers.append(signal.SIGHUP)
-    mailbox.post_signals(numbers, lambda number: Stop(signal.Signals(number).name, 0, options.grace))
+    mailbox.post_signals(stop_signals(), lambda number: Stop(signal.Signals(number).name, 0, options.grace))
     if options.owner is not None:
         mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 

@@ -33,9 +33,8 @@ RUN_PARCEL = (
     "__import__('distribute_challenge.client.dask.there', fromlist=['run']).run(format_, freight, *values)"
 )
 OUTCOME, ERROR, REFUSED = "outcome", "error", "refused"
-SAID = (
-    "distribute-challenge"  # in a task's metadata, and among a worker's metrics: what this package says there
-)
+# Under this name is what this package says in a task's metadata, and among a worker's metrics.
+SAID = "distribute-challenge"
 
 Report = tuple[str, Any, list[Piece]]
 Packed = tuple[str, str, bytes]  # a function's name and text, and the bytes of a call

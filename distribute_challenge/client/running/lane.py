@@ -247,7 +247,7 @@ class Lane:
         # Far away it asks also without news, so that the next task need not wait for the answer.
         has_news = self._finished + self._failed or self._distance.round_trip_s
         is_due = self.load and now - self._kept_at > (TICK_S if has_news else LOOK_S)
-        if is_due and self._keeping is None:
+        if is_due and self.state is State.WORKING and self._keeping is None:
             self._ask_to_keep()
 
     def _ask_to_keep(self) -> None:

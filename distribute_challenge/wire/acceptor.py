@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import select
 import socket
 import threading
@@ -25,8 +26,36 @@ log = logging.getLogger(__name__)
 
 # Others must give descriptors back; nothing tells when they do.
 _NO_DESCRIPTORS_PAUSE_S, _NO_DESCRIPTORS_S = 0.1, 5.0
-_REFUSED_EVERY_S = 60.0
 _MAX_SOURCES = 1000
+
+
+class OnceAMinute:
+    """Which of what may be said as often as somebody likes is to be said: once a minute from each source.
+
+    Safe to use from any thread. Of too many sources it forgets all.
+
+    >>> once = OnceAMinute()
+    >>> once.is_news("ann", 0), once.is_news("ann", 59), once.is_news("bob", 59), once.is_news("ann", 60)
+    (True, False, True, True)
+    """
+
+    def __init__(self, most: int = _MAX_SOURCES) -> None:
+        self._most = most
+        self._lock = threading.Lock()  # guards the one below
+        self._said_at: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._said_at)
+
+    def is_news(self, source: str, now: float) -> bool:
+        """Whether a source has said nothing for a minute; if so, it has now."""
+        with self._lock:
+            if now - self._said_at.get(source, -math.inf) < 60:
+                return False
+            if len(self._said_at) >= self._most:
+                self._said_at.clear()
+            self._said_at[source] = now
+            return True
 
 
 class Acceptor:
@@ -48,8 +77,7 @@ class Acceptor:
         self._admit = admit
         self._config = config
         self._serve_all = serve
-        self._lock = threading.Lock()  # guards the one below
-        self._refused: dict[str, float] = {}  # when a refusal was last logged, by its source
+        self._refusals = OnceAMinute()
         self._is_closed = threading.Event()
         not_for_children(listener)
 
@@ -130,11 +158,5 @@ class Acceptor:
 
     def _log_once_a_minute(self, source: str, text: str, *args: object) -> None:
         """Say it once a minute for each source, which may come back as often as it likes."""
-        now = time.monotonic()
-        with self._lock:
-            is_news = now - self._refused.get(source, -_REFUSED_EVERY_S) >= _REFUSED_EVERY_S
-            if is_news:
-                if len(self._refused) >= _MAX_SOURCES:
-                    self._refused.clear()
-                self._refused[source] = now
+        is_news = self._refusals.is_news(source, time.monotonic())
         log.log(logging.WARNING if is_news else logging.DEBUG, text, *args)

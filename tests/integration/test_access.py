@@ -16,6 +16,7 @@ from rpyc.utils.authenticators import AuthenticationError
 
 from distribute_challenge import AccessDenied, PoolExecutor, compute_this
 from distribute_challenge.address import Address
+from distribute_challenge.wire import access
 from distribute_challenge.wire.access import check_owner
 from tests.running import HANG_S, ROOT, RunningServer, eventually
 
@@ -194,6 +195,21 @@ def test_everybody_on_this_machine_is_let_in_if_the_server_is_told_so(
     assert intrude(INTRUDER, server.port, "find_free_worker") == str(server.ports[0])
     server.await_events("start", "acquire", "lost", "replaced")
     assert intrude(INTRUDER, server.ports[0], "run_code", "result = 1") == "1"
+
+
+def test_an_end_that_belongs_to_nobody_is_nobodys(monkeypatch: pytest.MonkeyPatch):
+    """The kernel names user 0 then, who may be the one who asks."""
+    established, nobodys = 1, 0
+    monkeypatch.setattr(access, "look_up", lambda *_: (established, os.getuid(), nobodys))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as accepted,
+    ):
+        with pytest.raises(AuthenticationError, match="closed before"):
+            check_owner(accepted)
+        with pytest.raises(EOFError, match="closed before"):
+            access.check_listener(client)
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -481,7 +481,10 @@ def test_a_worker_that_cannot_be_replaced_for_a_while_costs_the_others_nothing(
         assert not running.done()
         assert running.kill()  # type: ignore[attr-defined]
     server.await_busy([0, 0])
-    assert all("problem" not in worker for worker in server.status()["workers"])
+    status = server.status()
+    assert all("problem" not in worker for worker in status["workers"])
+    # One that was killed while it was idle, and one for its function: none that has never been up.
+    assert sum(status["lost"].values()) == 2
 
 
 def test_a_call_larger_than_workers_take_costs_none_of_them(start_server: Callable[..., RunningServer]):

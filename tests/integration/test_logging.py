@@ -256,6 +256,28 @@ def test_whatever_a_handler_raises_the_result_arrives(
         logging.getLogger(CHAT).setLevel(logging.NOTSET)
 
 
+def set_level(level: int) -> int:
+    """Set a logger's level, if that is not 0. Which one the logger had."""
+    logger = logging.getLogger(CHAT)
+    before = logger.level
+    if level:
+        logger.setLevel(level)
+    return before
+
+
+def test_a_level_that_a_function_sets_is_the_one_that_stays(
+    start_server: Callable[..., RunningServer], caplog: pytest.LogCaptureFixture
+):
+    server = start_server(1)
+    caplog.set_level(logging.INFO, CHAT)
+    forward_logging(CHAT)
+    with PoolExecutor(server.address) as pool:
+        assert pool.submit(set_level, 0).result() == logging.INFO
+        assert pool.submit(set_level, logging.ERROR).result() == logging.INFO
+        forwarded.clear()
+        assert pool.submit(set_level, 0).result() == logging.ERROR
+
+
 def test_a_level_that_does_not_exist_is_refused_at_once():
     with pytest.raises(ValueError, match="LOUD"):
         forward_logging(level="LOUD")

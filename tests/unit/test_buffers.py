@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,18 @@ def test_a_file_that_has_gone_or_become_another_one_is_not_trusted():
     regions.let_go()
     with pytest.raises(ValueError, match="cannot be read"):
         unpack(memoryview(section))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda section: section[:-1], lambda section: section + b"x", lambda section: b"?" + section[1:]],
+    ids=["too short", "too long", "another kind"],
+)
+def test_buffers_of_another_size_than_is_said_are_refused(spoil: Callable[[bytes], bytes]):
+    section = b"".join(Parts([A, B], may_share=False).pack(can_share=False))
+    assert len(unpack(memoryview(section))) == 2
+    with pytest.raises(ValueError, match="buffers of another size"):
+        unpack(memoryview(spoil(section)))
 
 
 def test_only_large_buffers_leave_the_pickle():

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from distribute_challenge.client.options import MapOptions, Options
+from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.connections import Facts
@@ -43,14 +44,14 @@ class Executor:
         task.future.set_result(([None] * task.count, {}))
 
 
-def sizes(seconds: Any, count: int, **how: Any) -> list[int]:
+def sizes(seconds: Any, count: int, options: Options | None = None, **how: Any) -> list[int]:
     """The sizes of the chunks into which so many items are cut."""
     executor = Executor(seconds)
     made = Mapping(
         cast(Any, executor),
         Shipment(len),
         (iter(range(count)),),
-        Options(),
+        options or Options(),
         MapOptions(**how),
     )
     assert len(list(made)) == count
@@ -75,10 +76,26 @@ def test_a_function_that_becomes_slow_is_sent_in_small_chunks_from_then_on():
     assert cut[4:-1] == [1] * len(cut[4:-1])
 
 
+def test_the_last_chunks_are_small_so_that_all_workers_end_together():
+    pace = Pace()
+    pace.note(1e-6)
+    total, workers = 10_000, 4
+    cut = chunks.ChunkSizes(None, 2000, pace, workers, total)
+    cut.note(2000, 1)
+    for taken in (0, 6000, 9000, 9900, 9999):
+        assert cut.next(taken) == max(min((total - taken) // (2 * workers), 2000), 1)
+
+
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_chunk_size_that_is_given_holds(size: int):
     cut = sizes(lambda _: 1.0, 100, chunksize=size)
     assert cut[:-1] == [size] * (len(cut) - 1)
+
+
+def test_items_with_a_time_limit_travel_alone_unless_a_size_is_given():
+    """Each has that time for itself, and one that takes too long takes no other with it."""
+    assert sizes(lambda _: 1e-6, 20, Options(timeout_s=1)) == [1] * 20
+    assert sizes(lambda _: 1e-6, 20, Options(timeout_s=1), chunksize=5)[0] == 5
 
 
 class InTheLastMoment(Executor):

@@ -20,7 +20,7 @@ import pytest
 
 from distribute_challenge.record.files import RecordFile, open_record
 from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader, FlightRecorder, label
-from distribute_challenge.record.profile import COUNTS_ONLY, Usage
+from distribute_challenge.record.profile import COUNTS_ONLY, Change, Rows, Usage
 from distribute_challenge.record.sampler import Meter, Sampler
 from distribute_challenge.record.tasks import KILLED, CutOff
 from tests.running import eventually
@@ -68,6 +68,17 @@ def test_changes_are_rows_in_their_order_and_samples_come_between(tmp_path: Path
     ]
     times = [float(row["Timestamp"]) for row in written]
     assert times == sorted(times)
+
+
+def test_time_in_a_profile_never_falls():
+    """Two threads take theirs one after the other, and come to write in another order."""
+    made = Rows(1)
+    texts = [
+        made.sample(13, [Usage(1, 2)]),
+        made.change(Change(12.5, "acquire", 0, 1, 0, 0, 0, 0)),
+        made.change(Change(13.5, "free", 0, 0, 1, 0, 0, 0)),
+    ]
+    assert [text.split(",")[1] for text in texts] == ["13.000000", "13.000000", "13.500000"]
 
 
 def test_a_record_that_was_never_started_is_written_when_it_is_closed(tmp_path: Path):

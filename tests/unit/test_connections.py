@@ -1,0 +1,57 @@
+"""Which idle connections are kept for the next call."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from distribute_challenge.address import Address
+from distribute_challenge.client.peers.connections import MAX_IDLE, Connections
+
+
+class Peer:
+    """A connection, as far as it is kept: it is its own link."""
+
+    def __init__(self) -> None:
+        self.link, self.closed, self.has_gone = self, False, False
+
+    def wait_again(self) -> None:
+        if self.has_gone:
+            raise EOFError
+
+    def is_quiet(self) -> bool:
+        return not self.has_gone
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_only_so_many_connections_stay_open_the_latest_ones():
+    connections = Connections(Address("127.0.0.1", 18811))
+    workers, servers = [Peer() for _ in range(3 * MAX_IDLE)], [Peer() for _ in range(3 * MAX_IDLE)]
+    for port, worker in enumerate(workers):
+        connections.put_worker(port, cast(Any, worker))
+    for server in servers:
+        connections.put_server(cast(Any, server))
+    assert [worker.closed for worker in workers] == [True] * 2 * MAX_IDLE + [False] * MAX_IDLE
+    assert sum(not server.closed for server in servers) == MAX_IDLE
+    connections.close()
+    assert all(peer.closed for peer in (*workers, *servers))
+
+
+def test_a_connection_takes_the_place_of_the_one_to_the_same_worker():
+    connections = Connections(Address("127.0.0.1", 18811))
+    first, second = Peer(), Peer()
+    connections.put_worker(1, cast(Any, first))
+    connections.put_worker(1, cast(Any, second))
+    assert (first.closed, second.closed) == (True, False)
+    assert connections.take_idle_worker(1) is second
+    assert connections.take_idle_worker(1) is None
+
+
+def test_a_connection_whose_peer_has_gone_is_not_given():
+    connections = Connections(Address("127.0.0.1", 18811))
+    gone = Peer()
+    connections.put_worker(1, cast(Any, gone))
+    gone.has_gone = True
+    assert connections.take_idle_worker(1) is None
+    assert gone.closed

@@ -165,3 +165,15 @@ def test_texts_of_before_a_reload_are_kept_for_calls_that_are_in_line(modules: P
     for each in (one, two, one._replace(text=None), two._replace(text=None)):
         modules.use(packed(each), ONE)
         assert int(each.digest[-1]) == importlib.import_module("theirs").X
+
+
+def test_a_program_that_changes_its_folder_finds_modules_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With an empty entry on its path, as in `python -c` and in an interactive session."""
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    for name in ("first", "second", "first"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        assert str(folder) in modules_for(frozenset()).folders

@@ -1,15 +1,18 @@
-"""A pool under random kills: every accepted task ends exactly once, and nothing leaks.
+"""A pool under random blows: every accepted task ends exactly once, and nothing leaks.
 
     python benchmarks/soak.py [SECONDS]
 
-Client programs call functions of every kind on one server, in every way, while workers and clients are killed
-at random. Each function that begins leaves a mark in a file. At the end: every task of the clients that lived
-has one end, as the right result or a named error; none ran twice; and the server is as it was at first.
+Client programs call functions of every kind on one server, in every way, also in children that they fork.
+Meanwhile workers and clients are killed at random; workers, clients and the server are stopped for a while;
+clients get Ctrl-C; and the server is started anew, after an orderly end or a killed one. Each function that
+begins leaves a mark in a file. At the end: every task of the clients that lived has one end, as the right
+result or a named error; none ran twice; and the server is as it was at first.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import random
@@ -18,22 +21,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import rpyc
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.running import free_port  # noqa: E402
+
 WORKERS = 3
 CLIENTS = 4
-KILL_WORKER_EVERY_S = 0.7
-KILL_CLIENT_EVERY_S = 5.0
+# How often each blow falls, about, in seconds.
+EVERY_S = {
+    "worker killed": 0.7,
+    "client killed": 5.0,
+    "worker stopped": 3.0,
+    "client stopped": 3.0,
+    "client interrupted": 1.0,
+    "server stopped": 10.0,
+    "server restarted": 30.0,
+}
+STOPPED_S = 1.0  # about
 
 CLIENT = """
-import json, os, random, sys, time
-from distribute_challenge import PoolExecutor, WorkerLost, compute_this
+import json, os, random, signal, sys, time
+from concurrent.futures import CancelledError
+from distribute_challenge import PoolExecutor, ServerUnavailable, WorkerLost, compute_this
 
 marks, report = sys.argv[1:]
+WAIT_S = 60
 
 def work(kind, task, marks):
     import os, time
@@ -55,26 +74,36 @@ def end_of(call, task, kind):
         return "raised" if kind == "raises" and error.args == (task,) else "wrong"
     except WorkerLost:
         return "lost"
+    except ServerUnavailable:
+        return "without a server"
+    except CancelledError:
+        return "cancelled"
     return "returned" if value == task and kind != "raises" else "wrong"
 
-on_pool = compute_this(prints=False)(work)
+on_pool = compute_this(prints=False, wait=WAIT_S)(work)
+pool = PoolExecutor(prints=False, wait=WAIT_S)
 ends = {}
 number = 0
-pool = PoolExecutor(prints=False)
-while not os.path.exists(report + ".stop"):
+children = []
+
+def some_tasks():
+    global number
     tasks = []
     for _ in range(random.randrange(1, 60)):
         number += 1
         kind = random.choice(["quick", "quick", "slow", "raises", "prints"])
         tasks.append((kind, f"{os.getpid()}-{number}"))
-    how = random.choice(["run", "submit", "map"])
+    return tasks
+
+def call_some(how):
+    tasks = some_tasks()
     if how == "run":
         for kind, task in tasks[:10]:
             ends[task] = end_of(lambda: on_pool(kind, task, marks).run(), task, kind)
     elif how == "submit":
         futures = [(kind, task, pool.submit(work, kind, task, marks)) for kind, task in tasks]
         for kind, task, future in futures:
-            ends[task] = end_of(lambda: future.result(60), task, kind)
+            ends[task] = end_of(lambda: future.result(2 * WAIT_S), task, kind)
     else:
         kinds, names = zip(*tasks)
         results = pool.map(work, kinds, names, [marks] * len(tasks), return_exceptions=True)
@@ -84,17 +113,99 @@ while not os.path.exists(report + ".stop"):
                     raise result
                 return result
             ends[task] = end_of(give, task, kind)
+
+def call_in_child():
+    pid = os.fork()
+    if pid:
+        children.append(pid)
+        return
+    code = 1
+    try:
+        ends.clear()
+        for how in ("run", "submit"):
+            call_some(how)
+        write(f"{report}.of-{os.getpid()}")
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+def write(path):
+    with open(path + ".part", "w") as file:
+        json.dump(ends, file)
+    os.rename(path + ".part", path)
+
+def call_on_and_on():
+    open(report + ".begun", "w").close()
+    while not os.path.exists(report + ".stop"):
+        how = random.choice(["run", "submit", "map", "fork"])
+        call_in_child() if how == "fork" and len(children) < 100 else call_some("run" if how == "fork" else how)
+
+is_over = False
+while not is_over:
+    try:
+        try:
+            call_on_and_on()
+            is_over = True
+        except KeyboardInterrupt:
+            pass
+    except KeyboardInterrupt:
+        pass
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+for _ in range(3):  # Whatever was interrupted, it works.
+    call_some("submit")
 pool.shutdown()
-with open(report, "w") as file:
-    json.dump(ends, file)
+codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+write(report)
+sys.exit(any(codes))
 """
 
 
-def main() -> int:
-    """Run, report, and say with the exit code whether all promises were kept."""
-    duration_s = float(sys.argv[1]) if len(sys.argv) > 1 else 600
-    with tempfile.TemporaryDirectory() as name:
-        return soak(Path(name), duration_s)
+class Server:
+    """The server under test, and those that come after it, on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = (folder / "server.log").open("w")
+        self._port = free_port(WORKERS + 1)
+        self.address = f"127.0.0.1:{self._port}"
+        self.codes: list[int] = []
+        self._start()
+
+    def _start(self) -> None:
+        command = [sys.executable, str(ROOT / "server.py"), str(WORKERS), "--port", str(self._port)]
+        self._popen = subprocess.Popen(
+            command, cwd=self._folder, stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
+        assert self._popen.stdout is not None
+        assert "ready" in self._popen.stdout.readline()
+        self.process = psutil.Process(self._popen.pid)
+
+    def restart(self) -> None:
+        """End it, in order or not, and start another."""
+        if random.random() < 0.3:
+            self._popen.kill()
+            self._popen.wait(60)
+        else:
+            self.stop()
+        self._start()
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._popen.terminate()
+        self.codes.append(self._popen.wait(60))
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes of its workers."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [child for child in self.process.children() if is_worker(child)]
+        return []
+
+    def usage(self) -> tuple[int, int, int]:
+        """Descriptors, threads and resident bytes."""
+        process = self.process
+        return process.num_fds(), process.num_threads(), process.memory_info().rss
 
 
 def is_worker(child: psutil.Process) -> bool:
@@ -105,99 +216,141 @@ def is_worker(child: psutil.Process) -> bool:
         return False
 
 
-def soak(folder: Path, duration_s: float) -> int:
+def main() -> int:
+    """Run, report, and say with the exit code whether all promises were kept."""
+    duration_s = float(sys.argv[1]) if len(sys.argv) > 1 else 600
+    with tempfile.TemporaryDirectory() as name:
+        return Soak(Path(name)).run(duration_s)
+
+
+class Soak:
     """One run in a folder."""
-    command = [sys.executable, str(ROOT / "server.py"), str(WORKERS), "--port", "0"]
-    log = (folder / "server.log").open("w")
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)
-    assert server.stdout is not None
-    address = server.stdout.readline().split()[1].rstrip(",")
-    process = psutil.Process(server.pid)
-    rpyc.connect(*address.split(":")).close()  # What the first connection leaves is no leak.
-    time.sleep(1)
-    before = usage(process)
-    environment = {**os.environ, "COMPUTE_SERVER": address, "PYTHONPATH": str(ROOT)}
-    marks = folder / "marks"
-    clients: dict[Path, subprocess.Popen[bytes]] = {}
-    killed: collections.Counter[str] = collections.Counter()
 
-    def start_client() -> None:
-        report = folder / f"client-{len(clients) + sum(killed.values())}-{time.monotonic_ns()}"
-        command = [sys.executable, "-c", CLIENT, str(marks), str(report)]
-        clients[report] = subprocess.Popen(command, env=environment)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._marks = folder / "marks"
+        self._server = Server(folder)
+        rpyc.connect(*self._server.address.split(":")).close()  # What the first connection leaves is no leak.
+        time.sleep(1)
+        self._before = self._server.usage()
+        self._blows: collections.Counter[str] = collections.Counter()
+        self._stopped: list[tuple[float, psutil.Process]] = []  # when each goes on
+        self._clients: dict[Path, subprocess.Popen[bytes]] = {}
+        self._environment = {**os.environ, "COMPUTE_SERVER": self._server.address, "PYTHONPATH": str(ROOT)}
 
-    for _ in range(CLIENTS):
-        start_client()
-    ends_at = time.monotonic() + duration_s
-    next_client = time.monotonic() + KILL_CLIENT_EVERY_S
-    while time.monotonic() < ends_at:
-        time.sleep(random.expovariate(1 / KILL_WORKER_EVERY_S))
-        workers = [child for child in process.children() if is_worker(child)]
-        if workers:
-            random.choice(workers).send_signal(signal.SIGKILL)
-            killed["workers"] += 1
-        if time.monotonic() > next_client:
-            next_client = time.monotonic() + random.expovariate(1 / KILL_CLIENT_EVERY_S)
-            report = random.choice(list(clients))
-            client = clients.pop(report)
-            client.kill()
-            client.wait()
-            killed["clients"] += 1
-            start_client()
-    for report in clients:
-        Path(f"{report}.stop").touch()
-    codes = [client.wait(120) for client in clients.values()]
-    ends = {
-        task: end
-        for report in clients
-        if report.exists()
-        for task, end in json.loads(report.read_text()).items()
-    }
-    ran = collections.Counter(marks.read_text().split())
-    after = settled(process, before)
-    server.terminate()
-    code = server.wait(60)
-    log.close()
-    return report_on(ends, ran, killed, codes, code, before, after)
+    def run(self, duration_s: float) -> int:
+        """Strike for so long, and look what became of everything; the exit code."""
+        for _ in range(CLIENTS):
+            self._start_client()
+        blows: dict[str, Callable[[], None]] = {
+            "worker killed": lambda: self._to_a_worker(signal.SIGKILL),
+            "client killed": self._kill_client,
+            "worker stopped": lambda: self._to_a_worker(signal.SIGSTOP),
+            "client stopped": lambda: self._to_a_client(signal.SIGSTOP),
+            "client interrupted": lambda: self._to_a_client(signal.SIGINT),
+            "server stopped": lambda: self._stop(self._server.process),
+            "server restarted": self._restart,
+        }
+        ends_at = time.monotonic() + duration_s
+        next_at = {name: time.monotonic() + random.expovariate(1 / EVERY_S[name]) for name in blows}
+        while (now := time.monotonic()) < ends_at:
+            name, at = min([*next_at.items(), *(("", at) for at, _ in self._stopped)], key=lambda due: due[1])
+            time.sleep(max(min(at, ends_at) - now, 0))
+            self._go_on(time.monotonic())
+            if name:
+                blows[name]()
+                self._blows[name] += 1
+                next_at[name] = time.monotonic() + random.expovariate(1 / EVERY_S[name])
+        self._go_on(ends_at + 1e9)
+        return self._report()
+
+    def _start_client(self) -> None:
+        report = self._folder / f"client-{time.monotonic_ns()}"
+        command = [sys.executable, "-c", CLIENT, str(self._marks), str(report)]
+        self._clients[report] = subprocess.Popen(command, env=self._environment)
+
+    def _to_a_worker(self, number: signal.Signals) -> None:
+        if workers := self._server.workers():
+            self._send(random.choice(workers), number)
+
+    def _to_a_client(self, number: signal.Signals) -> None:
+        report, client = random.choice(list(self._clients.items()))
+        if number != signal.SIGINT or is_under_way(report, client):
+            self._send(psutil.Process(client.pid), number)
+
+    def _kill_client(self) -> None:
+        client = self._clients.pop(random.choice(list(self._clients)))
+        client.kill()
+        client.wait()
+        self._start_client()
+
+    def _restart(self) -> None:
+        self._go_on(time.monotonic() + 1e9)  # One that is stopped ends only when it goes on.
+        self._server.restart()
+
+    def _send(self, process: psutil.Process, number: signal.Signals) -> None:
+        if number == signal.SIGSTOP:
+            self._stop(process)
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+    def _stop(self, process: psutil.Process) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+            self._stopped.append((time.monotonic() + random.expovariate(1 / STOPPED_S), process))
+
+    def _go_on(self, now: float) -> None:
+        """Have those go on that were stopped until now."""
+        due = [process for at, process in self._stopped if at <= now]
+        self._stopped = [(at, process) for at, process in self._stopped if at > now]
+        for process in due:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def _report(self) -> int:
+        """End the clients and the server, and print what happened; the exit code."""
+        for report in self._clients:
+            Path(f"{report}.stop").touch()
+        codes = [client.wait(300) for client in self._clients.values()]
+        ends: dict[str, str] = {}
+        for report in self._clients:
+            for part in (report, *self._folder.glob(f"{report.name}.of-*[0-9]")):
+                ends |= json.loads(part.read_text())
+        ran = collections.Counter(self._marks.read_text().split())
+        before, after = self._before, self._settled()
+        left_busy = sum(json.loads(rpyc.connect(*self._server.address.split(":")).root.status())["busy"])
+        self._server.stop()
+
+        kinds = collections.Counter(ends.values())
+        twice = sum(count > 1 for count in ran.values())
+        never = sum(end in ("returned", "raised") and not ran[task] for task, end in ends.items())
+        print(", ".join(f"{name} {self._blows[name]} times" for name in EVERY_S))
+        print(f"functions begun: {sum(ran.values())}; begun twice: {twice}")
+        print(f"ends of the clients that lived: {dict(kinds)}; ended without having run: {never}")
+        names = ("descriptors", "threads", "resident MiB")
+        for name, old, new in zip(names, before, after, strict=True):
+            scale = 2**20 if "MiB" in name else 1
+            print(f"server's {name}: {old / scale:.0f} at first, {new / scale:.0f} at the end")
+        is_good = not (twice or never or kinds["wrong"] or any(codes) or any(self._server.codes) or left_busy)
+        is_good &= after[0] <= before[0] and after[1] <= before[1] and after[2] < before[2] + (50 << 20)
+        ended = f"clients ended {codes}, servers {self._server.codes}, {left_busy} workers are leased"
+        print("all promises were kept" if is_good else f"NOT GOOD: {ended}")
+        return 0 if is_good else 1
+
+    def _settled(self) -> tuple[int, int, int]:
+        """The server's usage once it is back to what it was, or after ten seconds."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and any(
+            now > before for now, before in zip(self._server.usage()[:2], self._before, strict=False)
+        ):
+            time.sleep(0.1)
+        return self._server.usage()
 
 
-def usage(process: psutil.Process) -> tuple[int, int, int]:
-    """Descriptors, threads and resident bytes of the server."""
-    return process.num_fds(), process.num_threads(), process.memory_info().rss
-
-
-def settled(process: psutil.Process, before: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The server's usage once it is back to what it was, or after ten seconds."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and (usage(process)[0] > before[0] or usage(process)[1] > before[1]):
-        time.sleep(0.1)
-    return usage(process)
-
-
-def report_on(
-    ends: dict[str, str],
-    ran: collections.Counter[str],
-    killed: collections.Counter[str],
-    codes: list[int],
-    code: int,
-    before: tuple[int, int, int],
-    after: tuple[int, int, int],
-) -> int:
-    """Print what happened; the exit code."""
-    kinds = collections.Counter(ends.values())
-    twice = sum(count > 1 for count in ran.values())
-    never = sum(end in ("returned", "raised") and not ran[task] for task, end in ends.items())
-    print(f"killed: {killed['workers']} workers, {killed['clients']} clients")
-    print(f"functions begun: {sum(ran.values())}; begun twice: {twice}")
-    print(f"ends of the clients that lived: {dict(kinds)}; ended without having run: {never}")
-    names = ("descriptors", "threads", "resident MiB")
-    for name, old, new in zip(names, before, after, strict=True):
-        scale = 2**20 if "MiB" in name else 1
-        print(f"server's {name}: {old / scale:.0f} at first, {new / scale:.0f} at the end")
-    is_good = not (twice or never or kinds["wrong"] or any(codes) or code)
-    is_good &= after[0] <= before[0] and after[1] <= before[1] and after[2] < before[2] + (50 << 20)
-    print("all promises were kept" if is_good else f"NOT GOOD: clients ended {codes}, the server {code}")
-    return 0 if is_good else 1
+def is_under_way(report: Path, client: subprocess.Popen[bytes]) -> bool:
+    """Whether a client is ready for Ctrl-C."""
+    return Path(f"{report}.begun").exists() and client.poll() is None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ help:
 	@echo "make demo    two workers, four programs at once, and what the workers did"
 	@echo "make test    all checks and tests"
 	@echo "make bench   measurements, also beside other pools (half an hour; with BENCH=--quick, less)"
-	@echo "make soak    ten minutes of random kills"
+	@echo "make soak    ten minutes of random kills, stops, interrupts and restarts"
 	@echo "make clean   remove what the others made here"
 
 demo: $(VENV)/run

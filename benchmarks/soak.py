@@ -2,11 +2,12 @@
 
     python benchmarks/soak.py [SECONDS]
 
-Client programs call functions of every kind on one server, in every way, also in children that they fork.
-Meanwhile workers and clients are killed at random; workers, clients and the server are stopped for a while;
-clients get Ctrl-C; and the server is started anew, after an orderly end or a killed one. Each function that
-begins leaves a mark in a file. At the end: every task of the clients that lived has one end, as the right
-result or a named error; none ran twice; and the server is as it was at first.
+Client programs (`soak_client.py`) call functions of every kind on one server, in every way, also in
+children that they fork. Meanwhile workers and clients are killed at random; workers, clients and the server
+are stopped for a while; clients get Ctrl-C; and the server is started anew, after an orderly end or a
+killed one. Each function that begins leaves a mark in a file. At the end: every task of the clients that
+lived has one end, as the right result or a named error; none ran twice; and the server is as it was at
+first.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.running import free_port  # noqa: E402
 
+CLIENT = Path(__file__).with_name("soak_client.py")
 WORKERS = 3
 CLIENTS = 4
 # How often each blow falls, about, in seconds.
@@ -45,121 +47,6 @@ EVERY_S = {
     "server restarted": 30.0,
 }
 STOPPED_S = 1.0  # about
-
-CLIENT = """
-import json, os, random, signal, sys, time
-from concurrent.futures import CancelledError
-from distribute_challenge import PoolExecutor, ServerUnavailable, WorkerLost, compute_this
-
-marks, report = sys.argv[1:]
-WAIT_S = 60
-
-def work(kind, task, marks):
-    import os, time
-    descriptor = os.open(marks, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(descriptor, (task + "\\n").encode())
-    os.close(descriptor)
-    if kind == "raises":
-        raise ValueError(task)
-    if kind == "slow":
-        time.sleep(0.05)
-    if kind == "prints":
-        print(task)
-    return task
-
-def end_of(call, task, kind):
-    try:
-        value = call()
-    except ValueError as error:
-        return "raised" if kind == "raises" and error.args == (task,) else "wrong"
-    except WorkerLost:
-        return "lost"
-    except ServerUnavailable:
-        return "without a server"
-    except CancelledError:
-        return "cancelled"
-    return "returned" if value == task and kind != "raises" else "wrong"
-
-on_pool = compute_this(prints=False, wait=WAIT_S)(work)
-pool = PoolExecutor(prints=False, wait=WAIT_S)
-ends = {}
-number = 0
-children = []
-
-def some_tasks():
-    global number
-    tasks = []
-    for _ in range(random.randrange(1, 60)):
-        number += 1
-        kind = random.choice(["quick", "quick", "slow", "raises", "prints"])
-        tasks.append((kind, f"{os.getpid()}-{number}"))
-    return tasks
-
-def call_some(how):
-    tasks = some_tasks()
-    if how == "run":
-        for kind, task in tasks[:10]:
-            ends[task] = end_of(lambda: on_pool(kind, task, marks).run(), task, kind)
-    elif how == "submit":
-        futures = [(kind, task, pool.submit(work, kind, task, marks)) for kind, task in tasks]
-        for kind, task, future in futures:
-            ends[task] = end_of(lambda: future.result(2 * WAIT_S), task, kind)
-    else:
-        kinds, names = zip(*tasks)
-        results = pool.map(work, kinds, names, [marks] * len(tasks), return_exceptions=True)
-        for (kind, task), result in zip(tasks, results):
-            def give(result=result):
-                if isinstance(result, BaseException):
-                    raise result
-                return result
-            ends[task] = end_of(give, task, kind)
-
-def call_in_child():
-    pid = os.fork()
-    if pid:
-        children.append(pid)
-        return
-    code = 1
-    try:
-        ends.clear()
-        for how in ("run", "submit"):
-            call_some(how)
-        write(f"{report}.of-{os.getpid()}")
-        code = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-def write(path):
-    with open(path + ".part", "w") as file:
-        json.dump(ends, file)
-    os.rename(path + ".part", path)
-
-def call_on_and_on():
-    open(report + ".begun", "w").close()
-    while not os.path.exists(report + ".stop"):
-        how = random.choice(["run", "submit", "map", "fork"])
-        call_in_child() if how == "fork" and len(children) < 100 else call_some("run" if how == "fork" else how)
-
-is_over = False
-while not is_over:
-    try:
-        try:
-            call_on_and_on()
-            is_over = True
-        except KeyboardInterrupt:
-            pass
-    except KeyboardInterrupt:
-        pass
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-for _ in range(3):  # Whatever was interrupted, it works.
-    call_some("submit")
-pool.shutdown()
-codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-write(report)
-sys.exit(any(codes))
-"""
 
 
 class Server:
@@ -266,7 +153,7 @@ class Soak:
 
     def _start_client(self) -> None:
         report = self._folder / f"client-{time.monotonic_ns()}"
-        command = [sys.executable, "-c", CLIENT, str(self._marks), str(report)]
+        command = [sys.executable, str(CLIENT), str(self._marks), str(report)]
         self._clients[report] = subprocess.Popen(command, env=self._environment)
 
     def _to_a_worker(self, number: signal.Signals) -> None:

@@ -16,7 +16,7 @@ import pytest
 from distribute_challenge import compute_this
 from distribute_challenge.calls.constant import Snapshot, snapshot
 from distribute_challenge.calls.payload import INITIALIZER, PRINTS, VALUE, Outcome
-from distribute_challenge.calls.reuse import Kept
+from distribute_challenge.calls.reuse import MAX_BYTES, Kept
 from distribute_challenge.calls.runner import Runner
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Written
 from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
@@ -329,6 +329,22 @@ def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: 
         run(runner, shipment, 1)
     calls = [shipment.parcel((1,), {}) for shipment in shipments]
     assert [runner.keeps(call.source, call.call()) for call in calls] == [False, True, True]
+
+
+def test_only_small_functions_are_kept():
+    """They are kept by the hundred: in no more memory than a few megabytes."""
+    runner, kept = Runner(), []
+    for size in (MAX_BYTES // 2, MAX_BYTES):
+        value = "x" * size
+
+        def uses_a_text(begin: int, value: str = value) -> int:
+            return begin + len(value)
+
+        shipment = Shipment(uses_a_text)
+        assert run(runner, shipment, 1) == size + 1
+        parcel = shipment.parcel((1,), {})
+        kept.append(runner.keeps(parcel.source, parcel.call()))
+    assert kept == [True, False]
 
 
 def test_an_initializer_runs_once_for_each_executor_until_that_is_forgotten(

@@ -155,7 +155,11 @@ class Outcome(NamedTuple):
         return cls(kind, content, seconds, offset, output, opened)
 
     def counts(self, chunk: int = 1) -> tuple[int, int]:
-        """How many functions returned, and raised, in a call of `chunk` of them."""
+        """How many functions returned, and raised, in a call of `chunk` of them.
+
+        >>> Outcome(VALUES, b"").counts(20), Outcome(FAILURE, b"").counts(20)  # The latter could run none.
+        ((20, 0), (0, 20))
+        """
         if self.kind == MIXED:
             kinds = [kind for kind, _ in pickle.loads(self.content)]
             return kinds.count(VALUE), kinds.count(FAILURE)

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from distribute_challenge import cli
@@ -23,7 +22,7 @@ from distribute_challenge.cluster.recorder import Recorder
 from distribute_challenge.cluster.service import ClusterService
 from distribute_challenge.errors import PoolError
 from distribute_challenge.record.statusline import StatusLine
-from distribute_challenge.server.app import raise_descriptor_limit
+from distribute_challenge.server.app import open_for, raise_descriptor_limit
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.mailbox import Mailbox, stop_signals
 from distribute_challenge.tls import Tls
@@ -48,12 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli.open_standard_descriptors()
     options = parse(arguments)
     raise_descriptor_limit()
-    line = StatusLine(sys.stderr, is_wanted=not options.quiet)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        handlers=[line],
-    )
+    line = StatusLine.log(is_wanted=not options.quiet, is_verbose=options.verbose)
     mailbox: Mailbox[Problem | str] = Mailbox()
     mailbox.post_signals(stop_signals(), lambda number: signal.Signals(number).name)
     tls = cli.tls_in(options)
@@ -98,7 +92,12 @@ def _record(
     first = fetch()
     threads = sum(note[4] for note in first["notes"] if note[0] == "joined")
     place = f"{DASK}{options.scheduler}"
-    recorder = open_record(options, options.workers or threads, place)
+    recorder = open_for(
+        options,
+        options.workers or threads,
+        lambda path: Recorder(path, place, options.interval),
+        "nothing is recorded",
+    )
     recorder.take(first)
     dashboard = None
     if options.dashboard_address is not None:
@@ -191,6 +190,7 @@ def parse(arguments: Sequence[str] | None) -> Any:
     cli.add_tls(parser)
     add("-q", dest="quiet", action="store_true", help="no status line on the terminal")
     add("-v", dest="verbose", action="store_true", help="log what happens, on stderr")
+    parser.set_defaults(owner=None)  # No program owns the record of a cluster.
     options = parser.parse_args(arguments)
     options.scheduler = scheduler_in(parser, options)
     try:
@@ -222,18 +222,3 @@ def scheduler_in(parser: argparse.ArgumentParser, options: Any) -> Address | Non
     except ValueError as error:
         parser.error(str(error))
     return None
-
-
-def open_record(options: Any, workers: int, place: str) -> Recorder:
-    """The record. Where the user named a place, failing to write there is wrong input; else it is said."""
-    path = Path(options.profile or f"profiling/results_{workers}.csv")
-    try:
-        if options.profile is None:
-            path.parent.mkdir(exist_ok=True)
-        return Recorder(None if options.profile == "none" else path, place, options.interval)
-    except OSError as error:
-        problem = f"cannot write the profile {path} ({error.strerror})"
-        if options.profile is not None:
-            cli.fail(f"{problem}: choose another --profile, or `none`")
-        logging.getLogger(__name__).error("%s; nothing is recorded", problem)
-        return Recorder(None, place, options.interval)

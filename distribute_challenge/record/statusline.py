@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,14 @@ class StatusLine(_StreamHandler):
         self._shown = ""  # guarded by the handler's own lock
         self._has_ended = threading.Event()
         self._rate = Rate()
+
+    @classmethod
+    def log(cls, *, is_wanted: bool, is_verbose: bool) -> StatusLine:
+        """Log to standard error, above such a line."""
+        line = cls(sys.stderr, is_wanted=is_wanted)
+        level = logging.DEBUG if is_verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", handlers=[line])
+        return line
 
     def start(self, state: State) -> None:
         """Show the line from now on. `state` gives busy, waiting, finished and failed, as in `status()`."""

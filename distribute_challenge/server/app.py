@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distribute_challenge import cli, processors
 from distribute_challenge.address import DEFAULT_PORT, Address
@@ -31,7 +31,6 @@ from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.fresh import FreshScheduler
 from distribute_challenge.server.mailbox import Mailbox, stop_signals
 from distribute_challenge.server.service import PoolState, SchedulerService, serve
-from distribute_challenge.server.workers.process import WorkerProcess
 from distribute_challenge.server.workers.supervisor import Supervisor
 from distribute_challenge.server.workers.template import Template
 from distribute_challenge.wire.acceptor import Acceptor
@@ -39,6 +38,8 @@ from distribute_challenge.wire.stream import GIBI, KIBI
 from distribute_challenge.wire.tls import authenticator
 
 log = logging.getLogger(__name__)
+
+Record = TypeVar("Record")
 
 MIN_MEMORY_BYTES = 64 << 20
 UNDER_WAY_S = 0.2
@@ -68,12 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     raise_descriptor_limit()
     template = Template()
-    line = StatusLine(sys.stderr, is_wanted=not options.quiet)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        handlers=[line],
-    )
+    line = StatusLine.log(is_wanted=not options.quiet, is_verbose=options.verbose)
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
     mailbox.post_signals(stop_signals(), lambda number: Stop(signal.Signals(number).name, 0, options.grace))
@@ -102,7 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
         environment=limits,
     )
-    sampler = open_sampler(options, ports, supervisor.processes)
+    sampler = open_for(
+        options,
+        options.workers,
+        lambda path: Sampler(path, ports, options.interval, supervisor.processes),
+        "the pool works without it",
+    )
     dashboard = None
     if options.dashboard_address is not None:
         dashboard = Dashboard(options.dashboard_address, tls, sampler.path)
@@ -234,26 +235,26 @@ def memory_limit(text: str) -> int:
     return size
 
 
-def open_sampler(
-    options: Any, ports: list[int], watched: Callable[[], Sequence[WorkerProcess | None]]
-) -> Sampler:
-    """The record. Where the user named a place, failing to write there is wrong input; else it is said."""
-    sampler = functools.partial(Sampler, ports=ports, interval_s=options.interval, watched=watched)
-    path = Path(options.profile or f"profiling/results_{options.workers}.csv")
+def open_for(options: Any, workers: int, make: Callable[[Path | None], Record], without: str) -> Record:
+    """What `make` makes of the path of the record. None is no path: nothing is recorded.
+
+    Where the user named a place, failing to write there is wrong input; else it is said, and what is done
+    `without`.
+    """
+    path = Path(options.profile or f"profiling/results_{workers}.csv")
     try:
         if options.profile is None:
             path.parent.mkdir(exist_ok=True)
-        return sampler(None if options.profile == "none" else path)
+        return make(None if options.profile == "none" else path)
     except OSError as error:
-        if (
-            error.errno == errno.EBUSY and options.owner is not None
-        ):  # Another private pool of the same program.
-            return sampler(next(path for path in _numbered(path) if not path.exists()))
+        if error.errno == errno.EBUSY and options.owner is not None:
+            # Another private pool of the same program.
+            return make(next(path for path in _numbered(path) if not path.exists()))
         problem = f"cannot write the profile {path} ({error.strerror})"
         if options.profile is not None:
             cli.fail(f"{problem}: choose another --profile, or `none`")
-        log.error("%s; the pool works without it", problem)
-        return sampler(None)
+        log.error("%s; %s", problem, without)
+        return make(None)
 
 
 def _numbered(path: Path) -> Iterator[Path]:

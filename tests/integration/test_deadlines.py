@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
@@ -129,6 +130,23 @@ def test_a_running_function_can_be_killed(server: RunningServer):
             with pytest.raises(CancelledError):
                 future.result(HANG_S)
     assert pid().run() in server.worker_pids()
+
+
+def test_an_awaited_call_that_is_cancelled_is_killed(server: RunningServer):
+    async def call() -> None:
+        pids = server.worker_pids()
+        assert await pid() in pids
+        calling = asyncio.ensure_future(sleeps(60))
+        await asyncio.to_thread(eventually, lambda: sum(server.status()["busy"]) == 1, "it runs")
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        await asyncio.to_thread(eventually, lambda: sum(map(is_running, pids)) == 1, "its worker is killed")
+        with pytest.raises(asyncio.TimeoutError):  # The built-in one only from Python 3.11 on.
+            await asyncio.wait_for(sleeps(60), 0.2)
+
+    asyncio.run(call())
+    server.await_busy([0, 0])
 
 
 def dies_once(path):

@@ -9,12 +9,12 @@ reports of their own, `REPORT.of-PID`.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
 import signal
 import sys
+import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -66,7 +66,6 @@ class Client:
         self._marks, self._report = marks, report
         self._on_pool = compute_this(prints=False, wait=WAIT_S)(work)
         self._pool = PoolExecutor(prints=False, wait=WAIT_S)
-        self._numbers = itertools.count()
         self._ends: dict[str, str] = {}
         self._children: list[int] = []
 
@@ -104,9 +103,8 @@ class Client:
                 self._run_each(self._some_tasks()[:10])
 
     def _some_tasks(self) -> list[tuple[str, str]]:
-        """Kinds, and names that no other task has."""
-        count = random.randrange(1, 60)
-        return [(random.choice(KINDS), f"{os.getpid()}-{next(self._numbers)}") for _ in range(count)]
+        """Kinds, and names that no other task has: numbers of processes are used again."""
+        return [(random.choice(KINDS), str(uuid.uuid4())) for _ in range(random.randrange(1, 60))]
 
     def _run_each(self, tasks: list[tuple[str, str]]) -> None:
         for kind, task in tasks:

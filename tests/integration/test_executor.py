@@ -1007,6 +1007,25 @@ def test_what_runs_can_be_stopped_all_at_once(server: RunningServer):
         server.await_busy([0, 0])
 
 
+@pytest.mark.parametrize("way", ["submit", "map"])
+@pytest.mark.parametrize("of_function", [True, False])
+@pytest.mark.parametrize("of_executor", [True, False])
+def test_what_functions_print_is_shown_unless_one_of_both_says_no(
+    used_server: RunningServer,
+    capfd: pytest.CaptureFixture[str],
+    way: str,
+    of_function: bool,
+    of_executor: bool,
+):
+    decorated = compute_this(prints=of_function)(print)
+    with PoolExecutor(prints=of_executor) as pool:
+        if way == "submit":
+            pool.submit(decorated, "hello").result(HANG_S)
+        else:
+            list(pool.map(decorated, ["hello"]))
+    assert capfd.readouterr().out == "hello\n" * (of_function and of_executor)
+
+
 def test_it_says_how_many_functions_run_at_once(used_server: RunningServer):
     """Other libraries ask the standard executors that."""
     assert [PoolExecutor(max_workers=limit)._max_workers for limit in (None, 1, 7)] == [2, 1, 2]

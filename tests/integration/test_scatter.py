@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import gc
+import importlib
 import os
 import pickle
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,35 @@ def test_what_cannot_be_sent_cannot_be_scattered(used_server: RunningServer):
             pool.scatter([handle])
         with pytest.raises(TypeError, match="nowhere else"):
             pickle.dumps(handle)
+
+
+def test_a_call_that_is_too_large_has_taken_no_value_along(start_server: Callable[..., RunningServer]):
+    server = start_server(1, "--max-frame", "1M")
+    with PoolExecutor(server.address) as pool:
+        first, second = pool.scatter(np.ones(LENGTH)), pool.scatter(np.ones(LENGTH))
+        pid = pool.submit(look, first).result()[2]
+        del first
+        gc.collect()
+        with pytest.raises(TaskNotSendable, match="a larger --max-frame"):
+            pool.submit(identity, [second, list(map(float, range(200_000)))]).result()
+        assert pool.submit(total, second).result() == LENGTH
+        assert mapped_files(pid) < 2 * 8 * LENGTH  # What the refused call was to say of the first is said.
+
+
+def test_a_value_brings_the_modules_that_it_needs(
+    used_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "shapes.py").write_text("class Square:\n    def area(self): return self.side ** 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shapes = importlib.import_module("shapes")
+    square = shapes.Square()
+    square.side = 3
+    with PoolExecutor() as pool:
+        handle = pool.scatter([square])
+        area = [
+            pool.submit(lambda squares: squares[0].area(), handle),
+            pool.submit(lambda squares, _: squares[0].area(), handle, Path()),
+            pool.submit(lambda: handle[0].area()),
+        ]
+        assert [future.result() for future in area] == [9, 9, 9]
+    del sys.modules["shapes"]

@@ -131,12 +131,13 @@ class Parcel:
         """
         buffers = () if self.large is None else self.large.pack(can_share=can_share)
         modules = self.modules.pack(sent.modules.setdefault(self.program, set()))
-        values = self.pack_values(sent.values, can_share=can_share) if self.values or sent.values else b""
+        before = set(sent.values)
+        values = self.pack_values(sent.values, can_share=can_share) if self.values or before else b""
         flags = self.flags | SHARES * can_share
         call = self._call(flags, values, modules).pack(buffers)
         if (size := len(call) + 4 * len(self.source)) > limit:
             del sent.modules[self.program]  # These modules have not gone there after all.
-            sent.values.difference_update(value.token for value in self.values)
+            sent.values = before
             raise OverflowError(
                 f"{size} bytes are more than the {limit} that workers take at once: split them, use a file, "
                 "or start the server with a larger --max-frame"

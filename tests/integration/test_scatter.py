@@ -166,20 +166,22 @@ def test_a_call_that_is_too_large_has_taken_no_value_along(start_server: Callabl
         assert mapped_files(pid) < 2 * 8 * LENGTH  # What the refused call was to say of the first is said.
 
 
+@pytest.mark.parametrize("way", ["alone", "beside others", "closed over"])
 def test_a_value_brings_the_modules_that_it_needs(
-    used_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ):
     (tmp_path / "shapes.py").write_text("class Square:\n    def area(self): return self.side ** 2\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    shapes = importlib.import_module("shapes")
-    square = shapes.Square()
+    with monkeypatch.context() as path:  # Workers would look there themselves.
+        path.syspath_prepend(str(tmp_path))
+        square = importlib.import_module("shapes").Square()
     square.side = 3
     with PoolExecutor() as pool:
         handle = pool.scatter([square])
-        area = [
-            pool.submit(lambda squares: squares[0].area(), handle),
-            pool.submit(lambda squares, _: squares[0].area(), handle, Path()),
-            pool.submit(lambda: handle[0].area()),
-        ]
-        assert [future.result() for future in area] == [9, 9, 9]
+        if way == "alone":
+            area = pool.submit(lambda squares: squares[0].area(), handle)
+        elif way == "beside others":
+            area = pool.submit(lambda squares, _: squares[0].area(), handle, Path())
+        else:
+            area = pool.submit(lambda: handle[0].area())
+        assert area.result() == 9
     del sys.modules["shapes"]

@@ -1007,6 +1007,14 @@ def test_what_runs_can_be_stopped_all_at_once(server: RunningServer):
         server.await_busy([0, 0])
 
 
+def test_letters_that_the_programs_output_does_not_know_are_shown_as_their_numbers(address: str):
+    program = "import distribute_challenge as d; d.compute_this(print)('gr\\u00fcn').run()"
+    environment = {**os.environ, "COMPUTE_SERVER": address, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, timeout=HANG_S, env=environment, cwd=ROOT)
+    assert (result.stdout, result.stderr) == (b"gr\\xfcn\n", b"")
+
+
 @pytest.mark.parametrize("way", ["submit", "map"])
 @pytest.mark.parametrize("of_function", [True, False])
 @pytest.mark.parametrize("of_executor", [True, False])

@@ -224,6 +224,7 @@ class Scheduler(Generic[Holder]):
     def _take_out(self, ticket: Ticket[Holder]) -> None:
         del self._line[ticket]
         self.passed_over -= ticket.is_passed_over
+        ticket.is_passed_over = False  # Who has no place in line cannot come back to it.
         self._unuse(ticket.holder, 1)
 
     def _give(self, worker: int, holder: Holder) -> None:

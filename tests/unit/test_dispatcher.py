@@ -96,6 +96,50 @@ def test_who_hangs_up_leaves_the_line(dispatcher: Dispatcher, clients: list[Clie
     assert (answers, waiting(dispatcher)) == ([None], 0)
 
 
+@pytest.mark.parametrize("how", ["hangs up", "is dismissed"])
+def test_who_leaves_the_line_while_it_is_stopped_does_not_come_back_to_it(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch, how: str
+):
+    """It goes on in the very moment in which it has been taken out of the line."""
+    ann, bob, _ = clients
+    is_leaving, goes_on = threading.Event(), threading.Event()
+
+    def record(*_: object) -> None:
+        if is_leaving.is_set():
+            goes_on.set()
+
+    dispatcher = Dispatcher(1, lambda _: Mock(port=1), record=record, on_all_up=Mock(), on_idle=Mock())
+    dispatcher.worker_up(0)
+    monkeypatch.setattr(bob.caller, "is_away", lambda: not goes_on.is_set())
+    dispatcher.find(ann.caller)
+    answers: list[int | str | None] = []
+
+    def acquire() -> None:
+        try:
+            answers.append(dispatcher.acquire(bob.caller, None))
+        except Exception as error:
+            answers.append(f"{type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=acquire)
+    thread.start()
+    eventually(lambda: waiting(dispatcher) == 1, "it waits")
+    dispatcher.free(ann.caller, 0, 1, 0)
+    assert dispatcher.snapshot()[1]["busy"] == [0]  # It is passed over.
+    is_leaving.set()
+    if how == "hangs up":
+        bob.hang_up()
+        eventually(lambda: waiting(dispatcher) == 0, "it has left")
+    else:
+        dispatcher.close()
+    thread.join(HANG_S)
+    assert answers == (
+        [None]
+        if how == "hangs up"
+        else ["RuntimeError: the server is stopping: it hands out no more workers"]
+    )
+    assert (dispatcher.snapshot()[1]["busy"], waiting(dispatcher)) == ([0], 0)
+
+
 def test_the_same_caller_can_wait_again_after_each_way_of_waking(
     dispatcher: Dispatcher, clients: list[Client]
 ):

@@ -83,6 +83,12 @@ class Server:
         self._popen.terminate()
         self.codes.append(self._popen.wait(60))
 
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        if self._popen.poll() is None:
+            self._popen.kill()
+            self._popen.wait()
+
     def workers(self) -> list[psutil.Process]:
         """The processes of its workers."""
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -107,7 +113,11 @@ def main() -> int:
     """Run, report, and say with the exit code whether all promises were kept."""
     duration_s = float(sys.argv[1]) if len(sys.argv) > 1 else 600
     with tempfile.TemporaryDirectory() as name:
-        return Soak(Path(name)).run(duration_s)
+        soak = Soak(Path(name))
+        try:
+            return soak.run(duration_s)
+        finally:
+            soak.close()
 
 
 class Soak:
@@ -140,7 +150,7 @@ class Soak:
         }
         ends_at = time.monotonic() + duration_s
         next_at = {name: time.monotonic() + random.expovariate(1 / EVERY_S[name]) for name in blows}
-        while (now := time.monotonic()) < ends_at:
+        while (now := time.monotonic()) < ends_at and not self._has_failed():
             name, at = min([*next_at.items(), *(("", at) for at, _ in self._stopped)], key=lambda due: due[1])
             time.sleep(max(min(at, ends_at) - now, 0))
             self._go_on(time.monotonic())
@@ -150,6 +160,17 @@ class Soak:
                 next_at[name] = time.monotonic() + random.expovariate(1 / EVERY_S[name])
         self._go_on(ends_at + 1e9)
         return self._report()
+
+    def close(self) -> None:
+        """End what is left of it."""
+        for client in self._clients.values():
+            client.kill()
+            client.wait()
+        self._server.close()
+
+    def _has_failed(self) -> bool:
+        """Whether a client has ended that nobody has ended."""
+        return any(client.poll() is not None for client in self._clients.values())
 
     def _start_client(self) -> None:
         report = self._folder / f"client-{time.monotonic_ns()}"
@@ -202,7 +223,7 @@ class Soak:
         codes = [client.wait(300) for client in self._clients.values()]
         ends: dict[str, str] = {}
         for report in self._clients:
-            for part in (report, *self._folder.glob(f"{report.name}.of-*[0-9]")):
+            for part in (*self._folder.glob(report.name), *self._folder.glob(f"{report.name}.of-*[0-9]")):
                 ends |= json.loads(part.read_text())
         ran = collections.Counter(self._marks.read_text().split())
         before, after = self._before, self._settled()

@@ -39,9 +39,7 @@ class Runner:
         self._is_in_place = in_place
         # What each executor's initializer has bound: program -> module -> global name -> value.
         self._programs: dict[bytes, dict[int, dict[str, Any]]] = {}
-        self.contexts: dict[
-            bytes, contextvars.Context
-        ] = {}  # that they ran in: they may set decimal's precision
+        self._contexts: dict[bytes, contextvars.Context] = {}  # that they ran in
         self._kept = Kept()
         self.dropped: weakref.ref[Any] | None = None  # the function of the last call, if that is not kept
         self._chunks: list[Iterator[Any]] = []  # those that run: what has not begun of each
@@ -99,7 +97,18 @@ class Runner:
     def forget(self, program: bytes) -> None:
         """The executor has gone: forget what its initializer has bound."""
         self._programs.pop(program, None)
-        self.contexts.pop(program, None)
+        self._contexts.pop(program, None)
+
+    def context(self, program: bytes) -> contextvars.Context | None:
+        """What the executor's initializer has set up of its context, for one call; None without one."""
+        known = self._contexts.get(program)
+        if known is None:
+            return None
+        context = known.copy()
+        decimal = sys.modules.get("decimal")
+        if decimal is not None:  # What holds its precision is one object in all copies.
+            context.run(lambda: decimal.setcontext(decimal.getcontext().copy()))
+        return context
 
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
@@ -159,7 +168,7 @@ class Runner:
 
     def _remember(self, program: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
         bound = self._programs[program] = {}
-        self.contexts[program] = contextvars.copy_context()
+        self._contexts[program] = contextvars.copy_context()
         for key, module in loaded.modules.items():
             old = before[key]
             bound[key] = {

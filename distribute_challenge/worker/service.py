@@ -105,10 +105,10 @@ class Worker:
     def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Outcome:
         try:
             self.modules.use(call.modules, call.program)
-            context = self._runner.contexts.get(call.program)
+            context = self._runner.context(call.program)
             run: Callable[..., Outcome] = self._runner.run
             if context is not None:
-                run = functools.partial(context.copy().run, run)
+                run = functools.partial(context.run, run)
             if not call.logs:
                 return run(source, call, buffers)
             with logs.forwarding(call.logs, self.streams.add_record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextvars
 import decimal
 import gc
 import locale
@@ -59,6 +60,8 @@ def umask() -> int:
     return found
 
 
+variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=1)
+
 LEFT_BY_FUNCTIONS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "umask": (lambda: os.umask(0o177), umask),
     "signal handler": (
@@ -100,6 +103,24 @@ def test_the_next_function_finds_what_the_first_one_found(pool: PoolExecutor, wh
     before = pool.submit(look).result(HANG_S)
     pool.submit(leave).result(HANG_S)
     assert pool.submit(look).result(HANG_S) == before
+
+
+@pytest.mark.parametrize("what", ["decimal context", "context variable"])
+def test_the_next_function_finds_what_the_initializer_has_set_up(server: RunningServer, what: str):
+    def set_up() -> None:
+        decimal.getcontext().prec = 7
+        variable.set(7)
+
+    def change_and_tell() -> int:
+        if what == "decimal context":
+            before, decimal.getcontext().prec = decimal.getcontext().prec, 5
+            return before
+        told = variable.get()
+        variable.set(5)
+        return told
+
+    with PoolExecutor(server.address, initializer=set_up, max_workers=1) as pool:
+        assert [pool.submit(change_and_tell).result(HANG_S) for _ in range(3)] == [7, 7, 7]
 
 
 LEFT_BY_PROGRAMS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {

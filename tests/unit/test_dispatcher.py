@@ -84,6 +84,18 @@ def test_who_has_hung_up_is_not_handed_a_worker_even_before_it_has_noticed(
     assert not processes[0].kill.called
 
 
+def test_what_a_worker_printed_is_forgotten_each_time_it_is_handed_out(
+    dispatcher: Dispatcher, clients: list[Client], processes: list[Mock]
+):
+    """Else the next client might be told what the one before has printed, as the last words of a worker."""
+    ann, bob, _ = clients
+    for number, client in enumerate((ann, bob), start=1):
+        dispatcher.find(client.caller)
+        assert processes[0].forget_output.call_count == number
+        dispatcher.free(client.caller, 0, 1, 0)
+        assert processes[0].forget_output.call_count == number
+
+
 def test_who_hangs_up_leaves_the_line(dispatcher: Dispatcher, clients: list[Client]):
     ann, bob, _ = clients
     dispatcher.find(ann.caller)

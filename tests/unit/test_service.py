@@ -1,0 +1,32 @@
+"""What the server tells of a worker that was replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import Mock
+
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.record.profile import Usage
+from distribute_challenge.server.service import SchedulerService
+
+LOST, NEXT, NEVER = b"lost....", b"next....", b"never..."
+
+
+def test_what_the_worker_or_its_successor_has_begun_is_told():
+    """Its client may have run something on either: neither may run again as if it had never begun."""
+    ending = Ending(18812, 99, None, "SIGKILL", [], last_calls=[LOST.hex()])
+    process = Mock(port=18812, **{"ending.return_value": ending})
+    successor = Mock(port=18812, **{"last_call.return_value": NEXT.hex()})
+    pool = Mock()
+    pool.worker.return_value = 0
+    pool.sampler.latest = [Usage(1.0, 4096)]
+    pool.dispatcher.recycle.return_value = (process, successor)
+    pool.clients = None
+    service = SchedulerService(cast(Any, pool))
+    with Path("/dev/null").open() as connection:
+        service.on_connect(connection)
+        told = Ending.from_json(service.exposed_recycle_worker(18812, "it does not answer"))
+        service.on_disconnect(connection)
+    assert [told.has_begun(call) for call in (LOST, NEXT, NEVER)] == [True, True, False]
+    assert told.memory_bytes == 4096

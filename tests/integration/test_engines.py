@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from distribute_challenge import PoolExecutor
 from tests.cases import alike, everything
 from tests.running import HANG_S, ROOT, RunningServer
 
@@ -49,6 +52,20 @@ def test_what_is_given_to_functions(check: Callable[[], None]):
 def test_functions_of_a_script_give_there_what_they_give_here():
     expected = [f"ok {name}" for name in [*alike.TASKS, *alike.CHECKS]]
     assert run("tests/cases/alike.py").splitlines() == expected
+
+
+def runs_alone(path: str) -> None:
+    """Raises FileExistsError if another one runs."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    time.sleep(0.005)
+    Path(path).unlink()
+
+
+def test_not_more_workers_are_used_than_it_may(tmp_path: Path):
+    with PoolExecutor(max_workers=1) as pool:
+        for future in [pool.submit(runs_alone, str(tmp_path / "runs")) for _ in range(40)]:
+            future.result(HANG_S)
+        assert list(pool.map(runs_alone, [str(tmp_path / "runs")] * 40, chunksize=1)) == [None] * 40
 
 
 def test_the_example_runs_unchanged():

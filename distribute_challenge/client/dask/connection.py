@@ -55,7 +55,7 @@ class Connection:
         self._place = place
         self.show: Callable[[int, bytes], None] = show  # what functions print while they run
         self._tls = tls
-        self._limit = limit
+        self.limit = limit  # how many workers the executor may use, if not all
         self._initializer = initializer
         self._packed_initializer: Packed | None = None
         self._lock = threading.RLock()  # guards all that follows
@@ -97,12 +97,7 @@ class Connection:
                 except (OSError, TimeoutError) as error:
                     raise self._gone(error) from None
                 self._looked_at = time.monotonic()
-            return self._workers if self._limit is None else min(self._workers, self._limit)
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether the executor may use fewer workers than there are."""
-        return self._limit is not None and self._limit < self._workers
+            return self._workers if self.limit is None else min(self._workers, self.limit)
 
     def submit(self, task: Task) -> Any:
         """Give a task to Dask; its future there. Raises TaskNotSendable or ServerUnavailable."""

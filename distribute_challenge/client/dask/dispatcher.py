@@ -211,12 +211,12 @@ class Dispatcher:
         """How many tasks may be with Dask, the first of which waits since then."""
         workers = self.connection.workers(LOOK_S)
         threads = max(workers, 1)
-        if self.connection.is_limited:
-            return threads
         ahead = min(MAX_AHEAD, int(AHEAD_S / max(task.expected_s, 1e-9))) * threads
         if time.monotonic() - since > LOOK_S:
             self._patience = min(self._patience + 1, MAX_AHEAD * threads)
-        return threads + max(ahead, self._patience)
+        most = threads + max(ahead, self._patience)
+        # More workers may come: what is with Dask can all run at once.
+        return most if self.connection.limit is None else min(most, self.connection.limit)
 
     def _tell_of(self, task: Task) -> Callable[[Any, BaseException | None], None]:
         """What is called when the task's future at Dask has ended, in another thread."""

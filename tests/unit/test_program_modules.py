@@ -120,6 +120,27 @@ def test_programs_without_a_connection_are_forgotten_in_time(modules: ProgramMod
     assert importlib.import_module("counting").N == 0
 
 
+def test_a_program_that_has_come_back_is_not_forgotten(modules: ProgramModules):
+    """It has closed all of its connections, and made another one, as many others come and go."""
+    text = packed(module("theirs", "N = 0"))
+    for _ in range(2):
+        modules.connect(ONE)
+        modules.use(text, ONE)
+        importlib.import_module("theirs").N += 1
+        modules.disconnect([ONE])
+    modules.connect(ONE)
+    dropped.clear()
+    for number in range(2 * MAX_ENDED):
+        other = number.to_bytes(len(NO_PROGRAM), "big")
+        modules.connect(other)
+        modules.use(text, other)
+        modules.disconnect([other])
+    assert ONE not in dropped
+    assert len(dropped) >= MAX_ENDED - 1
+    modules.use(text, ONE)
+    assert importlib.import_module("theirs").N == 2
+
+
 def test_the_workers_own_modules_cannot_be_replaced(modules: ProgramModules):
     with pytest.raises(ImportError, match="cannot be replaced"):
         modules.use(packed(module("distribute_challenge.errors", "")), ONE)

@@ -43,6 +43,14 @@ def test_find_free_worker_answers_at_once_with_the_lowest_port_and_then_with_min
         assert [client.root.find_free_worker() for _ in range(3)] == [*used_server.ports, -1]
 
 
+def test_the_server_tells_what_was_wrong_with_a_call_and_nothing_of_itself(used_server: RunningServer):
+    with used_server.connect() as client:
+        for call in (lambda: client.root.free_worker("x"), lambda: client.root.acquire_worker(executor="x")):
+            with pytest.raises(ValueError, match=r"a worker's port is an int|told apart by bytes") as caught:
+                call()
+            assert ".py" not in str(caught.value)
+
+
 def test_eight_polling_clients_never_get_one_worker_twice(server: RunningServer):
     """Each marks the worker as its own by a file that only one can create."""
     deadline = time.monotonic() + 10

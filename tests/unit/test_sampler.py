@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -101,6 +102,23 @@ def test_a_full_disk_ends_the_record_and_is_said_once(tmp_path: Path, caplog: py
     assert [record.getMessage() for record in caplog.records] == [
         f"the record {tmp_path}/p.csv ends here (No space left on device); the pool works on"
     ]
+
+
+def test_a_record_ends_with_a_row_for_which_there_is_not_enough_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    file = RecordFile(tmp_path / "p.csv", "header\n")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len("header\n") + 4, limits[1]))
+    try:
+        with caplog.at_level(logging.ERROR):
+            file.write("1,2,3,4\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    file.write("5,6,7,8\n")
+    assert (tmp_path / "p.csv").read_text() == "header\n1,2,"
+    (record,) = caplog.records
+    assert "ends here (no space left for the rest of a row)" in record.getMessage()
 
 
 def test_what_cannot_be_measured_is_unknown_and_said_once(

@@ -126,6 +126,7 @@ class Terminal:
         **options: Any,
     ) -> None:
         self._end, other = pty.openpty()
+        self._settings, self.is_as_found = termios.tcgetattr(other), False
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
 
@@ -175,6 +176,7 @@ class Terminal:
     def close(self) -> int:
         """Wait for its end; the exit code."""
         eventually(lambda: (self.read(), self.process.poll())[1] is not None, "it ends")
+        self.is_as_found = termios.tcgetattr(self._end) == self._settings
         os.close(self._end)
         return self.process.wait(HANG_S)
 
@@ -196,6 +198,7 @@ def test_top_shows_what_changes_until_a_key_ends_it(server: RunningServer, colum
     finally:
         assert terminal.close() == 0
     assert "Traceback" not in terminal.seen
+    assert terminal.is_as_found  # What is typed is shown again.
 
 
 def test_top_ends_with_its_server(server: RunningServer):
@@ -204,6 +207,7 @@ def test_top_ends_with_its_server(server: RunningServer):
     eventually(lambda: "busy 0/2" in terminal.read(), "an idle pool is shown")
     server.stop()
     assert terminal.close() == 2
+    assert terminal.is_as_found
     assert "has ended, and its workers with it" in " ".join(terminal.seen.split())
 
 

@@ -138,7 +138,7 @@ def measure(cell: Cell, settings: Settings) -> float:
                 answer(client)
             for client in clients:
                 tell(client, b"start\n")
-            spans = [tuple(map(float, answer(client).split())) for client in clients]
+            ran = [answer(client).split() for client in clients]
         with writing():
             tasks_path(partial).replace(tasks_path(profile))
             partial.replace(profile)
@@ -146,8 +146,16 @@ def measure(cell: Cell, settings: Settings) -> float:
         with writing():
             for path in (partial, tasks_path(partial)):
                 path.unlink(missing_ok=True)
-    span_s = max(end for _, end in spans) - min(began for began, _ in spans)
-    return settings.tasks * cell.clients / span_s
+    return throughput(settings.tasks * cell.clients, [(float(began), float(end)) for began, end in ran])
+
+
+def throughput(tasks: int, spans: Sequence[tuple[float, float]]) -> float:
+    """Tasks per second, of clients that began and ended at these seconds: from the first to the last.
+
+    >>> throughput(80, [(1.0, 4.5), (1.5, 5.0)])
+    20.0
+    """
+    return tasks / (max(end for _, end in spans) - min(began for began, _ in spans))
 
 
 @contextlib.contextmanager

@@ -98,4 +98,5 @@ def test_a_thousand_clients_on_sixty_four_workers(start_server: Callable[..., Ru
     assert (status["finished"], status["failed"], status["waiting"]) == (PROCESSES * THREADS * CALLS, 0, 0)
     eventually(lambda: process.num_fds() <= before[0] + 4, "descriptors are as before")
     eventually(lambda: process.num_threads() <= before[1] + 2, "threads are as before")
-    assert process.memory_info().rss < before[2] + (80 << 20)
+    # The allocator keeps some for each of the threads that there were: 87 KB on Python 3.14.
+    assert process.memory_info().rss < before[2] + (128 << 20)

@@ -15,7 +15,7 @@ from distribute_challenge.calls.scattered import scattered
 from distribute_challenge.client.parcels.modules import is_users
 from distribute_challenge.client.parcels.parcel import Written
 from distribute_challenge.client.parcels.scattered import Scattered
-from distribute_challenge.client.parcels.text import find_text
+from distribute_challenge.client.parcels.source import find_text
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.code import names_of
 from distribute_challenge.values.definition import Definition

@@ -19,7 +19,7 @@ from distribute_challenge.client.parcels.modules import is_users, modules_for
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Parcel, Written
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender, dump_scattered
-from distribute_challenge.client.parcels.text import find_text
+from distribute_challenge.client.parcels.source import find_text
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import annotations_of, functions_in, values_of

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distribute_challenge.client.parcels.text import dedent, find_text, is_same_code
+from distribute_challenge.client.parcels.source import dedent, find_text, is_same_code
 from distribute_challenge.values.definition import compile_function, tree_of
 
 

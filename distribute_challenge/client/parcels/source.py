@@ -1,4 +1,4 @@
-"""The text of a code object, as the user wrote it, if compiling that text gives this very code again.
+"""The source text of a code object, as the user wrote it, if compiling that text gives this very code again.
 
 It refuses to guess: the text is compiled, just as a worker would, and compared. Where they differ (a lambda,
 code made by `exec`, a file that has changed since) there is no text.

@@ -142,6 +142,21 @@ def test_a_function_on_the_pool_can_pass_it_on(used_server: RunningServer):
         ] * 4
 
 
+def scatters(length: int) -> tuple[float, int]:
+    with PoolExecutor() as pool:
+        return float(compute_this(total)(pool.scatter(np.ones(length))).run()), os.getpid()
+
+
+def test_a_value_that_a_function_has_scattered_goes_with_it(start_server: Callable[..., RunningServer]):
+    """On the only worker there is its tasks run in place."""
+    with PoolExecutor(start_server(1).address) as pool:
+        for _ in range(3):
+            result, pid = pool.submit(scatters, LENGTH).result()
+            assert result == LENGTH
+        pool.submit(abs, -1).result()
+        assert mapped_files(pid) < 2 * 8 * LENGTH  # One is kept, for the next value.
+
+
 def test_what_cannot_be_sent_cannot_be_scattered(used_server: RunningServer):
     with PoolExecutor() as pool:
         with pytest.raises(TaskNotSendable, match="open file"), Path(__file__).open() as file:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import operator
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,6 +331,18 @@ def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: 
         run(runner, shipment, 1)
     calls = [shipment.parcel((1,), {}) for shipment in shipments]
     assert [runner.keeps(call.source, call.call()) for call in calls] == [False, True, True]
+
+
+def test_only_the_latest_functions_are_kept_by_who_sends_them():
+    made = []
+    for number in range(200):
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(f"def f(x):\n    return x + {number}", names)
+        assert shipment_of(names["f"]).is_constant()
+        made.append(weakref.ref(names["f"]))
+    gc.collect()
+    assert shipment_of(names["f"]) is shipment_of(names["f"])
+    assert sum(function() is not None for function in made) <= 100
 
 
 def test_only_small_functions_are_kept():

@@ -7,9 +7,13 @@ from concurrent.futures import Future, wait
 
 import pytest
 
+from distribute_challenge import WorkerLost
 from distribute_challenge.calls.ending import Ending
+from distribute_challenge.client.options import RESTART_S, Options
+from distribute_challenge.client.parcels.durations import Pace
+from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.failures import lost
-from distribute_challenge.client.tasks.task import TaskFuture
+from distribute_challenge.client.tasks.task import Task, TaskFuture
 from tests.running import HANG_S
 
 
@@ -40,3 +44,14 @@ def test_a_loss_tells_the_memory_of_its_worker_if_that_was_measured(memory_bytes
     ending = Ending(18812, 99, None, "SIGKILL", [], memory_bytes=memory_bytes)
     assert ("it took 3 MiB" in str(lost("f", ending))) == bool(memory_bytes)
     assert ("MiB" in str(lost("f", ending))) == bool(memory_bytes)
+
+
+@pytest.mark.parametrize(("wait_s", "patience_s"), [(0, RESTART_S), (60, 60)])
+def test_a_task_that_is_to_run_again_waits_for_the_next_server(wait_s: float, patience_s: float):
+    parcel = Shipment(len).parcel(((),), {})
+    task = Task("len", parcel, Pace(), Options(retries=1, wait_s=wait_s), 1)
+    assert task.patience_s == wait_s
+    assert task.is_run_again(WorkerLost("its worker died"))
+    assert (task.patience_s, task.future.done()) == (patience_s, False)
+    assert not task.is_run_again(WorkerLost("its worker died"))
+    assert isinstance(task.future.exception(0), WorkerLost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import weakref
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor
-from tests.running import HANG_S, RunningServer, eventually
+from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 USES = """
 import gc, sys
@@ -74,3 +75,31 @@ def test_an_executor_that_is_dropped_ends_its_server_and_closes_its_connections(
     # Less may be left: what an earlier test had left has ended meanwhile.
     eventually(lambda: children.issuperset(program.children()), "not even a zombie is left")
     eventually(lambda: program.num_fds() <= descriptors, "nor a descriptor")
+
+
+GOES_ON = """
+import time
+from distribute_challenge import PoolExecutor
+
+with PoolExecutor("local://1") as pool:
+    print(pool.submit(abs, -3).result(), flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        for _ in range(3):  # It would take its time to stop.
+            pool.submit(time.sleep, 0.3).result()
+        print(pool.submit(abs, -4).result(), flush=True)
+"""
+
+
+def test_a_private_server_lives_on_after_a_ctrl_c_that_its_program_handles():
+    """At a terminal, all processes of the program's group get it."""
+    command, environment = [sys.executable, "-c", GOES_ON], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "3\n"
+        os.killpg(program.pid, signal.SIGINT)
+        assert program.stdout.read() == "4\n"
+    assert program.returncode == 0

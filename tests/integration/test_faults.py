@@ -487,6 +487,18 @@ def test_a_worker_that_cannot_be_replaced_for_a_while_costs_the_others_nothing(
     assert sum(status["lost"].values()) == 2
 
 
+def test_what_a_worker_has_done_counts_although_it_dies_then(start_server: Callable[..., RunningServer]):
+    server = start_server(1)
+    with PoolExecutor(server.address) as pool:
+        for round_ in range(1, 4):
+            done = [pool.submit(abs, -number) for number in range(10)]
+            dies = pool.submit(os._exit, 1)
+            assert [future.result(HANG_S) for future in done] == list(range(10))
+            assert isinstance(dies.exception(HANG_S), WorkerLost)
+            status = server.idle_status()
+            assert (status["finished"], status["failed"]) == (10 * round_, round_)
+
+
 def test_a_call_larger_than_workers_take_costs_none_of_them(start_server: Callable[..., RunningServer]):
     server = start_server(2, "--max-frame", "1M")
     pids = server.worker_pids()

@@ -88,6 +88,11 @@ LEFT_BY_FUNCTIONS: dict[str, tuple[Callable[[], object], Callable[[], object]]] 
         lambda: setattr(sys, "excepthook", does_nothing),
         lambda: sys.excepthook is sys.__excepthook__,
     ),
+    "alarm": (lambda: signal.alarm(600), lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0),
+    "timer": (
+        lambda: signal.setitimer(signal.ITIMER_PROF, 600),
+        lambda: signal.getitimer(signal.ITIMER_PROF)[0] > 0,
+    ),
     "no standard output": (lambda: delattr(sys, "stdout"), lambda: sys.stdout.write("seen")),
     "no path": (lambda: delattr(sys, "path"), lambda: sys.path),
     "no finders": (lambda: delattr(sys, "meta_path"), lambda: len(sys.meta_path)),
@@ -166,6 +171,12 @@ def test_a_seed_is_of_its_program(server: RunningServer, pool: PoolExecutor):
             drawn.append(other.submit(draw).result(HANG_S))
             assert pool.submit(draw).result(HANG_S) not in expected
     assert drawn == expected
+
+
+def test_a_seed_that_another_program_has_set_is_not_gone_on_with(server: RunningServer, pool: PoolExecutor):
+    pool.submit(random.seed, 7).result(HANG_S)
+    with PoolExecutor(server.address, initializer=does_nothing) as other:
+        assert other.submit(draw).result(HANG_S) != random.Random(7).random()
 
 
 def forgets_all_modules() -> None:

@@ -277,9 +277,13 @@ def test_a_private_pool_writes_a_profile_where_it_is_told_to(tmp_path: Path, mon
     assert [row["Event"] for row in read(tmp_path / "mine.csv") if row["Event"] != "sample"][-1] == "stop"
     assert [row["Function"] for row in read(tmp_path / "mine.tasks.csv")] == ["square"]
     monkeypatch.setenv("COMPUTE_PROFILE", str(tmp_path / "said.csv"))
-    with PoolExecutor("local://1") as pool, PoolExecutor("local://1") as other:
-        assert pool.submit(square, 3).result() == other.submit(square, 3).result() == 9
-    assert len(read(tmp_path / "said.tasks.csv")) == len(read(tmp_path / "said-2.tasks.csv")) == 1
+    with (
+        PoolExecutor("local://1") as pool,
+        PoolExecutor("local://1") as other,
+        PoolExecutor("local://1") as third,
+    ):
+        assert [each.submit(square, 3).result() for each in (pool, other, third)] == [9, 9, 9]
+    assert [len(read(tmp_path / f"said{number}.tasks.csv")) for number in ("", "-2", "-3")] == [1, 1, 1]
 
 
 def test_a_profile_is_for_private_pools():

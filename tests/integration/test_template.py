@@ -170,3 +170,14 @@ def test_a_template_that_is_stopped_holds_up_neither_status_nor_the_end(server: 
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(HANG_S) == 0
     assert "the template of workers has ended" not in server.stderr()
+
+
+def test_a_template_keeps_nothing_of_the_workers_that_it_has_forked(
+    start_server: Callable[..., RunningServer],
+):
+    server = start_server(1)
+    _kill_and_await_successor(server, 0)
+    before = server.template().num_fds()
+    for _ in range(3):
+        _kill_and_await_successor(server, 0)
+    assert server.template().num_fds() == before

@@ -24,6 +24,18 @@ def test_only_those_that_nobody_else_waits_for_are_buried():
     assert ours.wait() == 0
 
 
+def test_a_burial_leaves_no_descriptor():
+    buried = Orphans()
+    buried.known |= {child.pid for child in psutil.Process().children()}
+    before = psutil.Process().num_fds()
+    for _ in range(5):
+        stranger = subprocess.Popen([sys.executable, "-c", ""])
+        buried.bury()
+        eventually(lambda pid=stranger.pid: not psutil.pid_exists(pid), "it is buried")
+        stranger.wait()  # So that it is known here, too.
+    eventually(lambda: psutil.Process().num_fds() <= before, "nothing stays open")
+
+
 def test_where_the_system_does_not_tell_nothing_is_done(monkeypatch: pytest.MonkeyPatch):
     """As without descriptors: a worker that has just been forked must not be forgotten for that."""
     monkeypatch.setattr(orphans, "_TASKS", Path("/nowhere"))

@@ -256,6 +256,26 @@ def test_what_ended_and_what_was_cut_off_are_rows(tmp_path: Path):
     assert long.started <= within.started
 
 
+def test_the_memory_of_a_task_is_the_most_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    measure = Mock(return_value=[Usage(1.0, 5000)])
+    monkeypatch.setattr(Meter, "measure", measure)
+    memory = bytearray(MEMORY_BYTES)
+    recorder, reader = FlightRecorder(memory), FlightReader(memory)
+    path = tmp_path / "p.csv"
+    flight = recorder.begin(b"1" * 8, label("grows", "a.py:1"), 10)
+    sampler = Sampler(path, [18812], 0.01, lambda: [Process(1, reader)])
+    sampler.start()
+    for memory_bytes in (5000, 3000):
+        measure.return_value = [Usage(1.0, memory_bytes)]
+        eventually(
+            lambda size=memory_bytes: rows(path)[-1:] and rows(path)[-1]["Memory"] == f"[{size}]",
+            "it is seen",
+        )
+    recorder.end(flight, finished=1, failed=0, seconds=0.5, returned=3)
+    sampler.close()
+    assert [row["Memory"] for row in rows(tmp_path / "p.tasks.csv")] == ["5000"]
+
+
 @pytest.mark.parametrize("left", [0, 5, 60, 100, 101, 130])
 def test_a_record_that_somebody_cuts_stays_whole(tmp_path: Path, left: int):
     """With `: > FILE`, say, or by a program that rotates logs."""

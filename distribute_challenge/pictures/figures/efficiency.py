@@ -89,8 +89,8 @@ def _show_efficiency(axes: Axes, workers: list[int], clients: list[int], efficie
 def ideal(workers: int, clients: int, tasks: int, seconds: float) -> float:
     """Tasks per second if nothing but the functions took time: each client runs `tasks` of `seconds` each.
 
-    >>> ideal(2, 3, 5, 3)
-    0.625
+    >>> ideal(2, 3, 5, 3), ideal(4, 1, 5, 2)  # One client keeps one worker busy.
+    (0.625, 0.5)
     """
     total = tasks * clients
     return total / (seconds * math.ceil(total / min(workers, clients)))

@@ -28,11 +28,11 @@ from pathlib import Path
 import psutil
 import rpyc
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.running import eventually, free_port
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.running import free_port  # noqa: E402
-
 CLIENT = Path(__file__).with_name("soak_client.py")
 WORKERS = 3
 CLIENTS = 4
@@ -85,9 +85,9 @@ class Server:
 
     def close(self) -> None:
         """End it, if it has not ended."""
-        if self._popen.poll() is None:
-            self._popen.kill()
-            self._popen.wait()
+        self._popen.kill()
+        self._popen.wait()
+        self._log.close()
 
     def workers(self) -> list[psutil.Process]:
         """The processes of its workers."""
@@ -127,9 +127,11 @@ class Soak:
         self._folder = folder
         self._marks = folder / "marks"
         self._server = Server(folder)
-        rpyc.connect(*self._server.address.split(":")).close()  # What the first connection leaves is no leak.
-        time.sleep(1)
-        self._before = self._server.usage()
+        threads = self._server.usage()[1]
+        with contextlib.closing(rpyc.connect(*self._server.address.split(":"))):
+            eventually(lambda: self._server.usage()[1] > threads, "it is served")
+        eventually(lambda: self._server.usage()[1] == threads, "it has been forgotten")
+        self._before = self._server.usage()  # What the first connection leaves is no leak.
         self._blows: collections.Counter[str] = collections.Counter()
         self._stopped: list[tuple[float, psutil.Process]] = []  # when each goes on
         self._clients: dict[Path, subprocess.Popen[bytes]] = {}
@@ -139,13 +141,13 @@ class Soak:
         """Strike for so long, and look what became of everything; the exit code."""
         for _ in range(CLIENTS):
             self._start_client()
-        blows: dict[str, Callable[[], None]] = {
+        blows: dict[str, Callable[[], bool]] = {  # Whether there was anybody to strike.
             "worker killed": lambda: self._to_a_worker(signal.SIGKILL),
             "client killed": self._kill_client,
             "worker stopped": lambda: self._to_a_worker(signal.SIGSTOP),
             "client stopped": lambda: self._to_a_client(signal.SIGSTOP),
             "client interrupted": lambda: self._to_a_client(signal.SIGINT),
-            "server stopped": lambda: self._stop(self._server.process),
+            "server stopped": lambda: self._send(self._server.process, signal.SIGSTOP),
             "server restarted": self._restart,
         }
         ends_at = time.monotonic() + duration_s
@@ -155,8 +157,7 @@ class Soak:
             time.sleep(max(min(at, ends_at) - now, 0))
             self._go_on(time.monotonic())
             if name:
-                blows[name]()
-                self._blows[name] += 1
+                self._blows[name] += blows[name]()
                 next_at[name] = time.monotonic() + random.expovariate(1 / EVERY_S[name])
         self._go_on(ends_at + 1e9)
         return self._report()
@@ -177,36 +178,36 @@ class Soak:
         command = [sys.executable, str(CLIENT), str(self._marks), str(report)]
         self._clients[report] = subprocess.Popen(command, env=self._environment)
 
-    def _to_a_worker(self, number: signal.Signals) -> None:
-        if workers := self._server.workers():
-            self._send(random.choice(workers), number)
+    def _to_a_worker(self, number: signal.Signals) -> bool:
+        workers = self._server.workers()
+        return bool(workers) and self._send(random.choice(workers), number)
 
-    def _to_a_client(self, number: signal.Signals) -> None:
+    def _to_a_client(self, number: signal.Signals) -> bool:
         report, client = random.choice(list(self._clients.items()))
-        if number != signal.SIGINT or is_under_way(report, client):
-            self._send(psutil.Process(client.pid), number)
+        if number == signal.SIGINT and not Path(f"{report}.begun").exists():
+            return False  # It would end.
+        return self._send(psutil.Process(client.pid), number)
 
-    def _kill_client(self) -> None:
+    def _kill_client(self) -> bool:
         client = self._clients.pop(random.choice(list(self._clients)))
         client.kill()
         client.wait()
         self._start_client()
+        return True
 
-    def _restart(self) -> None:
+    def _restart(self) -> bool:
         self._go_on(time.monotonic() + 1e9)  # One that is stopped ends only when it goes on.
         self._server.restart()
+        return True
 
-    def _send(self, process: psutil.Process, number: signal.Signals) -> None:
-        if number == signal.SIGSTOP:
-            self._stop(process)
-            return
-        with contextlib.suppress(psutil.NoSuchProcess):
+    def _send(self, process: psutil.Process, number: signal.Signals) -> bool:
+        try:
             process.send_signal(number)
-
-    def _stop(self, process: psutil.Process) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.suspend()
+        except psutil.NoSuchProcess:
+            return False
+        if number == signal.SIGSTOP:
             self._stopped.append((time.monotonic() + random.expovariate(1 / STOPPED_S), process))
+        return True
 
     def _go_on(self, now: float) -> None:
         """Have those go on that were stopped until now."""
@@ -254,11 +255,6 @@ class Soak:
         ):
             time.sleep(0.1)
         return self._server.usage()
-
-
-def is_under_way(report: Path, client: subprocess.Popen[bytes]) -> bool:
-    """Whether a client is ready for Ctrl-C."""
-    return Path(f"{report}.begun").exists() and client.poll() is None
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from distribute_challenge.cluster.recorder import Recorder
 from distribute_challenge.cluster.service import ClusterService
 from distribute_challenge.errors import PoolError
 from distribute_challenge.record.statusline import StatusLine
-from distribute_challenge.server.app import open_for, raise_descriptor_limit
+from distribute_challenge.server.app import open_recorder, raise_descriptor_limit
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.mailbox import Mailbox, stop_signals
 from distribute_challenge.tls import Tls
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cli.open_standard_descriptors()
     options = parse(arguments)
     raise_descriptor_limit()
-    line = StatusLine.log(is_wanted=not options.quiet, is_verbose=options.verbose)
+    line = StatusLine.set_up_log(is_wanted=not options.quiet, is_verbose=options.verbose)
     mailbox: Mailbox[Problem | str] = Mailbox()
     mailbox.post_signals(stop_signals(), lambda number: signal.Signals(number).name)
     tls = cli.tls_in(options)
@@ -92,7 +92,7 @@ def _record(
     first = fetch()
     threads = sum(note[4] for note in first["notes"] if note[0] == "joined")
     place = f"{DASK}{options.scheduler}"
-    recorder = open_for(
+    recorder = open_recorder(
         options,
         options.workers or threads,
         lambda path: Recorder(path, place, options.interval),

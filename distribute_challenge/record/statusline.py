@@ -39,7 +39,7 @@ class StatusLine(_StreamHandler):
         self._rate = Rate()
 
     @classmethod
-    def log(cls, *, is_wanted: bool, is_verbose: bool) -> StatusLine:
+    def set_up_log(cls, *, is_wanted: bool, is_verbose: bool) -> StatusLine:
         """Log to standard error, above such a line."""
         line = cls(sys.stderr, is_wanted=is_wanted)
         level = logging.DEBUG if is_verbose else logging.WARNING

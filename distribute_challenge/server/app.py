@@ -39,7 +39,7 @@ from distribute_challenge.wire.tls import authenticator
 
 log = logging.getLogger(__name__)
 
-Record = TypeVar("Record")
+T = TypeVar("T")
 
 MIN_MEMORY_BYTES = 64 << 20
 UNDER_WAY_S = 0.2
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     raise_descriptor_limit()
     template = Template()
-    line = StatusLine.log(is_wanted=not options.quiet, is_verbose=options.verbose)
+    line = StatusLine.set_up_log(is_wanted=not options.quiet, is_verbose=options.verbose)
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
     mailbox.post_signals(stop_signals(), lambda number: Stop(signal.Signals(number).name, 0, options.grace))
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
         environment=limits,
     )
-    sampler = open_for(
+    sampler = open_recorder(
         options,
         options.workers,
         lambda path: Sampler(path, ports, options.interval, supervisor.processes),
@@ -235,7 +235,7 @@ def memory_limit(text: str) -> int:
     return size
 
 
-def open_for(options: Any, workers: int, make: Callable[[Path | None], Record], without: str) -> Record:
+def open_recorder(options: Any, workers: int, make: Callable[[Path | None], T], without: str) -> T:
     """What `make` makes of the path of the record. None is no path: nothing is recorded.
 
     Where the user named a place, failing to write there is wrong input; else it is said, and what is done

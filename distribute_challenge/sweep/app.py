@@ -138,7 +138,8 @@ def measure(cell: Cell, settings: Settings) -> float:
                 answer(client)
             for client in clients:
                 tell(client, b"start\n")
-            ran = [answer(client).split() for client in clients]
+            answers = [answer(client).split() for client in clients]
+            spans = [(float(began), float(end)) for began, end in answers]
         with writing():
             tasks_path(partial).replace(tasks_path(profile))
             partial.replace(profile)
@@ -146,7 +147,7 @@ def measure(cell: Cell, settings: Settings) -> float:
         with writing():
             for path in (partial, tasks_path(partial)):
                 path.unlink(missing_ok=True)
-    return throughput(settings.tasks * cell.clients, [(float(began), float(end)) for began, end in ran])
+    return throughput(settings.tasks * cell.clients, spans)
 
 
 def throughput(tasks: int, spans: Sequence[tuple[float, float]]) -> float:

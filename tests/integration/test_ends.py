@@ -82,8 +82,8 @@ import time
 from distribute_challenge import PoolExecutor
 
 with PoolExecutor("local://1") as pool:
-    print(pool.submit(abs, -3).result(), flush=True)
     try:
+        print(pool.submit(abs, -3).result(), flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         for _ in range(3):  # It would take its time to stop.

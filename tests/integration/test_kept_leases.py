@@ -106,29 +106,6 @@ def test_threads_and_submitted_tasks_share_the_workers_with_lone_calls(pool: Poo
     assert pool.counted() == (CALLS, 0, CALLS)
 
 
-@pytest.mark.parametrize("seconds", [0.002, 0.03])
-def test_who_calls_without_a_pause_leaves_others_their_turn(pool: Pool, seconds: float):
-    calls, is_over = [0], threading.Event()
-
-    def call_on_and_on() -> None:
-        while not is_over.is_set():
-            pool.run(time.sleep, seconds)
-            calls[0] += 1
-
-    caller = threading.Thread(target=call_on_and_on)
-    caller.start()
-    try:
-        for _ in range(5):
-            begin = calls[0]
-            eventually(lambda begin=begin: calls[0] > begin, "calls go on")
-            before = calls[0]
-            pool.executor.submit(pid).result()
-            assert calls[0] - before <= 5 + kept.KEEP_S / seconds
-    finally:
-        is_over.set()
-        caller.join()
-
-
 def test_a_worker_that_dies_while_it_is_kept_is_replaced_and_nothing_is_lost(pool: Pool):
     for _ in range(5):
         for _ in range(20):

@@ -180,4 +180,4 @@ def test_a_template_keeps_nothing_of_the_workers_that_it_has_forked(
     before = server.template().num_fds()
     for _ in range(3):
         _kill_and_await_successor(server, 0)
-    assert server.template().num_fds() == before
+    eventually(lambda: server.template().num_fds() == before, "it has closed what was theirs")

@@ -108,9 +108,8 @@ def test_who_hangs_up_leaves_the_line(dispatcher: Dispatcher, clients: list[Clie
     assert (answers, waiting(dispatcher)) == ([None], 0)
 
 
-@pytest.mark.parametrize("how", ["hangs up", "is dismissed"])
-def test_who_leaves_the_line_while_it_is_stopped_does_not_come_back_to_it(
-    clients: list[Client], monkeypatch: pytest.MonkeyPatch, how: str
+def test_who_is_dismissed_while_it_is_stopped_does_not_come_back_to_the_line(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch
 ):
     """It goes on in the very moment in which it has been taken out of the line."""
     ann, bob, _ = clients
@@ -138,17 +137,9 @@ def test_who_leaves_the_line_while_it_is_stopped_does_not_come_back_to_it(
     dispatcher.free(ann.caller, 0, 1, 0)
     assert dispatcher.snapshot()[1]["busy"] == [0]  # It is passed over.
     is_leaving.set()
-    if how == "hangs up":
-        bob.hang_up()
-        eventually(lambda: waiting(dispatcher) == 0, "it has left")
-    else:
-        dispatcher.close()
+    dispatcher.close()
     thread.join(HANG_S)
-    assert answers == (
-        [None]
-        if how == "hangs up"
-        else ["RuntimeError: the server is stopping: it hands out no more workers"]
-    )
+    assert answers == ["RuntimeError: the server is stopping: it hands out no more workers"]
     assert (dispatcher.snapshot()[1]["busy"], waiting(dispatcher)) == ([0], 0)
 
 

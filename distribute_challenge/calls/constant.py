@@ -119,7 +119,7 @@ class Snapshot:
         else:
             raise _Changeable
 
-    def _add_function(self, function: types.FunctionType) -> None:
+    def _add_function(self, function: Any) -> None:
         if function in self._functions:
             return
         self._functions.add(function)
@@ -127,7 +127,7 @@ class Snapshot:
         self._states.append((function, _STATE(function), annotations))
         self._add(function.__defaults__ or ())
         if annotations is None:
-            self._add(function.__annotate__)  # type: ignore[attr-defined]
+            self._add(function.__annotate__)
         for own in (function.__kwdefaults__, function.__dict__, annotations):
             if own is not None:
                 self._sizes.append((own, len(own)))

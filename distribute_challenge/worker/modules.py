@@ -155,10 +155,11 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         folder = Path(module.path).parent if module.folder is None else Path(module.folder).parent
         if any(parent.is_file() for parent in Path(module.path).parents):  # In a zip file, with all its data.
             return zipimport.zipimporter(str(folder)).find_spec(fullname)
+        loader: Any = _Loader(fullname, module.path, module.text or "")
         return importlib.util.spec_from_file_location(
             fullname,
             module.path,
-            loader=_Loader(fullname, module.path, module.text or ""),
+            loader=loader,
             submodule_search_locations=None if module.folder is None else [module.folder],
         )
 

@@ -6,6 +6,8 @@ no worker sits on a long one while others have nothing to do.
 
 from __future__ import annotations
 
+from typing import Any
+
 from distribute_challenge.calls.payload import RemoteTraceback
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.wire.stream import MEBI
@@ -70,7 +72,8 @@ def tell_items(failures: dict[int, BaseException], first: int) -> None:
         if isinstance(cause, RemoteTraceback):
             cause.item = first + number
         try:
-            error.add_note(text)  # type: ignore[attr-defined]
+            noted: Any = error
+            noted.add_note(text)
         except Exception:  # Python 3.10 has no notes, and an exception may have fixed attributes.
             if isinstance(cause, RemoteTraceback):
                 cause.text += f"\n{text}"

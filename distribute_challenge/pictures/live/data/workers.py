@@ -34,13 +34,13 @@ class Workers:
         self.count = 0
         self.ports: list[int | None] = []
         self.places: dict[int, str] = {}  # of a cluster, whose workers come and go
-        self.busy = np.zeros(0, np.uint8)
-        self.busy_since = np.zeros(0)
-        self.is_gone = np.zeros(0, bool)  # lost, and not replaced yet
+        self.busy: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.busy_since: Values = np.zeros(0)
+        self.is_gone: NDArray[np.bool_] = np.zeros(0, bool)  # lost, and not replaced yet
         self.lost = self.replaced = 0
         self.losses = Stream()  # `right`: the time, `lane`: which, `is_lost`: or replaced
-        self.cpu_percent = np.zeros(0)
-        self.memory_bytes = np.zeros(0)
+        self.cpu_percent: Values = np.zeros(0)
+        self.memory_bytes: Values = np.zeros(0)
         self.running: list[list[Running]] = []  # the outermost first
         self._flights = flights
         self._grow(count, began)

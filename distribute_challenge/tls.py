@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-import ssl
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distribute_challenge.errors import PoolError
+
+if TYPE_CHECKING:
+    import ssl
 
 VARIABLES = ("COMPUTE_TLS_CERT", "COMPUTE_TLS_KEY", "COMPUTE_TLS_CA")
 
@@ -44,6 +47,8 @@ class Tls:
 
     def client_context(self) -> ssl.SSLContext:
         """How a client proves who it is, and checks its server. Raises PoolError, which names the file."""
+        import ssl  # Late: most programs have no use for it.
+
         for path in (self.cert, self.key, self.ca):
             try:
                 Path(path).read_bytes()

@@ -46,11 +46,19 @@ class OwnedServer:
         """The variables that it gets beside this program's own."""
         return {}
 
+    def start(self) -> None:
+        """Start it, unless it has been; `address` waits until it serves. Raises ServerUnavailable."""
+        with self._lock:
+            if self._process is None:
+                self._start()
+
     def address(self) -> Address:
-        """Where it listens; starts it at the first call. Raises ServerUnavailable."""
+        """Where it listens, once it does; starts it if need be. Raises ServerUnavailable."""
         with self._lock:
             if self._address is None:
-                self._address = self._start()
+                if self._process is None:
+                    self._start()
+                self._address = self._await_ready()
             return self._address
 
     @property
@@ -85,9 +93,8 @@ class OwnedServer:
             with contextlib.suppress(OSError):
                 os.close(owner)
 
-    def _start(self) -> Address:
+    def _start(self) -> None:
         owned, self._owner = map(_above_standard, os.pipe())
-        line = ""
         try:
             self._process = subprocess.Popen(
                 [sys.executable, *self.command(), "--owner", str(owned)],
@@ -99,18 +106,27 @@ class OwnedServer:
                 text=True,
                 start_new_session=True,  # Ctrl-C is for this program.
             )
-            assert self._process.stdout is not None
-            line = self._process.stdout.readline()
         except OSError as error:
             raise ServerUnavailable(f"cannot start a private {self.name} ({error})") from None
         finally:
             os.close(owned)
+            if self._process is None:
+                self.let_go()
+
+    def _await_ready(self) -> Address:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        line = ""
+        try:
+            line = process.stdout.readline()
+        finally:
             if not (is_ready := line.startswith("ready: ")):
                 self.let_go()
+                self._process = None
         if not is_ready:
             raise ServerUnavailable(
-                f"the private {self.name} ended with exit code {self._process.wait(STOP_S)}: what it said "
-                "is above"
+                f"the private {self.name} ended with exit code {process.wait(STOP_S)}: what it said is above"
             )
         return Address.parse(line.split()[1].rstrip(","))
 

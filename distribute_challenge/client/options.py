@@ -5,8 +5,6 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass, replace
 
-from distribute_challenge.calls import logs
-from distribute_challenge.calls.payload import LOGS, PRINTS
 from distribute_challenge.tls import Tls
 
 LONGEST_S = 1e6
@@ -37,11 +35,6 @@ class Options:
             raise TypeError(f"prints is True or False, not {self.prints!r}")
         if not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries is how often to run again, 0 or more, not {self.retries!r}")
-
-    @property
-    def flags(self) -> int:
-        """The flags of a call, as far as they are options."""
-        return PRINTS * self.prints | LOGS * bool(logs.forwarded)
 
     def with_timeout(self, timeout_s: float | None) -> Options:
         """The same with another time limit, if there is one."""

@@ -1,4 +1,7 @@
-"""`PoolExecutor`: a pool of workers as an executor of `concurrent.futures`."""
+"""`PoolExecutor`: a pool of workers as an executor of `concurrent.futures`.
+
+What runs its calls is imported when one is made: the server of a private pool starts meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from distribute_challenge.address import DASK, INSIDE_VARIABLE, chosen, dask_scheduler
+from distribute_challenge.address import DASK, INSIDE_VARIABLE, chosen, dask_scheduler, worker_count
+from distribute_challenge.client.local import PrivateServer
 from distribute_challenge.client.options import MapOptions, Options
-from distribute_challenge.client.parcels.scattered import Scattered
-from distribute_challenge.client.parcels.shipping import shipment_of
-from distribute_challenge.client.running.backend import Backend
-from distribute_challenge.client.tasks.engine import Engine, Initializer
-from distribute_challenge.client.tasks.task import TaskFuture
+from distribute_challenge.client.patched import check_nothing_is_patched
 from distribute_challenge.tls import Tls
+
+if TYPE_CHECKING:
+    from distribute_challenge.client.parcels.scattered import Scattered
+    from distribute_challenge.client.tasks.engine import Engine, Initializer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,9 +41,10 @@ class PoolExecutor(Executor):
     mutual TLS; by default with the environment's COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if
     it has them. (A private pool needs none.)
 
-    Nothing connects before the first call. Raises ValueError if `server` is no address, `max_workers` is
-    not positive, or there is a `profile` and no private pool, TypeError if `initializer` is not callable or
-    `tls` no Tls, PoolError if the environment has some of its variables for TLS, and not all.
+    Nothing connects before the first call; the server of a private pool starts at once. Raises ValueError if
+    `server` is no address, `max_workers` is not positive, or there is a `profile` and no private pool,
+    TypeError if `initializer` is not callable or `tls` no Tls, PoolError if the environment has some of its
+    variables for TLS, and not all, ServerUnavailable if a private server cannot be started.
 
     >>> with PoolExecutor() as pool:                          # doctest: +SKIP
     ...     print(pool.submit(pow, 2, 10).result(), list(pool.map(abs, [-1, -2])))
@@ -73,10 +78,13 @@ class PoolExecutor(Executor):
         self.backend = _engine(
             chosen() if server is None else server,
             max_workers,
-            None if initializer is None else (shipment_of(initializer), initargs),
+            None if initializer is None else (initializer, initargs),
             self._options,
             profile,
         )
+        from distribute_challenge.client.parcels.shipping import shipment_of
+
+        self._shipment_of = shipment_of
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have `fn(*args, **kwargs)` run on a worker; its future.
@@ -87,7 +95,7 @@ class PoolExecutor(Executor):
         >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP
         1024
         """
-        return self.backend.submit_call(shipment_of(fn), args, kwargs, self._options_of(fn))
+        return self.backend.submit_call(self._shipment_of(fn), args, kwargs, self._options_of(fn))
 
     def map(
         self,
@@ -114,7 +122,7 @@ class PoolExecutor(Executor):
         [1, 2]
         """
         how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions, progress)
-        return self.backend.map_calls(shipment_of(fn), iterables, self._options_of(fn), how)
+        return self.backend.map_calls(self._shipment_of(fn), iterables, self._options_of(fn), how)
 
     def scatter(self, value: Any) -> Scattered:
         """Send a value to each worker once, for all calls that use it; what stands for it in those.
@@ -137,6 +145,8 @@ class PoolExecutor(Executor):
 
     def kill(self, future: Future[Any]) -> bool:
         """Stop the function of a future of this executor, also while it runs: `TaskFuture.kill`."""
+        from distribute_challenge.client.tasks.task import TaskFuture
+
         if not isinstance(future, TaskFuture):
             raise TypeError(f"kill takes a future that this executor gave, not {future!r}")
         return future.kill()
@@ -185,18 +195,46 @@ class PoolExecutor(Executor):
 def _engine(
     address: str,
     limit: int | None,
-    initializer: Initializer | None,
+    initializer: tuple[Callable[..., object], tuple[Any, ...]] | None,
     options: Options,
     profile: str | os.PathLike[str] | None,
 ) -> Engine:
-    """The engine for an address."""
-    if not address.startswith(DASK):
-        return Backend(address, limit, initializer, options, profile)
+    """The engine for an address. A private server is started first of all: imports go on meanwhile."""
+    workers = worker_count(address)
+    if profile is not None and workers is None:
+        what = (
+            f"{address} is a Dask cluster"
+            if address.startswith(DASK)
+            else f"the server at {address} has its own"
+        )
+        raise ValueError(f"profile= is for a private pool, local://N: {what}")
+    check_nothing_is_patched()
+    private = None if workers is None else PrivateServer(workers, profile)
+    try:
+        if private is not None:
+            private.start()
+        from distribute_challenge.client.parcels.shipping import shipment_of
+
+        first = None if initializer is None else (shipment_of(initializer[0]), initializer[1])
+        if address.startswith(DASK):
+            return _dask_engine(address, limit, first, options)
+        from distribute_challenge.client.running.backend import Backend
+
+        return Backend(address, limit, first, options, private)
+    except BaseException:
+        if private is not None:
+            private.close()
+        raise
+
+
+def _dask_engine(
+    address: str, limit: int | None, initializer: Initializer | None, options: Options
+) -> Engine:
     from distribute_challenge.client.dask import cluster  # Late: most programs have no Dask.
 
-    if profile is not None:
-        raise ValueError(f"profile= is for a private pool, local://N: {address} is a Dask cluster")
     if cluster.is_inside(dask_scheduler(address)):  # The pool beside the worker: it never waits.
+        from distribute_challenge.client.running.backend import Backend
+
         return Backend(os.environ[INSIDE_VARIABLE], limit, initializer, options)
     from distribute_challenge.client.dask.engine import DaskEngine
 

@@ -86,6 +86,9 @@ class Usage(NamedTuple):
     cpu_s: float = 0.0  # seconds of processor time since it was measured before
 
 
+UNKNOWN = Usage(None, None)
+
+
 class Clock:
     """Unix time that never goes back, whatever happens to the system's clock."""
 

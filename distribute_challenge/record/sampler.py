@@ -2,106 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
-
-import psutil
+from typing import TYPE_CHECKING, Protocol
 
 from distribute_challenge.record.files import RecordFile, open_record
 from distribute_challenge.record.flight import FlightReader
-from distribute_challenge.record.profile import Change, Clock, Rows, Usage
+from distribute_challenge.record.profile import UNKNOWN, Change, Clock, Rows, Usage
 from distribute_challenge.record.tasks import CutOff, TaskRows
+
+if TYPE_CHECKING:
+    from distribute_challenge.record.meter import Meter
 
 log = logging.getLogger(__name__)
 
 # What happens in this time is written together: one wake-up and one flush for all. While a worker is busy,
 # the flight recorders are read as often.
 GATHER_S = 0.02
-UNKNOWN = Usage(None, None)
-
-
-class Meter:
-    """Measures processes with psutil.
-
-    The CPU time of a process counts with that of its children, those that have ended included, so that a
-    worker whose function starts a short-lived process does not look idle.
-    """
-
-    def __init__(self) -> None:
-        self._before: dict[psutil.Process, float] = {}  # CPU seconds at the last measurement
-        self._measured_at = time.monotonic()
-        self._has_children = False
-
-    def measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:
-        """The usage of each process since the last measurement, or since it began if that was later.
-
-        The process table is passed over once, and not at all if nobody can have children. Raises OSError
-        and psutil.Error, and then has measured nothing: the next measurement covers this time too.
-        """
-        children: dict[int, list[psutil.Process]] = {}
-        if may_have_children or self._has_children:
-            for process in psutil.process_iter(["ppid"]):
-                children.setdefault(process.info["ppid"], []).append(process)
-        now = time.monotonic()
-        elapsed_s = max(now - self._measured_at, 1e-3)
-        after: dict[psutil.Process, float] = {}
-        usages = [UNKNOWN if pid is None else self._usage(pid, children, after, elapsed_s) for pid in pids]
-        self._measured_at, self._before = now, after
-        self._has_children = any(children.get(pid) for pid in pids if pid is not None)
-        return usages
-
-    def _usage(
-        self,
-        pid: int,
-        children: dict[int, list[psutil.Process]],
-        after: dict[psutil.Process, float],
-        elapsed_s: float,
-    ) -> Usage:
-        try:
-            worker = psutil.Process(pid)
-        except psutil.NoSuchProcess:
-            return UNKNOWN
-        family = [worker]
-        for member in family:  # It grows while it is gone through.
-            family += children.get(member.pid, ())
-        cpu_s = 0.0
-        memory_bytes = 0
-        for member in family:
-            try:
-                with member.oneshot():
-                    times = member.cpu_times()
-                    memory_bytes += member.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-            cpu_s += times.user + times.system + times.children_user + times.children_system
-        after[worker] = cpu_s
-        # What an orphan took leaves the sum with it, which then is not less than nothing.
-        used_s = max(cpu_s - self._before.get(worker, 0.0), 0.0)
-        return Usage(100 * used_s / elapsed_s, memory_bytes, used_s)
-
-
-def proportional_bytes(pid: int) -> int:
-    """The memory of a process and its descendants, in which a page that several share counts once, in parts.
-
-    It takes the system far longer to tell than resident bytes. Where it does not tell, those count.
-    """
-    taken = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        worker = psutil.Process(pid)
-        for member in (worker, *worker.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                try:
-                    memory = member.memory_full_info()
-                    taken += getattr(memory, "pss", memory.uss)
-                except psutil.AccessDenied:
-                    taken += member.memory_info().rss
-    return taken
 
 
 class Watched(Protocol):
@@ -151,7 +72,7 @@ class Sampler:
         self._wake = threading.Event()
         self._is_closing = threading.Event()
         self._files: Sequence[RecordFile] = () if path is None else open_record(path)
-        self._meter = Meter()
+        self._meter: Meter | None = None
         self._has_failed_to_measure = False
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -187,6 +108,10 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
+        # Late: psutil takes a tenth of a second to import, and here nobody waits for it.
+        from distribute_challenge.record.meter import Meter
+
+        self._meter = Meter()
         # What starting the workers took belongs to no sample.
         self._measure(self._pids(), may_have_children=False)
         due = time.monotonic() + self._interval_s
@@ -261,9 +186,10 @@ class Sampler:
 
     def _measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:
         """The usage of each worker: unknown where the system does not tell, being out of descriptors say."""
+        assert self._meter is not None
         try:
             return self._meter.measure(pids, may_have_children=may_have_children)
-        except (OSError, psutil.Error) as error:
+        except OSError as error:
             if not self._has_failed_to_measure:
                 self._has_failed_to_measure = True
                 log.error("cannot measure the workers (%s): samples without values are recorded", error)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor, compute_this
 from tests.interrupts import Moments
-from tests.running import HANG_S, RunningServer
+from tests.running import HANG_S, RunningServer, eventually
 
 MOMENTS = 12  # of each call, evenly spread
 
@@ -71,3 +73,15 @@ def test_ctrl_c_at_any_moment_leaves_a_pool_that_works(server: RunningServer, tm
             assert noted(str(path), f"alone-{at}").run()
     server.idle_status()
     assert [name for name, count in Counter(path.read_text().split()).items() if count > 1] == []
+
+
+def test_ctrl_c_while_a_private_pool_is_made_leaves_no_server():
+    children = set(psutil.Process().children())
+    moments = Moments()
+    moments.of(lambda: PoolExecutor("local://1")).shutdown()
+    for at in range(1, moments.count, max(moments.count // MOMENTS, 1)):
+        interrupted = Moments(at)
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupted.of(lambda: PoolExecutor("local://1"))
+        gc.collect()
+        eventually(lambda: children.issuperset(psutil.Process().children()), interrupted.where)

@@ -10,9 +10,8 @@ from distribute_challenge.client.dask import cluster, freight
 from distribute_challenge.client.dask.connection import Connection
 from distribute_challenge.client.dask.dispatcher import Dispatcher
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.parcel import Destination
+from distribute_challenge.client.parcels.parcel import Destination, flags_of
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.patched import check_nothing_is_patched
 from distribute_challenge.client.peers.connections import Facts
 from distribute_challenge.client.peers.distance import Distance
 from distribute_challenge.client.tasks.engine import Engine, Initializer
@@ -34,7 +33,6 @@ class DaskEngine(Engine):
     def __init__(
         self, address: str, limit: int | None, initializer: Initializer | None, options: Options
     ) -> None:
-        check_nothing_is_patched()
         cluster.check_installed()
         public = dask_scheduler(address)
         self._public = public
@@ -55,7 +53,9 @@ class DaskEngine(Engine):
 
             def pack() -> freight.Packed:
                 to = Destination(program, cluster.HERE, may_share=False)
-                return freight.pack(shipment.name, shipment.parcel(args, {}, to, INITIALIZER | options.flags))
+                return freight.pack(
+                    shipment.name, shipment.parcel(args, {}, to, INITIALIZER | flags_of(options))
+                )
 
         connection = Connection(self._place, self._tls, self._limit, pack)
         self._owned.add(connection.close)

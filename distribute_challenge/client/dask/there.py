@@ -48,7 +48,7 @@ from distribute_challenge.client.running.driver import Driver
 from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.errors import PoolError, ServerUnavailable, TaskTimeout, WorkerLost
 from distribute_challenge.record.flight import MAX_ERROR
-from distribute_challenge.record.sampler import Meter
+from distribute_challenge.record.meter import Meter
 from distribute_challenge.record.tasks import DONE, FAILED, KILLED, LOST, TIMEOUT
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.wire.access import Trust

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from distribute_challenge.calls import logs
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import LOGS, NO_PROGRAM, SHARES, Call
+from distribute_challenge.calls.payload import LOGS, NO_PROGRAM, PRINTS, SHARES, Call
 from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
+from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.modules import NeededModules
 from distribute_challenge.client.parcels.scattered import Scattered, is_gone
 from distribute_challenge.record.flight import label
@@ -45,6 +46,11 @@ def program() -> str:
     path = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
     name = path.parent.name if path.name == "__main__.py" else path.name
     return f"{name}:{os.getpid()}@{socket.gethostname()}"
+
+
+def flags_of(options: Options) -> int:
+    """The flags of a call, as far as they are options."""
+    return PRINTS * options.prints | LOGS * bool(logs.forwarded)
 
 
 _renew()

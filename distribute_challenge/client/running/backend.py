@@ -5,18 +5,16 @@ It knows no functions, only how they travel; whoever calls it has chosen the opt
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
-from distribute_challenge.address import Address, worker_count
+from distribute_challenge.address import Address
 from distribute_challenge.calls.payload import INITIALIZER
-from distribute_challenge.client import local
+from distribute_challenge.client.local import PrivateServer
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.durations import Pace
-from distribute_challenge.client.parcels.parcel import Destination
+from distribute_challenge.client.parcels.parcel import Destination, flags_of
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.patched import check_nothing_is_patched
 from distribute_challenge.client.peers.connections import Connections, Facts
 from distribute_challenge.client.peers.distance import Distance
 from distribute_challenge.client.running import lone, nesting
@@ -27,10 +25,10 @@ from distribute_challenge.wire.access import Trust
 
 
 class Backend(Engine):
-    """Runs calls on the pool at `address`.
+    """Runs calls on the pool at `address`, or on that of a `private` server, which ends with it.
 
-    A private pool writes a `profile`, if there is one. Raises ValueError if that is no address, PoolError if
-    the environment has some of the variables for TLS, and not all, or another library has patched sockets.
+    Raises ValueError if that is no address, PoolError if the environment has some of the variables for TLS,
+    and not all.
     """
 
     def __init__(
@@ -39,19 +37,11 @@ class Backend(Engine):
         limit: int | None,
         initializer: Initializer | None,
         options: Options,
-        profile: str | os.PathLike[str] | None = None,
+        private: PrivateServer | None = None,
     ) -> None:
-        check_nothing_is_patched()
-        workers = worker_count(address)
-        if profile is not None and workers is None:
-            raise ValueError(
-                f"profile= is for a private pool, local://N: the server at {address} has its own"
-            )
-        self._private = None if workers is None else local.PrivateServer(workers, profile)
-        self._public = Address.parse(address) if workers is None else None
-        self._trust = Trust()
-        if workers is None:
-            self._trust = Trust.choose(options.tls)
+        self._private = private
+        self._public = Address.parse(address) if private is None else None
+        self._trust = Trust.choose(options.tls) if private is None else Trust()
         self._known_connections: Connections | None = None
         super().__init__(str(self._public or address), limit, initializer, options)
         if self._private is not None:
@@ -136,5 +126,5 @@ def _preparation(
 ) -> Task:
     """The task that runs the initializer on a worker."""
     to = _destination(connections, program, options)
-    parcel = shipment.parcel(args, {}, to, INITIALIZER | options.flags)
+    parcel = shipment.parcel(args, {}, to, INITIALIZER | flags_of(options))
     return Task(shipment.name, parcel, Pace())

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from distribute_challenge.calls.payload import NO_PROGRAM
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.owned import Owned
-from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written
+from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written, flags_of
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.shipping import Shipment, scatter
 from distribute_challenge.client.peers.connections import Facts
@@ -135,12 +135,12 @@ class Engine(ABC):
         self, shipment: Shipment, function: Written, columns: list[list[Any]], options: Options
     ) -> Parcel:
         """Calls of the function, given a list of values for each parameter. Raises TaskNotSendable."""
-        return shipment.chunk(function, columns, self._destination(options), options.flags)
+        return shipment.chunk(function, columns, self._destination(options), flags_of(options))
 
     def _parcel(
         self, shipment: Shipment, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> Parcel:
-        return shipment.parcel(args, kwargs, self._destination(options), options.flags)
+        return shipment.parcel(args, kwargs, self._destination(options), flags_of(options))
 
     def _within_limit(self, facts: Facts) -> Facts:
         """The same with as many workers as may be used."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from distribute_challenge.address import WORKER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record.profile import Usage
-from distribute_challenge.record.sampler import proportional_bytes
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.workers.process import WorkerProcess
@@ -83,6 +82,8 @@ class Supervisor:
 
     def kill_the_greedy(self, limit_bytes: int, pids: Sequence[int | None], usages: Sequence[Usage]) -> None:
         """Kill the workers that take more memory than they may; what they share with children counts once."""
+        from distribute_challenge.record.meter import proportional_bytes  # Late, as the sampler does.
+
         for process, pid, usage in zip(self.processes(), pids, usages, strict=True):
             if process is None or process.pid != pid or (usage.memory_bytes or 0) <= limit_bytes:
                 continue

@@ -273,6 +273,8 @@ def test_wake_ups_are_batched_while_workers_have_plenty_to_do(
     monkeypatch.setattr(Lanes, "links", counted)
     monkeypatch.setattr("distribute_challenge.client.running.lanes.PLENTY", 1)
     monkeypatch.setattr("distribute_challenge.client.running.driver.GATHER_S", 0.25)
+    # However slow this machine is, they are sent ahead.
+    monkeypatch.setattr("distribute_challenge.client.running.pipeline.AHEAD_S", HANG_S)
     with PoolExecutor(max_workers=1) as pool:
         futures = [pool.submit(time.sleep, 0.001) for _ in range(200)]
         watches.clear()  # Each of these may have woken it.

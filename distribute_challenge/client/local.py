@@ -49,17 +49,17 @@ class OwnedServer:
     def start(self) -> None:
         """Start it, unless it has been; `address` waits until it serves. Raises ServerUnavailable."""
         with self._lock:
-            if self._process is None:
-                self._start()
+            self._start_once()
 
     def address(self) -> Address:
         """Where it listens, once it does; starts it if need be. Raises ServerUnavailable."""
         with self._lock:
+            self._start_once()
             if self._address is None:
-                if self._process is None:
-                    self._start()
-                self._address = self._await_ready()
-            return self._address
+                self._await_ready()
+            address = self._address
+        assert address is not None
+        return address
 
     @property
     def pid(self) -> int | None:
@@ -81,7 +81,7 @@ class OwnedServer:
                     process.kill()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: the server is not its. One that was just being started is started anew."""
+        """In a forked child: the server is not its. One that was not awaited yet is started anew."""
         self._lock = threading.Lock()  # A thread that is not here may have held the other one.
         self._process = None
         self.let_go()
@@ -93,10 +93,15 @@ class OwnedServer:
             with contextlib.suppress(OSError):
                 os.close(owner)
 
+    def _start_once(self) -> None:
+        if self._address is None and self._owner is None:
+            self._start()
+
     def _start(self) -> None:
-        owned, self._owner = map(_above_standard, os.pipe())
+        owned = process = None
         try:
-            self._process = subprocess.Popen(
+            owned, self._owner = map(_above_standard, os.pipe())
+            process = self._process = subprocess.Popen(
                 [sys.executable, *self.command(), "--owner", str(owned)],
                 env={**os.environ, **self.environment()},
                 pass_fds=(owned,),
@@ -109,26 +114,26 @@ class OwnedServer:
         except OSError as error:
             raise ServerUnavailable(f"cannot start a private {self.name} ({error})") from None
         finally:
-            os.close(owned)
-            if self._process is None:
+            if owned is not None:
+                os.close(owned)
+            if process is None:
                 self.let_go()
 
-    def _await_ready(self) -> Address:
+    def _await_ready(self) -> None:
         process = self._process
         assert process is not None
         assert process.stdout is not None
-        line = ""
         try:
             line = process.stdout.readline()
+            if line.startswith("ready: "):
+                self._address = Address.parse(line.split()[1].rstrip(","))
         finally:
-            if not (is_ready := line.startswith("ready: ")):
+            if self._address is None:  # Ctrl-C, too: the line is not there a second time.
                 self.let_go()
-                self._process = None
-        if not is_ready:
+        if self._address is None:
             raise ServerUnavailable(
                 f"the private {self.name} ended with exit code {process.wait(STOP_S)}: what it said is above"
             )
-        return Address.parse(line.split()[1].rstrip(","))
 
 
 class PrivateServer(OwnedServer):

@@ -1,12 +1,14 @@
 """`PoolExecutor`: a pool of workers as an executor of `concurrent.futures`.
 
-What runs its calls is imported when one is made: the server of a private pool starts meanwhile.
+What runs its calls is imported late: the server of a private pool starts meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -16,11 +18,12 @@ from distribute_challenge.address import DASK, INSIDE_VARIABLE, chosen, dask_sch
 from distribute_challenge.client.local import PrivateServer
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.patched import check_nothing_is_patched
+from distribute_challenge.errors import ServerUnavailable
 from distribute_challenge.tls import Tls
 
 if TYPE_CHECKING:
     from distribute_challenge.client.parcels.scattered import Scattered
-    from distribute_challenge.client.tasks.engine import Engine, Initializer
+    from distribute_challenge.client.tasks.engine import Engine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,10 +44,10 @@ class PoolExecutor(Executor):
     mutual TLS; by default with the environment's COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if
     it has them. (A private pool needs none.)
 
-    Nothing connects before the first call; the server of a private pool starts at once. Raises ValueError if
-    `server` is no address, `max_workers` is not positive, or there is a `profile` and no private pool,
-    TypeError if `initializer` is not callable or `tls` no Tls, PoolError if the environment has some of its
-    variables for TLS, and not all, ServerUnavailable if a private server cannot be started.
+    Nothing connects, or starts, before the first call. Raises ValueError if `server` is no address,
+    `max_workers` is not positive, or there is a `profile` and no private pool, TypeError if `initializer` is
+    not callable or `tls` no Tls, PoolError if the environment has some of its variables for TLS, and not
+    all, or another library has patched sockets.
 
     >>> with PoolExecutor() as pool:                          # doctest: +SKIP
     ...     print(pool.submit(pow, 2, 10).result(), list(pool.map(abs, [-1, -2])))
@@ -75,16 +78,18 @@ class PoolExecutor(Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._options = Options(timeout, retries, prints, wait, tls)
-        self.backend = _engine(
-            chosen() if server is None else server,
-            max_workers,
-            None if initializer is None else (initializer, initargs),
-            self._options,
-            profile,
-        )
-        from distribute_challenge.client.parcels.shipping import shipment_of
-
-        self._shipment_of = shipment_of
+        address = chosen() if server is None else server
+        workers = worker_count(address)
+        if profile is not None and workers is None:
+            what = "is a Dask cluster" if address.startswith(DASK) else "has a server of its own"
+            raise ValueError(f"profile= is for a private pool, local://N: {address} {what}")
+        check_nothing_is_patched()
+        first = None if initializer is None else (initializer, initargs)
+        self._parts = address, max_workers, first, self._options
+        self._private = None if workers is None else (workers, profile)
+        self._engine: Engine | None = None
+        if self._private is None:
+            self._made()
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Have `fn(*args, **kwargs)` run on a worker; its future.
@@ -95,7 +100,8 @@ class PoolExecutor(Executor):
         >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP
         1024
         """
-        return self.backend.submit_call(self._shipment_of(fn), args, kwargs, self._options_of(fn))
+        backend = self.backend
+        return backend.submit_call(backend.shipment_of(fn), args, kwargs, self._options_of(fn))
 
     def map(
         self,
@@ -122,7 +128,8 @@ class PoolExecutor(Executor):
         [1, 2]
         """
         how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions, progress)
-        return self.backend.map_calls(self._shipment_of(fn), iterables, self._options_of(fn), how)
+        backend = self.backend
+        return backend.map_calls(backend.shipment_of(fn), iterables, self._options_of(fn), how)
 
     def scatter(self, value: Any) -> Scattered:
         """Send a value to each worker once, for all calls that use it; what stands for it in those.
@@ -141,7 +148,28 @@ class PoolExecutor(Executor):
         return self.backend.scatter(value)
 
     def __repr__(self) -> str:
-        return f"<PoolExecutor at {self.backend.address}>"
+        return f"<PoolExecutor at {self._made().address}>"
+
+    @property
+    def backend(self) -> Engine:
+        """What runs the calls."""
+        return self._engine or self._made(starts=True)
+
+    def _made(self, *, starts: bool = False) -> Engine:
+        """What runs the calls, made now if need be; with `starts`, after the start of a private server."""
+        with _making:
+            if self._engine is None:
+                private = None if self._private is None else PrivateServer(*self._private)
+                try:
+                    if starts and private is not None:
+                        with contextlib.suppress(ServerUnavailable):  # The call tries again, and says so.
+                            private.start()
+                    self._engine = _engine(*self._parts, private)
+                except BaseException:
+                    if private is not None:
+                        private.close()
+                    raise
+            return self._engine
 
     def kill(self, future: Future[Any]) -> bool:
         """Stop the function of a future of this executor, also while it runs: `TaskFuture.kill`."""
@@ -153,7 +181,7 @@ class PoolExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all have ended. `cancel_futures` drops who waits."""
-        self.backend.close(wait=wait, cancel=cancel_futures)
+        self._made().close(wait=wait, cancel=cancel_futures)
 
     def kill_workers(self) -> None:
         """Stop all functions of this executor at once, also those that run, and shut down.
@@ -162,7 +190,7 @@ class PoolExecutor(Executor):
 
         >>> PoolExecutor().kill_workers()                     # doctest: +SKIP
         """
-        self.backend.kill_all()
+        self._made().kill_all()
         self.shutdown(wait=False, cancel_futures=True)
 
     terminate_workers = kill_workers
@@ -176,7 +204,7 @@ class PoolExecutor(Executor):
         """Shut down. Ctrl-C inside the block stops what runs, too."""
         is_interrupt = kind is not None and issubclass(kind, KeyboardInterrupt)
         if is_interrupt:
-            self.backend.kill_all()
+            self._made().kill_all()
         self.shutdown(cancel_futures=is_interrupt)  # Nor does a map go on.
 
     def _options_of(self, function: Callable[..., Any]) -> Options:
@@ -197,45 +225,30 @@ def _engine(
     limit: int | None,
     initializer: tuple[Callable[..., object], tuple[Any, ...]] | None,
     options: Options,
-    profile: str | os.PathLike[str] | None,
+    private: PrivateServer | None,
 ) -> Engine:
-    """The engine for an address. A private server is started first of all: imports go on meanwhile."""
-    workers = worker_count(address)
-    if profile is not None and workers is None:
-        what = (
-            f"{address} is a Dask cluster"
-            if address.startswith(DASK)
-            else f"the server at {address} has its own"
-        )
-        raise ValueError(f"profile= is for a private pool, local://N: {what}")
-    check_nothing_is_patched()
-    private = None if workers is None else PrivateServer(workers, profile)
-    try:
-        if private is not None:
-            private.start()
-        from distribute_challenge.client.parcels.shipping import shipment_of
+    """The engine for an address."""
+    from distribute_challenge.client.parcels.shipping import shipment_of
+    from distribute_challenge.client.running.backend import Backend
 
-        first = None if initializer is None else (shipment_of(initializer[0]), initializer[1])
-        if address.startswith(DASK):
-            return _dask_engine(address, limit, first, options)
-        from distribute_challenge.client.running.backend import Backend
-
+    first = None if initializer is None else (shipment_of(initializer[0]), initializer[1])
+    if not address.startswith(DASK):
         return Backend(address, limit, first, options, private)
-    except BaseException:
-        if private is not None:
-            private.close()
-        raise
-
-
-def _dask_engine(
-    address: str, limit: int | None, initializer: Initializer | None, options: Options
-) -> Engine:
-    from distribute_challenge.client.dask import cluster  # Late: most programs have no Dask.
+    from distribute_challenge.client.dask import cluster  # Most programs have no Dask.
 
     if cluster.is_inside(dask_scheduler(address)):  # The pool beside the worker: it never waits.
-        from distribute_challenge.client.running.backend import Backend
-
-        return Backend(os.environ[INSIDE_VARIABLE], limit, initializer, options)
+        return Backend(os.environ[INSIDE_VARIABLE], limit, first, options)
     from distribute_challenge.client.dask.engine import DaskEngine
 
-    return DaskEngine(address, limit, initializer, options)
+    return DaskEngine(address, limit, first, options)
+
+
+_making = threading.Lock()
+
+
+def _renew() -> None:
+    global _making
+    _making = threading.Lock()  # A thread that is not in this child may have held the other one.
+
+
+os.register_at_fork(after_in_child=_renew)

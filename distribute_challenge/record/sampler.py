@@ -108,8 +108,7 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        # Late: psutil takes a tenth of a second to import, and here nobody waits for it.
-        from distribute_challenge.record.meter import Meter
+        from distribute_challenge.record.meter import Meter  # Late: psutil takes its time to be imported.
 
         self._meter = Meter()
         # What starting the workers took belongs to no sample.

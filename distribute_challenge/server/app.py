@@ -1,7 +1,7 @@
 """The server's command line.
 
-What workers need, too, is imported before their template is forked; the rest while that imports what only
-they need.
+What server and workers need is imported first; then the template of workers is forked, and imports what only
+they need while the server imports the rest.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from distribute_challenge.server.workers.template import Template
 from distribute_challenge.wire.stream import GIBI
 
 MIN_MEMORY_BYTES = 64 << 20
+
+for _name in ("record.flight", "record.stacks", "wire.acceptor", "wire.serving", "wire.tls"):
+    importlib.import_module(f"distribute_challenge.{_name}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 import functools
+import importlib
 import itertools
 import logging
 import os
@@ -131,6 +132,8 @@ def serve_pool(options: Any, template: Template) -> int:
 
     supervisor.start(dispatcher)
     try:
+        # psutil takes a tenth of a second, and workers start meanwhile.
+        importlib.import_module("distribute_challenge.record.meter")
         mail = mailbox.read()
         if mail is Progress.ALL_UP:
             sampler.start()

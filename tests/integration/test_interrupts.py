@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor, compute_this
+from distribute_challenge.client.local import PrivateServer
 from tests.interrupts import Moments
 from tests.running import HANG_S, RunningServer, eventually
 
@@ -75,13 +77,39 @@ def test_ctrl_c_at_any_moment_leaves_a_pool_that_works(server: RunningServer, tm
     assert [name for name, count in Counter(path.read_text().split()).items() if count > 1] == []
 
 
-def test_ctrl_c_while_a_private_pool_is_made_leaves_no_server():
+def test_ctrl_c_in_the_first_call_on_a_private_pool_leaves_a_pool_that_works_and_no_server():
     children = set(psutil.Process().children())
+
+    def first_call() -> PoolExecutor:
+        pools.append(PoolExecutor("local://1"))
+        pools[-1].submit(abs, -1).result(HANG_S)
+        return pools[-1]
+
+    pools: list[PoolExecutor] = []
     moments = Moments()
-    moments.of(lambda: PoolExecutor("local://1")).shutdown()
-    for at in range(1, moments.count, max(moments.count // MOMENTS, 1)):
+    moments.of(first_call).shutdown()
+    for number, at in enumerate(range(1, moments.count, max(moments.count // MOMENTS, 1))):
+        pools.clear()
         interrupted = Moments(at)
-        with contextlib.suppress(KeyboardInterrupt):
-            interrupted.of(lambda: PoolExecutor("local://1"))
+        # One step of the standard library's conditions makes a RuntimeError of it.
+        with contextlib.suppress(KeyboardInterrupt, RuntimeError):
+            interrupted.of(first_call)
+        if pools and number % 2:
+            assert pools[-1].submit(abs, -2).result(HANG_S) == 2, interrupted.where
+            pools[-1].shutdown()
+        pools.clear()
         gc.collect()
         eventually(lambda: children.issuperset(psutil.Process().children()), interrupted.where)
+
+
+def test_ctrl_c_while_a_private_server_is_awaited_leaves_one_that_can_be_had():
+    moments = Moments()
+    server = PrivateServer(1)
+    moments.of(server.address)
+    server.close()
+    for at in range(1, moments.count + 1, max(moments.count // MOMENTS, 1)):
+        interrupted, server = Moments(at), PrivateServer(1)
+        with contextlib.suppress(KeyboardInterrupt):
+            interrupted.of(server.address)
+        with socket.create_connection(server.address()):
+            server.close()

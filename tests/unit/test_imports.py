@@ -29,3 +29,12 @@ def test_what_a_process_does_not_need_is_not_imported(module: str, unwanted: tup
     loaded = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
     assert module in loaded
     assert loaded.isdisjoint(unwanted)
+
+
+def test_what_server_and_workers_need_is_imported_once():
+    """Before the template of workers is forked."""
+    both = "rpyc", "distribute_challenge.wire.serving", "distribute_challenge.record.flight"
+    code = "import distribute_challenge.server.app, sys; print(*sys.modules)"
+    assert set(both) <= set(
+        subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    )

@@ -99,7 +99,7 @@ class Backend(Engine):
 
     @property
     def _connections(self) -> Connections:
-        """The connections to the pool, whose server is started now if it is a private one."""
+        """The connections to the pool, whose server is awaited if it is a private one."""
         known = self._known_connections
         if known is not None:
             return known

@@ -18,7 +18,7 @@ from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.owned import Owned
 from distribute_challenge.client.parcels.parcel import Destination, Parcel, Written, flags_of
 from distribute_challenge.client.parcels.scattered import Scattered
-from distribute_challenge.client.parcels.shipping import Shipment, scatter
+from distribute_challenge.client.parcels.shipping import Shipment, scatter, shipment_of
 from distribute_challenge.client.peers.connections import Facts
 from distribute_challenge.client.peers.distance import Distance
 from distribute_challenge.client.tasks.chunks import CHUNK_S
@@ -58,6 +58,7 @@ class Engine(ABC):
     """
 
     chunk_s = CHUNK_S  # how much work a chunk of a map is
+    shipment_of = staticmethod(shipment_of)
 
     def __init__(
         self, address: str, limit: int | None, initializer: Initializer | None, options: Options

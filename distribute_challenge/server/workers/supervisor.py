@@ -82,7 +82,7 @@ class Supervisor:
 
     def kill_the_greedy(self, limit_bytes: int, pids: Sequence[int | None], usages: Sequence[Usage]) -> None:
         """Kill the workers that take more memory than they may; what they share with children counts once."""
-        from distribute_challenge.record.meter import proportional_bytes  # Late, as the sampler does.
+        from distribute_challenge.record.meter import proportional_bytes  # Late: see the sampler.
 
         for process, pid, usage in zip(self.processes(), pids, usages, strict=True):
             if process is None or process.pid != pid or (usage.memory_bytes or 0) <= limit_bytes:

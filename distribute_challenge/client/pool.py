@@ -243,12 +243,6 @@ def _engine(
     return DaskEngine(address, limit, first, options)
 
 
-_making = threading.Lock()
-
-
-def _renew() -> None:
-    global _making
-    _making = threading.Lock()  # A thread that is not in this child may have held the other one.
-
-
-os.register_at_fork(after_in_child=_renew)
+_making = threading.RLock()
+# A child that is forked in the middle of an import could never import that: nobody forks meanwhile.
+os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)

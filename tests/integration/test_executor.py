@@ -40,7 +40,7 @@ from distribute_challenge import (
     compute_this,
     progress,
 )
-from distribute_challenge.client.parcels import durations
+from distribute_challenge.client.parcels import durations, shipping
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.driver import Driver
 from tests.running import HANG_S, ROOT, RunningServer, eventually, free_port
@@ -58,6 +58,7 @@ def address(used_server: RunningServer) -> str:
 def make(request: pytest.FixtureRequest) -> MakeExecutor:
     """Makes executors of two workers."""
     durations._paces.clear()  # Else some calls of functions that were quick before would be sent ahead.
+    shipping._shipments.clear()  # They have theirs.
     if request.param == "dask":
         return functools.partial(PoolExecutor, request.getfixturevalue("cluster").address)
     if request.param == "ours":

@@ -225,7 +225,7 @@ def test_to_tell_how_many_tasks_wait_shortens_no_turn(server: RunningServer):
     began = time.monotonic()
     with contextlib.ExitStack() as opened:
         pools = [opened.enter_context(PoolExecutor()) for _ in range(4)]
-        for future in [pool.submit(operator.index, 1) for _ in range(2000) for pool in pools]:
+        for future in [pool.submit(operator.index, 1) for _ in range(1000) for pool in pools]:
             future.result()
     turns = (time.monotonic() - began) / TICK_S * len(server.ports)
     server.idle_status()

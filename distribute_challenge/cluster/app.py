@@ -25,7 +25,7 @@ from distribute_challenge.record.statusline import StatusLine
 from distribute_challenge.server.app import raise_descriptor_limit
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.mailbox import Mailbox, stop_signals
-from distribute_challenge.server.pool import open_recorder
+from distribute_challenge.server.wiring import open_recorder
 from distribute_challenge.tls import Tls
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.stream import KIBI

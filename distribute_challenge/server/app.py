@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     raise_descriptor_limit()
     template = Template()
-    from distribute_challenge.server.pool import serve_pool
+    from distribute_challenge.server.wiring import serve_pool
 
     return serve_pool(options, template)
 

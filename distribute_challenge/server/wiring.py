@@ -1,4 +1,4 @@
-"""A pool: its wiring, its signals, and the order in which it stops."""
+"""The parts of a pool put together, its signals, and the order in which it stops."""
 
 from __future__ import annotations
 

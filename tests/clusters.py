@@ -13,6 +13,12 @@ from tests.running import eventually
 
 STOP_S = 5.0  # A worker without a nanny waits for the function that it runs.
 
+# An idle worker of Dask's takes up to a tenth of a processor to look at itself a hundred times a second.
+QUIET = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+}
+
 
 class RunningCluster:
     """`dask scheduler` and `dask worker`s, on ports that the system picks."""
@@ -29,7 +35,7 @@ class RunningCluster:
         self._tls: list[str] = []
         if tls is not None:
             self._tls = ["--tls-ca-file", tls.ca, "--tls-cert", tls.cert, "--tls-key", tls.key]
-        self._environment = {**os.environ, **(environment or {})}
+        self._environment = {**os.environ, **QUIET, **(environment or {})}
         self._environment.pop("COMPUTE_SERVER", None)
         told = folder / "scheduler.json"
         protocol = ["--protocol", "tls" if tls is not None else "tcp"]
@@ -40,6 +46,12 @@ class RunningCluster:
         self.url = text.partition('"address": "')[2].partition('"')[0]
         self.address = f"dask://{self.url.partition('://')[2]}"
         self.workers = [self.start_worker(*options) for _ in range(workers)]
+        self._processes = [self.scheduler, *self.workers]
+
+    def is_as_started(self) -> bool:
+        """Whether no process of it has ended, and none has been added."""
+        now = [self.scheduler, *self.workers]
+        return now == self._processes and all(process.poll() is None for process in now)
 
     def start_worker(self, *options: str) -> subprocess.Popen[bytes]:
         """One more worker, of one thread unless the options say otherwise."""

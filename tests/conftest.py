@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from distribute_challenge import compute_this
+from distribute_challenge.client.parcels import durations, shipping
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
 from tests.running import RunningServer
@@ -49,6 +50,13 @@ def no_process_is_left_of_a_failed_test(request: pytest.FixtureRequest) -> Itera
             with contextlib.suppress(psutil.NoSuchProcess):
                 if process.create_time() > began - 1:
                     process.kill()
+
+
+@pytest.fixture(autouse=True)
+def every_function_is_new() -> None:
+    """How long one took in another test decides how many calls of it are sent ahead."""
+    durations._paces.clear()
+    shipping._shipments.clear()  # They have theirs.
 
 
 @pytest.fixture
@@ -109,7 +117,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     """A Dask cluster of two workers, which tests leave as they find it."""
     running = RunningCluster(2, folder=tmp_path_factory.mktemp("cluster"))

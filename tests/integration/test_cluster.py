@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 import subprocess
@@ -19,18 +20,32 @@ import pytest
 from distributed import Client
 
 from distribute_challenge import PoolExecutor, TaskTimeout
-from distribute_challenge.pictures.live.data.record import Record
-from distribute_challenge.pictures.reading import read_profile
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
 from tests.running import HANG_S, ROOT, RunningServer, eventually, grapher, is_running, script
 
 
+@pytest.fixture(scope="module")
+def kept_clusters() -> Iterator[list[RunningCluster]]:
+    """At most one, which the next test may use."""
+    clusters: list[RunningCluster] = []
+    yield clusters
+    for cluster in clusters:
+        cluster.close()
+
+
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[RunningCluster]:
-    cluster = RunningCluster(1, folder=tmp_path)
+def started(
+    kept_clusters: list[RunningCluster], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningCluster]:
+    """A cluster of one worker."""
+    fresh = functools.partial(RunningCluster, 1, folder=tmp_path_factory.mktemp("cluster"))
+    cluster = kept_clusters.pop() if kept_clusters else fresh()
     yield cluster
-    cluster.close()
+    if cluster.is_as_started():
+        kept_clusters.append(cluster)
+    else:
+        cluster.close()
 
 
 @pytest.fixture
@@ -131,6 +146,11 @@ def test_tasks_of_other_dask_programs_appear_as_what_they_are(
 
 
 def test_workers_come_and_are_lost(started: RunningCluster, recorder: RunningServer, tmp_path: Path):
+    from distribute_challenge.pictures.live.data.record import (
+        Record,
+    )  # Late: each worker imports this module.
+    from distribute_challenge.pictures.reading import read_profile
+
     path = tmp_path / "run.csv"
     page = Record.read(path)
     assert page.workers.count == 1

@@ -30,7 +30,6 @@ from typing import Any
 
 import psutil
 import pytest
-import scipy.optimize
 
 from distribute_challenge import (
     PoolError,
@@ -40,7 +39,6 @@ from distribute_challenge import (
     compute_this,
     progress,
 )
-from distribute_challenge.client.parcels import durations, shipping
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.driver import Driver
 from tests.running import HANG_S, ROOT, RunningServer, eventually, free_port
@@ -57,8 +55,6 @@ def address(used_server: RunningServer) -> str:
 @pytest.fixture(params=["ours", "dask", "processes"])
 def make(request: pytest.FixtureRequest) -> MakeExecutor:
     """Makes executors of two workers."""
-    durations._paces.clear()  # Else some calls of functions that were quick before would be sent ahead.
-    shipping._shipments.clear()  # They have theirs.
     if request.param == "dask":
         return functools.partial(PoolExecutor, request.getfixturevalue("cluster").address)
     if request.param == "ours":
@@ -280,6 +276,8 @@ def test_nothing_is_kept_of_a_task_that_is_done(make: MakeExecutor):
 
 
 def test_optimizing_with_scipy_gives_the_same_answer(make: MakeExecutor):
+    import scipy.optimize  # Late: each worker imports this module.
+
     with make() as executor:
         options: dict[str, Any] = {"seed": 1, "maxiter": 8, "popsize": 5, "polish": False}
         found = scipy.optimize.differential_evolution(

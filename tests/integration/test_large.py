@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 
@@ -90,6 +89,8 @@ def test_arrays_arrive_and_belong_to_who_has_them(used_server: RunningServer, wa
 
 
 def test_bytes_and_frames_arrive(used_server: RunningServer, way: str):
+    import pandas as pd  # Late: each worker imports this module.
+
     data = os.urandom(LARGE_BYTES * 2)
     assert compute_this(first_byte_and_itself)(data).run() == (data[:1], data)
     assert compute_this(lambda x: x)(data).run() == data

@@ -15,8 +15,7 @@ import pytest
 
 from distribute_challenge import PoolExecutor, compute_this, forward_logging
 from distribute_challenge.calls.logs import forwarded
-from tests.conftest import RunningServer
-from tests.running import HANG_S, eventually
+from tests.running import HANG_S, RunningServer, eventually
 
 CHAT = "test.chat"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import psutil
 import pytest
 import rpyc
 
-from tests.running import HANG_S, RunningServer, connect, eventually
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
 
 LOOK = """
 import gc, os, signal, sys, threading
@@ -181,3 +183,34 @@ def test_a_template_keeps_nothing_of_the_workers_that_it_has_forked(
     for _ in range(3):
         _kill_and_await_successor(server, 0)
     eventually(lambda: server.template().num_fds() == before, "it has closed what was theirs")
+
+
+ENDS_EARLY = """
+import os, signal, sys, time
+from distribute_challenge.server.workers.template import Template, TemplateEndedError
+
+def setsid():
+    leaders.append(os.getpid())
+    if len(leaders) == 2:  # The template has forked a worker, and is not told yet which one.
+        os.kill(leaders[0], signal.SIGKILL)
+        while "Z" not in open(f"/proc/{leaders[0]}/stat").read():
+            time.sleep(0.001)
+    leads()
+
+leaders, leads = [], os.setsid
+os.setsid = setsid
+template = Template()
+try:
+    template.start(["0"], {}, {}, sys.stdout.fileno())
+except TemplateEndedError:
+    print("ended")
+template.close()
+"""
+
+
+def test_a_template_that_is_killed_while_it_forks_says_nothing():
+    """What was to be a worker shares the server's output: it would print there that nobody listens to it."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_EARLY], capture_output=True, text=True, cwd=ROOT, timeout=HANG_S
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")

@@ -209,6 +209,8 @@ def _serve(requests: socket.socket) -> NoReturn:
             for descriptor in descriptors:
                 os.close(descriptor)
             requests.send(str(pid).encode())
+    except (BrokenPipeError, ConnectionResetError):  # The server ends, and with it the template.
+        os._exit(0)
     except BaseException:
         traceback.print_exc()
     os._exit(1)

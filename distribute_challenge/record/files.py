@@ -7,7 +7,9 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import time
+from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -31,10 +33,23 @@ class RecordFile:
         self._path = path
         self._header = header.encode()
         self._size = 0
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        is_named, descriptor = _create(path)
         self._file: FileIO | None = FileIO(descriptor, "a")
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._append(self._header)
+        try:
+            if is_named:
+                _lock(descriptor, path)
+                self._append(self._header)
+            else:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # Nobody else knows it yet.
+                self._append(self._header)
+                # To follow a link, which that is, the system has to be given a folder, too.
+                os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+        except FileExistsError:
+            self.close()
+            raise _in_use() from None
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, text: str) -> None:
         """Append rows."""
@@ -80,17 +95,15 @@ def open_record(path: Path) -> tuple[RecordFile, RecordFile]:
 
     Raises OSError; also if what is there is no plain file, or another server writes it.
     """
-    if path.exists():
-        _check_unused(path)  # First: `/` has no name after which its tasks could be named.
-    places = (path, tasks_path(path))
-    there = [place for place in places if place.exists()]
-    if places[1] in there:
-        _check_unused(places[1])
-    if there:
-        older = name_for_older(path, there[0].stat().st_mtime)
-        for place, new in zip(places, (older, tasks_path(older)), strict=True):
-            if place in there:
-                place.rename(new)
+    with contextlib.ExitStack() as held:
+        old_profile = held.enter_context(_held(path))  # First: `/` has no name to name its tasks after.
+        old_tasks = held.enter_context(_held(tasks_path(path)))
+        if old := old_profile or old_tasks:
+            older = name_for_older(path, old.st_mtime)
+            if old_profile:
+                path.rename(older)
+            if old_tasks:
+                tasks_path(path).rename(tasks_path(older))
     record = RecordFile(path, profile.HEADER)
     try:
         return record, RecordFile(tasks_path(path), tasks.HEADER)
@@ -110,11 +123,47 @@ def name_for_older(path: Path, changed_at: float) -> Path:
     return older
 
 
-def _check_unused(path: Path) -> None:
-    if not path.is_file():
+def _create(path: Path) -> tuple[bool, int]:
+    """A new file, and whether it has its name yet. Without, nobody can take it for one of an earlier run."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    with contextlib.suppress(OSError):  # Not every file system has files without a name.
+        return False, os.open(path.parent, os.O_TMPFILE | flags, 0o666)
+    try:
+        return True, os.open(path, os.O_CREAT | os.O_EXCL | flags, 0o666)
+    except FileExistsError:
+        raise _in_use() from None
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[os.stat_result | None]:
+    """Keep what is there of an earlier run from other servers. None: nothing is there."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        yield None
+        return
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EEXIST, "what is there is not a plain file")
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(errno.EBUSY, "another server writes it") from None
+    access = "rb+" if os.access(path, os.W_OK) else "rb"  # Some file systems lock only what may be written.
+    try:
+        file = path.open(access)
+    except FileNotFoundError:
+        raise _in_use() from None
+    with file:
+        _lock(file.fileno(), path)
+        yield os.fstat(file.fileno())
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Lock what was opened at that path. Raises OSError if another server has, or has renamed it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_there = False
+    if not is_there:
+        raise _in_use()
+
+
+def _in_use() -> OSError:
+    return OSError(errno.EBUSY, "another server writes it")

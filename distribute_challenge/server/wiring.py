@@ -6,13 +6,12 @@ import enum
 import errno
 import functools
 import importlib
-import itertools
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -178,15 +177,14 @@ def open_recorder(options: Any, workers: int, make: Callable[[Path | None], T], 
     Where the user named a place, failing to write there is wrong input; else it is said, and what is done
     `without`.
     """
+    if options.profile == "none":
+        return make(None)
     path = Path(options.profile or f"profiling/results_{workers}.csv")
     try:
         if options.profile is None:
             path.parent.mkdir(exist_ok=True)
-        return make(None if options.profile == "none" else path)
+        return make(path) if options.owner is None else _make_numbered(path, make)
     except OSError as error:
-        if error.errno == errno.EBUSY and options.owner is not None:
-            # Another private pool of the same program.
-            return make(next(path for path in _numbered(path) if not path.exists()))
         problem = f"cannot write the profile {path} ({error.strerror})"
         if options.profile is not None:
             cli.fail(f"{problem}: choose another --profile, or `none`")
@@ -194,8 +192,17 @@ def open_recorder(options: Any, workers: int, make: Callable[[Path | None], T], 
         return make(None)
 
 
-def _numbered(path: Path) -> Iterator[Path]:
-    return (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+def _make_numbered(path: Path, make: Callable[[Path | None], T]) -> T:
+    """Private pools that are told one path write to NAME.csv, NAME-2.csv, ...: the first not in use."""
+    wanted, number = path, 1
+    while True:
+        try:
+            return make(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        number += 1
+        path = wanted.with_stem(f"{wanted.stem}-{number}")
 
 
 def ready_line(address: Address, ports: list[int], profile: Path | None) -> str:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import Mock
@@ -41,8 +42,9 @@ def process(pid: int) -> Process:
 
 def descriptor_of(path: Path) -> int:
     """That of this process which is open on a file."""
-    found = {os.path.realpath(entry): int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
-    return found[str(path.resolve())]
+    open_ones = [entry for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
+    (found,) = [int(entry.name) for entry in open_ones if path.samefile(entry)]
+    return found
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -218,6 +220,43 @@ def test_tasks_without_a_profile_are_renamed_as_well(tmp_path: Path):
         file.close()
     (older,) = tmp_path.glob("tasks_1.*-*.csv")
     assert older.read_text() == "mine"
+
+
+@pytest.mark.parametrize("can_be_nameless", [True, False])
+def test_of_servers_that_start_together_one_writes_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_be_nameless: bool
+):
+    """The others are told that it is in use, and take none of its files away."""
+    if not can_be_nameless:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_CREAT)  # As on a file system without such files.
+    path = tmp_path / "p.csv"
+    servers, rounds = 6, 30
+    together = threading.Barrier(servers)
+    opened: list[tuple[int, RecordFile]] = []
+    problems: set[int | None] = set()
+
+    def server() -> None:
+        for number in range(rounds):
+            together.wait()
+            try:
+                files = open_record(path)
+            except OSError as error:
+                problems.add(error.errno)
+            else:
+                opened.extend((number, file) for file in files)
+                files[0].write(f"{number}\n")
+            together.wait()
+            for file in [file for at, file in opened if at == number]:
+                file.close()
+
+    with ThreadPoolExecutor(servers) as pool:
+        for running in [pool.submit(server) for _ in range(servers)]:
+            running.result()
+    assert problems == {errno.EBUSY}
+    profiles = [file for file in tmp_path.glob("p*.csv") if ".tasks" not in file.name]
+    rows = [line for file in profiles for line in file.read_text().splitlines() if line.isdigit()]
+    assert sorted(rows, key=int) == [str(number) for number in sorted({number for number, _ in opened})]
+    assert max(len(file.read_text().splitlines()) for file in profiles) == 2
 
 
 def test_a_record_that_somebody_has_cut_stays_readable(tmp_path: Path):

@@ -29,7 +29,6 @@ from distribute_challenge import (
 )
 from distribute_challenge.calls.logs import forwarded
 from distribute_challenge.client.dask import cluster as clusters
-from distribute_challenge.client.dask import there
 from distribute_challenge.client.dask.differences import DIFFERENCES
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
@@ -134,6 +133,8 @@ def test_another_version_of_python_is_an_error_that_says_which_end_to_update():
 
 
 def test_another_version_of_this_package_is_an_error_that_says_which_end_to_update():
+    from distribute_challenge.client.dask import there  # Late: each worker imports this module.
+
     for version, end in ((0, "update the client"), (99, "update this worker")):
         kind, text, _ = there.run(version, b"")
         assert (kind, end in text) == ("refused", True), text
@@ -427,10 +428,12 @@ def test_the_pool_beside_a_dask_worker_ends_with_it(tmp_path: Path):
 
 
 def test_letters_of_several_bytes_arrive_whole(cluster: RunningCluster, capsys: pytest.CaptureFixture[str]):
+    from distribute_challenge.client.dask.there import LIVE_S  # Late: each worker imports this module.
+
     text = "a" + 20_000 * "é"
 
     def prints():
-        time.sleep(2 * there.LIVE_S)
+        time.sleep(2 * LIVE_S)
         print(text)
 
     with PoolExecutor(cluster.address) as pool:

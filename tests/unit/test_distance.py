@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +14,7 @@ from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.distance import NEAR_S, Distance
 from distribute_challenge.client.running.lanes import Lanes
+from distribute_challenge.client.running.place import Place
 from distribute_challenge.client.tasks.task import Task
 from tests.running import HANG_S, eventually
 
@@ -44,6 +46,16 @@ def test_a_network_that_has_become_slower_is_noticed():
     for _ in range(100):
         distance.note(0.2)
     assert distance.round_trip_s > 0.19
+
+
+def test_a_server_that_was_slow_to_connect_to_is_near_once_it_answers_at_once():
+    distance = Distance()
+    distance.note(0.3)
+    answers = SimpleNamespace(
+        ask_for_free_worker=lambda: SimpleNamespace(is_here=True), port_in=lambda _: 18812
+    )
+    assert Place(cast(Any, answers), distance, None).port(time.monotonic()) == 18812
+    assert distance.round_trip_s == 0
 
 
 class Connections:

@@ -47,6 +47,8 @@ class RunningCluster:
         self.address = f"dask://{self.url.partition('://')[2]}"
         self.workers = [self.start_worker(*options) for _ in range(workers)]
         self._processes = [self.scheduler, *self.workers]
+        said = folder / "worker.log"
+        eventually(lambda: said.read_text().count("Registered to:") >= workers, "its workers have come")
 
     def is_as_started(self) -> bool:
         """Whether no process of it has ended, and none has been added."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,13 +42,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_process_is_left_of_a_failed_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that fails may not come to the line that ends what it has started."""
-    began = time.time()
+    before = {child.pid for child in psutil.Process().children()}
     yield
     if request.node.stash.get(_has_failed, False):
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.create_time() > began - 1:
-                    process.kill()
+        for child in psutil.Process().children():
+            if child.pid not in before:
+                for process in (*child.children(recursive=True), child):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -194,6 +194,8 @@ def test_top_shows_what_changes_until_a_key_ends_it(server: RunningServer, colum
         with running(in_python):
             eventually(lambda: "in_python" in terminal.read(), "the function is shown")
         eventually(lambda: "lost 1 (1 killed)" in terminal.read(), "the loss is shown")
+        counted = re.compile(r" (0\.[1-9]|[1-9][\d.]*) tasks/s")
+        eventually(lambda: counted.search(terminal.read()), "it counts as a task that has ended")
         if key == "q":
             terminal.type(key)
         else:

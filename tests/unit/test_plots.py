@@ -23,7 +23,7 @@ from distribute_challenge.pictures.figures.busy import Run, busy, run_of
 from distribute_challenge.pictures.figures.efficiency import benchmark, ideal
 from distribute_challenge.pictures.figures.functions import functions
 from distribute_challenge.pictures.figures.overview import overview
-from distribute_challenge.pictures.figures.resources import resources
+from distribute_challenge.pictures.figures.resources import Usage, resources, show_range
 from distribute_challenge.pictures.figures.style import times_of_day
 from distribute_challenge.pictures.figures.throughput import FEW, counter, throughput, window_s
 from distribute_challenge.pictures.lanes import marks
@@ -185,6 +185,18 @@ def test_the_share_of_time_busy_is_that_of_the_time(tmp_path: Path):
     lanes, shares = figure.axes
     assert [label.get_text() for label in shares.get_yticklabels()] == ["75%", "25%"]
     assert [label.get_text() for label in lanes.get_yticklabels()] == ["worker 1  :18812", "worker 2  :18813"]
+
+
+def test_of_many_workers_the_mean_is_drawn_and_around_it_the_range():
+    axes = Figure().subplots()
+    values = np.array([[0.0, 100.0], [50.0, np.nan], [10.0, 30.0]])
+    show_range(axes, Usage("CPU", np.arange(3.0), values, 100))
+    (mean,) = axes.lines
+    assert list(zip(*mean.get_data(), strict=True)) == [(0, 50), (1, 50), (2, 20)]
+    (around,) = axes.collections
+    corners = {(x, y) for x, y in around.get_paths()[0].vertices.tolist()}
+    assert corners == {(0, 0), (0, 100), (1, 50), (2, 10), (2, 30)}
+    assert [line.get_label() for line in (around, mean)] == ["from least to most", "mean of the workers"]
 
 
 def test_without_time_the_axis_is_a_second_long(tmp_path: Path):

@@ -40,11 +40,9 @@ class View:
         layers = self.record.levels[self._number].layers
         self._seen = [0] * len(layers)
         self._losses_seen, self._shown_until = 0, None
-        for source in (*self.charts.shapes, self.charts.edges, self.charts.marks):
-            source.data = {name: [] for name in source.column_names}
-        self.follow()
+        self.follow(is_new=True)
 
-    def follow(self, *, moves: bool = True) -> None:
+    def follow(self, *, moves: bool = True, is_new: bool = False) -> None:
         """Show what was added, and the time now, unless somebody looks at another one."""
         record, charts = self.record, self.charts
         if (now := record.now) == self._shown_until:
@@ -54,18 +52,27 @@ class View:
         if colours != self.colours:
             self.colours = colours
             charts.mapper.update(palette=colours, high=len(colours) - 0.5)
+        shapes: list[list[content.Data]] = [[] for _ in charts.shapes]
+        edges: list[content.Data] = []
+        marks: list[content.Data] = []
         for number, layer in enumerate(record.levels[self._number].layers):
             rows = layer.since(self._seen[number])
             self._seen[number] = layer.added
             if rows is not None:
-                _add(charts.shapes[number], content.shapes(record, rows))
-                _add(charts.edges, content.edges(rows))
-                _add(charts.marks, content.failures(rows))
+                shapes[number].append(content.shapes(record, rows))
+                edges.append(content.edges(rows))
+                marks.append(content.failures(rows))
         losses = record.workers.losses
         rows = losses.since(self._losses_seen)
         self._losses_seen = losses.added
         if rows is not None:
-            _add(charts.marks, content.losses(rows))
+            marks.append(content.losses(rows))
+        for source, parts in (
+            *zip(charts.shapes, shapes, strict=True),
+            (charts.edges, edges),
+            (charts.marks, marks),
+        ):
+            _show(source, parts, is_new=is_new)
         charts.running.data = content.running(record)
         begin = record.began if self.window_s is None else now - self.window_s
         data = content.series(record, self._number, begin)
@@ -78,6 +85,18 @@ class View:
             charts.times.update(start=start, end=end, reset_start=start, reset_end=end)
 
 
-def _add(source: ColumnDataSource, rows: content.Data) -> None:
-    if len(rows["right"]):
-        source.stream(rows, MOST_ROWS)
+def _show(source: ColumnDataSource, parts: list[content.Data], *, is_new: bool) -> None:
+    """Add rows to what a browser shows; or, if they are of a new window, show them alone.
+
+    If it were emptied first, and they were added then, it might show them twice: what a source holds is
+    sent to the browser as it is when it is sent, which may be after the rows were added.
+    """
+    parts = [part for part in parts if len(part["right"])]
+    if is_new:
+        source.data = {
+            name: np.concatenate([part[name] for part in parts])[-MOST_ROWS:] if parts else []
+            for name in source.column_names
+        }
+        return
+    for part in parts:
+        source.stream(part, MOST_ROWS)

@@ -33,20 +33,14 @@ class RecordFile:
         self._path = path
         self._header = header.encode()
         self._size = 0
-        is_named, descriptor = _create(path)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            raise _in_use() from None
         self._file: FileIO | None = FileIO(descriptor, "a")
         try:
-            if is_named:
-                _lock(descriptor, path)
-                self._append(self._header)
-            else:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # Nobody else knows it yet.
-                self._append(self._header)
-                # To follow a link, which that is, the system has to be given a folder, too.
-                os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
-        except FileExistsError:
-            self.close()
-            raise _in_use() from None
+            _lock(descriptor, path)  # Another server may have taken it for one of an earlier run.
+            self._append(self._header)
         except BaseException:
             self.close()
             raise
@@ -123,26 +117,17 @@ def name_for_older(path: Path, changed_at: float) -> Path:
     return older
 
 
-def _create(path: Path) -> tuple[bool, int]:
-    """A new file, and whether it has its name yet. Without, nobody can take it for one of an earlier run."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-    with contextlib.suppress(OSError):  # Not every file system has files without a name.
-        return False, os.open(path.parent, os.O_TMPFILE | flags, 0o666)
-    try:
-        return True, os.open(path, os.O_CREAT | os.O_EXCL | flags, 0o666)
-    except FileExistsError:
-        raise _in_use() from None
-
-
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[os.stat_result | None]:
     """Keep what is there of an earlier run from other servers. None: nothing is there."""
     try:
-        mode = path.stat().st_mode
+        is_plain = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
-        yield None
-        return
-    if not stat.S_ISREG(mode):
+        if not path.is_symlink():
+            yield None
+            return
+        is_plain = False
+    if not is_plain:
         raise OSError(errno.EEXIST, "what is there is not a plain file")
     access = "rb+" if os.access(path, os.W_OK) else "rb"  # Some file systems lock only what may be written.
     try:

@@ -146,9 +146,8 @@ def test_tasks_of_other_dask_programs_appear_as_what_they_are(
 
 
 def test_workers_come_and_are_lost(started: RunningCluster, recorder: RunningServer, tmp_path: Path):
-    from distribute_challenge.pictures.live.data.record import (
-        Record,
-    )  # Late: each worker imports this module.
+    # Late: each worker imports this module.
+    from distribute_challenge.pictures.live.data.record import Record
     from distribute_challenge.pictures.reading import read_profile
 
     path = tmp_path / "run.csv"

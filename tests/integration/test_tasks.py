@@ -284,9 +284,8 @@ def test_a_private_pool_writes_a_profile_where_it_is_told_to(tmp_path: Path, mon
         PoolExecutor("local://1") as third,
         ThreadPoolExecutor(3) as threads,
     ):  # Their servers start in the same moment.
-        assert (
-            list(threads.map(lambda each: each.submit(square, 3).result(), (pool, other, third))) == [9] * 3
-        )
+        results = threads.map(lambda each: each.submit(square, 3).result(), (pool, other, third))
+        assert list(results) == [9, 9, 9]
     assert [len(read(tmp_path / f"said{number}.tasks.csv")) for number in ("", "-2", "-3")] == [1, 1, 1]
 
 

@@ -186,15 +186,15 @@ def test_a_template_keeps_nothing_of_the_workers_that_it_has_forked(
 
 
 ENDS_EARLY = """
-import os, signal, sys, time
+import os, select, signal, sys
 from distribute_challenge.server.workers.template import Template, TemplateEndedError
 
 def setsid():
     leaders.append(os.getpid())
     if len(leaders) == 2:  # The template has forked a worker, and is not told yet which one.
+        end = os.pidfd_open(leaders[0])
         os.kill(leaders[0], signal.SIGKILL)
-        while "Z" not in open(f"/proc/{leaders[0]}/stat").read():
-            time.sleep(0.001)
+        select.select([end], [], [])
     leads()
 
 leaders, leads = [], os.setsid

@@ -9,14 +9,15 @@ from bokeh.document.events import ColumnDataChangedEvent, ColumnsStreamedEvent, 
 
 from distribute_challenge.pictures.live.data.record import Record
 from distribute_challenge.pictures.live.view import View
-from tests.records import Row
-from tests.unit.test_live_record import write
+from tests.records import Row, write_profile, write_tasks
 
 
 def test_the_rows_of_a_new_window_are_set_in_one_step(tmp_path: Path):
     """What a source holds is sent as it is then: rows that are added to an empty one may come twice."""
-    record = Record.read(write(tmp_path, [Row("f", 1, 1, 2 + number, 1) for number in range(3)]))
-    view = View(record, 60)
+    path = tmp_path / "p.csv"
+    write_profile(path, 1, 30)
+    write_tasks(path, [Row("f", 0, 1, 2, 1), Row("f", 0, 3, 4, 1)], [18812])
+    view = View(Record.read(path), 60)
     sources = [*view.charts.shapes, view.charts.edges, view.charts.marks]
     document = Document()
     for source in sources:

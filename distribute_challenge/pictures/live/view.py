@@ -52,26 +52,23 @@ class View:
         if colours != self.colours:
             self.colours = colours
             charts.mapper.update(palette=colours, high=len(colours) - 0.5)
-        shapes: list[list[content.Data]] = [[] for _ in charts.shapes]
-        edges: list[content.Data] = []
-        marks: list[content.Data] = []
+        added: list[tuple[ColumnDataSource, content.Data]] = []
         for number, layer in enumerate(record.levels[self._number].layers):
             rows = layer.since(self._seen[number])
             self._seen[number] = layer.added
             if rows is not None:
-                shapes[number].append(content.shapes(record, rows))
-                edges.append(content.edges(rows))
-                marks.append(content.failures(rows))
+                added += (
+                    (charts.shapes[number], content.shapes(record, rows)),
+                    (charts.edges, content.edges(rows)),
+                    (charts.marks, content.failures(rows)),
+                )
         losses = record.workers.losses
         rows = losses.since(self._losses_seen)
         self._losses_seen = losses.added
         if rows is not None:
-            marks.append(content.losses(rows))
-        for source, parts in (
-            *zip(charts.shapes, shapes, strict=True),
-            (charts.edges, edges),
-            (charts.marks, marks),
-        ):
+            added.append((charts.marks, content.losses(rows)))
+        for source in (*charts.shapes, charts.edges, charts.marks):
+            parts = [rows for place, rows in added if place is source and len(rows["right"])]
             _show(source, parts, is_new=is_new)
         charts.running.data = content.running(record)
         begin = record.began if self.window_s is None else now - self.window_s
@@ -91,7 +88,6 @@ def _show(source: ColumnDataSource, parts: list[content.Data], *, is_new: bool) 
     If it were emptied first, and they were added then, it might show them twice: what a source holds is
     sent to the browser as it is when it is sent, which may be after the rows were added.
     """
-    parts = [part for part in parts if len(part["right"])]
     if is_new:
         source.data = {
             name: np.concatenate([part[name] for part in parts])[-MOST_ROWS:] if parts else []

@@ -29,7 +29,9 @@ from distribute_challenge import (
 )
 from distribute_challenge.calls.logs import forwarded
 from distribute_challenge.client.dask import cluster as clusters
+from distribute_challenge.client.dask.connection import Connection
 from distribute_challenge.client.dask.differences import DIFFERENCES
+from distribute_challenge.client.tasks.task import Task
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
 from tests.running import HANG_S, ROOT, eventually, free_port, is_running
@@ -244,6 +246,24 @@ def test_all_can_be_stopped_at_once(cluster: RunningCluster, tmp_path: Path):
     eventually(lambda: all(future.done() for future in futures), "all have ended")
     assert all(future.cancelled() for future in futures)
     assert not (tmp_path / "7").exists()
+
+
+def test_what_is_just_being_sent_is_stopped_as_well(
+    cluster: RunningCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pool = PoolExecutor(cluster.address)
+    submit = Connection.submit
+
+    def submit_and_stop(connection: Connection, task: Task) -> Any:
+        future = submit(connection, task)
+        eventually((tmp_path / "calls").exists, "it runs")
+        pool.kill_workers()
+        return future
+
+    monkeypatch.setattr(Connection, "submit", submit_and_stop)
+    future = pool.submit(sleeps, tmp_path / "calls")
+    eventually(future.done, "it has ended", within_s=HANG_S / 2)
+    assert future.cancelled()
 
 
 def test_what_waits_can_be_cancelled_and_never_runs(cluster: RunningCluster, tmp_path: Path):

@@ -47,7 +47,7 @@ class Dispatcher:
         self._lock = threading.RLock()  # guards all that follows
         self._thread: threading.Thread | None = None
         self._waiting: deque[tuple[float, Task]] = deque()  # since when
-        self._with_dask: dict[Task, Any] = {}  # and its future there
+        self._with_dask: dict[Task, Any] = {}  # and its future there; None while it is being sent
         self._patience = 0  # how many more than usual may be with Dask
         self._is_closing = False
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -122,7 +122,8 @@ class Dispatcher:
     def _kill(self, tasks: list[Task]) -> None:
         """Have the workers that run these tasks stop them. What has not come to a worker never runs."""
         with self._lock:
-            futures = {task.parcel.id: self._with_dask[task] for task in tasks if task in self._with_dask}
+            sent = [(task, self._with_dask.get(task)) for task in tasks]
+        futures = {task.parcel.id: future for task, future in sent if future is not None}
         if not futures:
             return
         try:
@@ -192,7 +193,9 @@ class Dispatcher:
                 if not self._waiting or self._waiting[0][1] is not task:  # It was cancelled meanwhile.
                     continue
                 self._waiting.popleft()
+                self._with_dask[task] = None
             if not task.begin(time.monotonic()):
+                self._forget(task)
                 continue
             try:
                 if problem is not None:
@@ -202,6 +205,7 @@ class Dispatcher:
                     self._with_dask[task] = future
                 self.connection.watch(future, self._tell_of(task))
             except Exception as error:
+                self._forget(task)
                 self._fail(task, error)
             else:
                 if task.is_unwanted:
@@ -225,6 +229,10 @@ class Dispatcher:
     def _take(self, task: Task, report: Any, error: BaseException | None) -> None:
         """Take in what became of a task."""
         self._settle(task, report, error)
+        self._forget(task)
+
+    def _forget(self, task: Task) -> None:
+        """It is with Dask no longer."""
         with self._lock:
             self._with_dask.pop(task, None)
 

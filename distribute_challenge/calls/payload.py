@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import io
+import itertools
 import pickle
 import struct
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -80,14 +81,12 @@ class Call(NamedTuple):
         """Read the output of `pack`: the call, and its buffers' bytes. Raises ValueError."""
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
-        *head, label, logs, values, modules, function, arguments = _CALL.unpack_from(data)
-        parts, at = [], _CALL.size
-        for size in (label, logs, values, modules, function, arguments):
-            parts.append(data[at : at + size])
-            at += size
-        if at > len(data) or head[0] > CHUNK | INITIALIZER | SHARES | OUTPUT:
+        fields = _CALL.unpack_from(data)
+        ends = list(itertools.accumulate(fields[5:], initial=_CALL.size))
+        if ends[-1] > len(data) or fields[0] > CHUNK | INITIALIZER | SHARES | OUTPUT:
             raise ValueError("not a call")
-        return cls(*head, *parts), memoryview(data)[at:]
+        parts = map(data.__getitem__, map(slice, ends, ends[1:]))
+        return cls(*fields[:5], *parts), memoryview(data)[ends[-1] :]
 
 
 # What the files of modules without a text end with.

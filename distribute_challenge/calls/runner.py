@@ -42,6 +42,7 @@ class Runner:
         self._contexts: dict[bytes, contextvars.Context] = {}  # that they ran in
         self._kept = Kept()
         self.dropped: weakref.ref[Any] | None = None  # the function of the last call, if that is not kept
+        self.has_left_threads = False  # whether threads that the last call started go on
         self._chunks: list[Iterator[Any]] = []  # those that run: what has not begun of each
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
@@ -80,15 +81,16 @@ class Runner:
         finally:
             if not self._is_in_place:
                 sys.modules["__main__"] = main
-            if loaded is not None and not self._keep((source, call.function), loaded, threads):
+            self.has_left_threads = threading.active_count() > threads
+            if loaded is not None and not self._keep((source, call.function), loaded):
                 with contextlib.suppress(TypeError):  # Not everything that can be called takes one.
                     self.dropped = weakref.ref(loaded.function)
         return dump_value(name, value, seconds)
 
-    def _keep(self, key: Key, loaded: Loaded, threads: int) -> bool:
-        """Keep a function that was called, when there were so many `threads`; whether that may be."""
-        if threading.active_count() > threads:
-            return False  # A thread that the function has left may still change its global names.
+    def _keep(self, key: Key, loaded: Loaded) -> bool:
+        """Keep a function that was called; whether that may be."""
+        if self.has_left_threads:
+            return False  # They may still change its global names.
         # In place, each call has copies of classes for itself, which its arguments bring along.
         if self._is_in_place and loaded.known.constant and loaded.known.constant.classes:
             return False

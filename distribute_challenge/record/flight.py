@@ -49,7 +49,8 @@ _COUNTER = struct.Struct("<Q")
 _WRITTEN_AT, _READ_AT = 8, 16
 _SIZE = struct.Struct("<I")
 _BEGUN = struct.Struct("<ddQ8sH")
-_RECORD = struct.Struct("<IIIBHddQ" + "ddQ8sH")
+_ENDED = struct.Struct("<IIIBHddQ")
+_RECORD = struct.Struct(_ENDED.format + _BEGUN.format[1:])
 _MAX_LABEL = SLOT_BYTES - 1 - _BEGUN.size
 
 Memory = bytearray | mmap.mmap
@@ -85,11 +86,7 @@ class Flight(NamedTuple):
     """A call that runs, as its recorder remembers it."""
 
     slot: int  # where it is written; 0 if nowhere, since too many run within each other
-    started: float
-    queued: float
-    sent: int
-    id: bytes
-    label: bytes
+    begun: bytes  # as it is written, with the label
     is_inside: bool
 
 
@@ -126,7 +123,7 @@ class FlightRecorder:
         `queued` is Unix seconds when its client had it; `is_inside` says that it runs within another call.
         """
         label = label[:_MAX_LABEL]
-        started = time.monotonic()
+        begun = _BEGUN.pack(time.monotonic(), queued, sent, id_, len(label)) + label
         slot, memory = 0, self._memory
         if memory is not None:
             try:
@@ -134,12 +131,11 @@ class FlightRecorder:
             except IndexError:
                 slot = 0
             else:
-                begun = _BEGUN.pack(started, queued, sent, id_, len(label)) + label
                 memory[slot + 1 : slot + 1 + len(begun)] = begun
                 memory[slot] = 1
             if not is_inside:
                 memory[:ID_BYTES] = id_
-        return Flight(slot, started, queued, sent, id_, label, is_inside)
+        return Flight(slot, begun, is_inside)
 
     def end(
         self, flight: Flight, *, finished: int, failed: int, seconds: float, returned: int, error: str = ""
@@ -148,21 +144,12 @@ class FlightRecorder:
         memory = self._memory
         if memory is None:
             return
-        slot, started, queued, sent, id_, label, is_inside = flight
+        slot, begun, is_inside = flight
         text = error[:MAX_ERROR].encode(errors="replace") if error else b""
-        size = _RECORD.size + len(label) + len(text)
-        record = b"".join(
-            (
-                _RECORD.pack(
-                    *(size, finished, failed, is_inside, len(text), time.monotonic(), seconds, returned),
-                    *(started, queued, sent, id_, len(label)),
-                ),
-                label,
-                text,
-            )
-        )
+        size = _ENDED.size + len(begun) + len(text)
+        ended = _ENDED.pack(size, finished, failed, is_inside, len(text), time.monotonic(), seconds, returned)
         with self._lock:
-            self._unwritten.append(record)
+            self._unwritten.append(ended + begun + text)
             while self._unwritten and self._append(memory, self._unwritten[0]):
                 self._unwritten.popleft()
         if slot:

@@ -11,6 +11,7 @@ import socket
 import time
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import rpyc
@@ -25,7 +26,7 @@ _MAX_SPINS_SKIPPED = 63
 
 
 class FrameReader:
-    """Bytes, as they arrive, -> frames. Knows no socket: `feed` it, then ask for each `next_frame`.
+    """Bytes, as they arrive, -> frames. Knows no socket: `feed` it, then take all `frames`.
 
     The first frame may be of `first_frame_bytes` only: a peer that speaks another protocol claims anything.
     """
@@ -45,37 +46,35 @@ class FrameReader:
         self._parts.append(data)
         self.wanted -= len(data)
 
-    def next_frame(self) -> bytes | None:
-        """The next frame, if all of it is here. EOFError if what comes next is too large, or no frame."""
+    def frames(self) -> Iterator[bytes]:
+        """Each frame that is here whole. EOFError if what comes next is too large, or no frame."""
         if self.wanted > 0:
-            return None
+            return
         if self._parts:
             rest = self._data[self._position :]
             self._data = b"".join((rest, *self._parts)) if rest or len(self._parts) > 1 else self._parts[0]
             self._position = 0
             self._parts.clear()
-        begin = self._position + _HEADER.size
-        if (missing := begin - len(self._data)) > 0:
-            self.wanted = missing
-            return None
-        length, is_compressed = _HEADER.unpack_from(self._data, self._position)
-        if length > self._limit:
-            raise EOFError(
-                f"the peer sent a frame of {length} bytes, more than the {self._limit} allowed here"
-            )
-        end = begin + length
-        if (missing := end + len(_END) - len(self._data)) > 0:
-            self.wanted = missing
-            return None
-        if not self._data.startswith(_END, end):
-            raise EOFError("the peer sent a frame without its end")
-        self._position = end + len(_END)
-        self.wanted = self._position + _HEADER.size - len(self._data)
-        frame = self._data[begin:end]
-        if is_compressed:
-            frame = self._decompress(frame)
-        self._limit = self._max_frame_bytes
-        return frame
+        data, begin = self._data, self._position + _HEADER.size
+        there = len(data)
+        while begin <= there:
+            length, is_compressed = _HEADER.unpack_from(data, begin - _HEADER.size)
+            if length > self._limit:
+                raise EOFError(
+                    f"the peer sent a frame of {length} bytes, more than the {self._limit} allowed here"
+                )
+            end = begin + length
+            after = end + len(_END)
+            if after > there:
+                begin = after
+                break
+            if data[end:after] != _END:
+                raise EOFError("the peer sent a frame without its end")
+            frame = self._decompress(data[begin:end]) if is_compressed else data[begin:end]
+            self._limit, self._position = self._max_frame_bytes, after
+            begin = after + _HEADER.size
+            yield frame
+        self.wanted = begin - there
 
     def _decompress(self, data: bytes) -> bytes:
         unpacker = zlib.decompressobj()
@@ -190,8 +189,7 @@ class FrameChannel(rpyc.Channel):
             if data is None:
                 return False
             reader.feed(data)
-            while reader.wanted <= 0 and (frame := reader.next_frame()) is not None:
-                self._frames.append(frame)
+            self._frames.extend(reader.frames())
         except EOFError as error:
             self.close()
             self._end = error

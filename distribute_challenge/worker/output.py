@@ -76,7 +76,6 @@ class Streams:
         self._call_id: bytes | None = None
         self._prints = False  # whether what it prints is wanted, or only what it logs
         self._output: Output | None = None  # Most calls print nothing.
-        self._threads = 0  # how many there were when the call began
         # Threads that have outlived their function: what they print is nobody's.
         self._left: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._made: list[TextIO] = []  # A function may drop them, and others may still use what is below.
@@ -91,18 +90,20 @@ class Streams:
 
     def begin(self, call_id: bytes, *, prints: bool) -> None:
         """Keep what is logged from now on, for the caller, and what is printed if it `prints`."""
-        self._threads = threading.active_count()
         self._prints = prints
         self._output, self._call_id = None, call_id
 
-    def end(self) -> tuple[int, tuple[Piece, ...]]:
-        """The call is over: what it has printed and nobody has read, and from which byte that begins."""
+    def end(self, *, has_left_threads: bool) -> tuple[int, tuple[Piece, ...]]:
+        """The call is over: what it has printed and nobody has read, and from which byte that begins.
+
+        `has_left_threads` says that threads which it started go on.
+        """
         for stream in self._made:
             _flush(stream)
         for own in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
             if own not in self._made:  # Something that the function put there.
                 _flush(own)
-        if threading.active_count() > self._threads:
+        if has_left_threads:
             self._left.update(threading.enumerate())
             self._left.discard(threading.main_thread())
         with self._lock:

@@ -83,7 +83,7 @@ class Worker:
             self.streams.begin(call.id, prints=bool(call.flags & PRINTS))
         outcome = Outcome(FAILURE, problem) if problem else self._run(source, call, buffers)
         if call.flags & OUTPUT:
-            offset, output = self.streams.end()
+            offset, output = self.streams.end(has_left_threads=self._runner.has_left_threads)
             if output:
                 outcome = outcome._replace(offset=offset, output=output)
         if size > LARGE_BYTES or buffers:

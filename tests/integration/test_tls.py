@@ -20,7 +20,15 @@ from typing import Any
 import pytest
 import rpyc
 
-from distribute_challenge import AccessDenied, PoolError, PoolExecutor, TaskTimeout, Tls, compute_this
+from distribute_challenge import (
+    AccessDenied,
+    PoolError,
+    PoolExecutor,
+    ServerUnavailable,
+    TaskTimeout,
+    Tls,
+    compute_this,
+)
 from distribute_challenge.tls import VARIABLES, environment
 from distribute_challenge.wire.tls import HANDSHAKE_S
 from tests.certificates import Certificates
@@ -249,10 +257,31 @@ def test_the_hosts_name_is_checked(server: RunningServer):
 
 def test_a_client_without_tls_is_refused(server: RunningServer, monkeypatch: pytest.MonkeyPatch):
     use(monkeypatch, f"localhost:{server.port}", None)
-    with pytest.raises(AccessDenied, match="COMPUTE_TLS_CERT, COMPUTE_TLS_KEY, COMPUTE_TLS_CA"):
-        compute_this(divmod)(7, 3).run()
+    with (
+        PoolExecutor() as pool,
+        pytest.raises(AccessDenied, match="COMPUTE_TLS_CERT, COMPUTE_TLS_KEY, COMPUTE_TLS_CA"),
+    ):
+        pool.submit(divmod, 7, 3).result(HANG_S)
     with connect(server.port) as plain, pytest.raises((EOFError, ConnectionError)):
         plain.ping(timeout=HANG_S)
+
+
+def test_a_program_may_set_its_environment_after_a_call_was_refused(
+    start_server: Callable[..., RunningServer],
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Also when a server that did without was restarted with TLS."""
+    function = compute_this(divmod)
+    plain = start_server(1)
+    use(monkeypatch, f"localhost:{plain.port}", None)
+    assert function(7, 3).run() == (2, 1)
+    plain.stop()
+    start_server(1, "--port", str(plain.port), tls=certificates.server)
+    with pytest.raises((AccessDenied, ServerUnavailable)):
+        function(7, 3).run()
+    use(monkeypatch, f"localhost:{plain.port}", certificates.client)
+    assert function(7, 3).run() == (2, 1)
 
 
 def test_a_client_with_tls_is_refused_by_a_server_without(
@@ -367,4 +396,4 @@ def test_what_is_wrong_with_a_programs_files_is_an_error_of_the_pool(
         assert isinstance(pool.submit(divmod, 7, 3).exception(HANG_S), PoolError)
     monkeypatch.delenv(VARIABLES[2])
     with pytest.raises(PoolError, match="set COMPUTE_TLS_CA"):
-        compute_this(divmod)(7, 3).run()
+        PoolExecutor()

@@ -69,8 +69,7 @@ def read_all(pieces: Iterable[bytes], reader: FrameReader) -> tuple[list[bytes],
     try:
         for piece in pieces:
             reader.feed(piece)
-            while (frame := reader.next_frame()) is not None:
-                found.append(frame)
+            found.extend(reader.frames())
     except EOFError:
         return found, True
     return found, False

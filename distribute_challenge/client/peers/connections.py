@@ -89,6 +89,11 @@ class Connections:
         self._introduce(server, facts)
         return facts
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the facts are known: the server has let this program in."""
+        return self._facts is not None
+
     def forget_facts(self) -> None:
         """Another server may be there by now."""
         self._facts = None

@@ -63,6 +63,12 @@ class Backend(Engine):
         return self._within_limit(self._connections.facts(options.wait_s))
 
     @property
+    def has_answered(self) -> bool:
+        """Whether the server has let this program in, and has not gone since."""
+        known = self._known_connections
+        return known is not None and known.has_answered
+
+    @property
     def distance(self) -> Distance:
         """How far away the pool is."""
         return self._connections.distance

@@ -93,6 +93,11 @@ class Engine(ABC):
         """What has to be known of the workers, with as many as may be used. Raises ServerUnavailable."""
 
     @property
+    def has_answered(self) -> bool:
+        """Whether the pool is known to let this program in, as far as an engine keeps that in mind."""
+        return False
+
+    @property
     @abstractmethod
     def distance(self) -> Distance:
         """How far away the workers are."""

@@ -11,7 +11,6 @@ import socket
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import rpyc
@@ -26,55 +25,52 @@ _MAX_SPINS_SKIPPED = 63
 
 
 class FrameReader:
-    """Bytes, as they arrive, -> frames. Knows no socket: `feed` it, then take all `frames`.
+    """Bytes, as they arrive, -> frames. Knows no socket.
 
     The first frame may be of `first_frame_bytes` only: a peer that speaks another protocol claims anything.
     """
 
-    __slots__ = ("_data", "_limit", "_max_frame_bytes", "_parts", "_position", "wanted")
+    __slots__ = ("_limit", "_max_frame_bytes", "_parts", "wanted")
 
     def __init__(self, max_frame_bytes: int, first_frame_bytes: int | None = None) -> None:
         self._max_frame_bytes = max_frame_bytes
         self._limit = max_frame_bytes if first_frame_bytes is None else first_frame_bytes
         self.wanted = _HEADER.size  # so many bytes are missing, at least, until there may be another frame
-        self._data = b""
-        self._position = 0  # where in it the next frame begins
-        self._parts: list[bytes] = []  # what came after it
+        self._parts: list[bytes] = []  # of it, as far as they are here
 
-    def feed(self, data: bytes) -> None:
-        """Take in what has arrived."""
-        self._parts.append(data)
+    def feed(self, data: bytes, frames: deque[bytes]) -> None:
+        """Take in what has arrived, and add to `frames` those that are here whole now.
+
+        EOFError if what comes next is too large, or no frame.
+        """
         self.wanted -= len(data)
-
-    def frames(self) -> Iterator[bytes]:
-        """Each frame that is here whole. EOFError if what comes next is too large, or no frame."""
         if self.wanted > 0:
+            self._parts.append(data)
             return
         if self._parts:
-            rest = self._data[self._position :]
-            self._data = b"".join((rest, *self._parts)) if rest or len(self._parts) > 1 else self._parts[0]
-            self._position = 0
+            data = b"".join((*self._parts, data))
             self._parts.clear()
-        data, begin = self._data, self._position + _HEADER.size
-        there = len(data)
-        while begin <= there:
-            length, is_compressed = _HEADER.unpack_from(data, begin - _HEADER.size)
+        at, there, needed = 0, len(data), _HEADER.size
+        while needed <= there:
+            length, is_compressed = _HEADER.unpack_from(data, at)
             if length > self._limit:
                 raise EOFError(
                     f"the peer sent a frame of {length} bytes, more than the {self._limit} allowed here"
                 )
+            begin = at + _HEADER.size
             end = begin + length
-            after = end + len(_END)
-            if after > there:
-                begin = after
+            needed = end + len(_END)
+            if needed > there:
                 break
-            if data[end:after] != _END:
+            if data[end:needed] != _END:
                 raise EOFError("the peer sent a frame without its end")
-            frame = self._decompress(data[begin:end]) if is_compressed else data[begin:end]
-            self._limit, self._position = self._max_frame_bytes, after
-            begin = after + _HEADER.size
-            yield frame
-        self.wanted = begin - there
+            frames.append(self._decompress(data[begin:end]) if is_compressed else data[begin:end])
+            self._limit = self._max_frame_bytes
+            at = needed
+            needed += _HEADER.size
+        self.wanted = needed - there
+        if at < there:
+            self._parts.append(data[at:])
 
     def _decompress(self, data: bytes) -> bytes:
         unpacker = zlib.decompressobj()
@@ -188,8 +184,7 @@ class FrameChannel(rpyc.Channel):
             data = self.stream.receive(reader.wanted, flags)
             if data is None:
                 return False
-            reader.feed(data)
-            self._frames.extend(reader.frames())
+            reader.feed(data, self._frames)
         except EOFError as error:
             self.close()
             self._end = error

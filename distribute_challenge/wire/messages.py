@@ -28,7 +28,8 @@ _VALUE = brine.TAG_TUP2 + brine.dump(consts.LABEL_VALUE)
 _TEXT_AND = brine.TAG_TUP2 + brine.TAG_UNICODE
 _SHORTEST = 5  # Bytes up to here brine writes in other ways.
 _SHORT, _LONG = brine.TAG_STR_L1[0], brine.TAG_STR_L4[0]  # the tags of bytes that are longer
-_REMEMBERED = 1 << 14  # Texts up to this length, most of which come again and again.
+# Texts and arguments up to these lengths, most of which come again and again.
+_REMEMBERED, _REMEMBERED_ARGS = 1 << 14, 1 << 6
 
 
 def number_part(number: int) -> bytes:
@@ -41,7 +42,7 @@ def value_content(value: Any) -> tuple[bytes, ...]:
     """The content of a reply: a plain value."""
     if type(value) is bytes:
         return _VALUE, *_bytes_parts(value)
-    return (brine.dump((consts.LABEL_VALUE, value)),)
+    return (_dump_int(value) if type(value) is int else brine.dump((consts.LABEL_VALUE, value)),)
 
 
 def load_reply(message: bytes) -> tuple[bytes, Any]:
@@ -96,8 +97,8 @@ def _load_args(message: bytes, at: int, end: int) -> tuple[Any, ...] | None:
         if data is not None:
             load = _load_text if text[1] - text[0] < _REMEMBERED else _load_text.__wrapped__
             return load(message[slice(*text)]), message[slice(*data)]
-    args = brine.load(message[at:])
-    return args if type(args) is tuple and brine.dump(args) == message[at:end] else None
+    load_plain = _load_plain if end - at < _REMEMBERED_ARGS else _load_plain.__wrapped__
+    return load_plain(message[at:end])
 
 
 def _bytes_parts(data: bytes) -> tuple[bytes, ...]:
@@ -134,3 +135,20 @@ def _dump_text(text: str) -> bytes:
 @functools.lru_cache(maxsize=64)
 def _load_text(data: bytes) -> str:
     return data.decode()
+
+
+@functools.lru_cache(maxsize=256)
+def _load_plain(data: bytes) -> tuple[Any, ...] | None:
+    """The arguments that these bytes, and no others, stand for."""
+    try:
+        args = brine.load(data)
+    except Exception:  # RPyC will tell the peer what is wrong with it.
+        return None
+    return args if type(args) is tuple and brine.dump(args) == data else None
+
+
+@functools.lru_cache(maxsize=256)
+def _dump_int(value: int) -> bytes:
+    """The content of a reply: a port, a count."""
+    dumped: bytes = brine.dump((consts.LABEL_VALUE, value))
+    return dumped

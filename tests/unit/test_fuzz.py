@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 import zlib
+from collections import deque
 from collections.abc import Iterable
 
 from hypothesis import given, settings
@@ -65,14 +66,13 @@ def frames_in(data: bytes) -> tuple[list[bytes], bool]:
 
 def read_all(pieces: Iterable[bytes], reader: FrameReader) -> tuple[list[bytes], bool]:
     """What a reader makes of pieces, and whether it refused one."""
-    found = []
+    found: deque[bytes] = deque()
     try:
         for piece in pieces:
-            reader.feed(piece)
-            found.extend(reader.frames())
+            reader.feed(piece, found)
     except EOFError:
-        return found, True
-    return found, False
+        return list(found), True
+    return list(found), False
 
 
 @MANY

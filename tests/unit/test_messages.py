@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rpyc.core import brine, consts
@@ -95,3 +96,14 @@ def test_replies_that_are_cut_short_or_changed_are_read_so_too(data: st.DataObje
         del message[data.draw(st.integers(begin, len(message))) :]
     sent = bytes(message)
     assert outcome(lambda: load_reply(sent)[1]) == outcome(lambda: brine.load(sent[begin:]))
+
+
+@pytest.mark.parametrize("value", [1, True, 1.0, 0, False, -0.0, "1", b"1", None, (1,), (True,)], ids=repr)
+def test_what_comes_again_and_again_is_of_its_own_type(value: Any):
+    """1 and True are equal, and what was read or written before is remembered."""
+    head = REQUEST + number_part(FIRST_NUMBER)
+    for _ in range(2):
+        read = CALL.read(head + b"".join(CALL.content((value,))))
+        assert read is not None
+        assert repr(read[1]) == repr((value,))
+        assert b"".join(value_content(value)) == brine.dump((consts.LABEL_VALUE, value))

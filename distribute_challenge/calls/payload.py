@@ -188,10 +188,17 @@ class Outcome(NamedTuple):
             return ChunkResults(pickle.loads(self.content, buffers=self.buffers), {})
         if self.kind == FAILURE:  # Nothing of it ran.
             raise load_failure(self.content)
-        each = list(enumerate(pickle.loads(self.content)))
-        values = [pickle.loads(content) if kind == VALUE else None for _, (kind, content) in each]
-        failures = {number: load_failure(content) for number, (kind, content) in each if kind != VALUE}
-        return ChunkResults(values, failures)
+        found = ChunkResults([], {})
+        for number, (kind, content) in enumerate(pickle.loads(self.content)):
+            found.values.append(None)
+            try:
+                if kind == VALUE:
+                    found.values[number] = pickle.loads(content)
+                else:
+                    found.failures[number] = load_failure(content)
+            except Exception as error:  # Of one value that cannot be made here.
+                found.failures[number] = error
+        return found
 
 
 class RemoteTraceback(Exception):

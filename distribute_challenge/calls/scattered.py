@@ -12,18 +12,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from distribute_challenge.calls.buffers import unpack
-from distribute_challenge.calls.regions import Buffer
 
 TOKEN_BYTES = 16
 
 
 class _Entry:
-    """A value, loaded when it is used first."""
+    """A value, loaded when it is used first: if that fails, it may do so the next time."""
 
-    __slots__ = ("buffers", "holds", "value")
+    __slots__ = ("holds", "packed", "value")
 
-    def __init__(self, buffers: list[Buffer]) -> None:
-        self.buffers: list[Buffer] | None = buffers
+    def __init__(self, packed: bytes) -> None:
+        self.packed: bytes | None = packed
         self.value: Any = None
         self.holds = 0  # by so many connections
 
@@ -36,15 +35,13 @@ class Store:
         self._entries: dict[bytes, _Entry] = {}
 
     def take(self, section: bytes, held: set[bytes]) -> None:
-        """Take in what came over a connection, which has `held` those so far. Raises ValueError."""
+        """Take in what came over a connection, which has `held` those so far."""
         new, gone = pickle.loads(section)
         self.release(held, gone)
         with self._lock:
             for token, packed in new:
                 if token not in held:
-                    if token not in self._entries:
-                        self._entries[token] = _Entry(unpack(memoryview(packed), is_writable=False))
-                    self._entries[token].holds += 1
+                    self._entries.setdefault(token, _Entry(packed)).holds += 1
                     held.add(token)
 
     def release(self, held: set[bytes], tokens: Iterable[bytes]) -> None:
@@ -58,14 +55,17 @@ class Store:
                     del self._entries[token]
 
     def value(self, token: bytes) -> Any:
-        """The value with that token. Raises LookupError if it has not come."""
+        """The value with that token.
+
+        Raises LookupError if it has not come, and what loading it raises: ValueError if it cannot be opened.
+        """
         with self._lock:
             entry = self._entries.get(token)
             if entry is None:
                 raise LookupError("a scattered value has not come with this call")
-            if entry.buffers is not None:
-                data, *large = entry.buffers
-                ((entry.value,), _), entry.buffers = pickle.loads(data, buffers=large), None
+            if entry.packed is not None:
+                data, *large = unpack(memoryview(entry.packed), is_writable=False)
+                ((entry.value,), _), entry.packed = pickle.loads(data, buffers=large), None
             return entry.value
 
 

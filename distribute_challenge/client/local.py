@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from distribute_challenge.address import Address
 from distribute_challenge.errors import ServerUnavailable
+
+log = logging.getLogger(__name__)
 
 PROFILE_VARIABLE = "COMPUTE_PROFILE"
 STOP_S = 30.0
@@ -36,6 +39,7 @@ class OwnedServer:
         self._process: subprocess.Popen[str] | None = None
         self._address: Address | None = None
         self._owner: int | None = None
+        self._is_closed = False
         _servers.add(self)
 
     def command(self) -> list[str]:
@@ -52,8 +56,20 @@ class OwnedServer:
             self._start_once()
 
     def address(self) -> Address:
-        """Where it listens, once it does; starts it if need be. Raises ServerUnavailable."""
+        """Where it listens, once it does; starts it if need be, and anew if it has ended by itself.
+
+        Raises ServerUnavailable, also once it is closed.
+        """
         with self._lock:
+            process = self._process
+            if self._address is not None and process is not None and process.poll() is not None:
+                log.warning(
+                    "the private %s has ended (exit code %d): another one is started",
+                    self.name,
+                    process.returncode,
+                )
+                self.let_go()
+                self._address = None
             self._start_once()
             if self._address is None:
                 self._await_ready()
@@ -72,7 +88,7 @@ class OwnedServer:
         with self._lock:
             self.let_go()
             process, self._process = self._process, None
-            self._address = None
+            self._address, self._is_closed = None, True
         if process is not None:
             with process:
                 try:
@@ -94,6 +110,8 @@ class OwnedServer:
                 os.close(owner)
 
     def _start_once(self) -> None:
+        if self._is_closed:
+            raise ServerUnavailable(f"the private {self.name} has been closed, and its executor with it")
         if self._address is None and self._owner is None:
             self._start()
 

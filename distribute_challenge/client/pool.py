@@ -186,7 +186,7 @@ class PoolExecutor(Executor):
     def kill_workers(self) -> None:
         """Stop all functions of this executor at once, also those that run, and shut down.
 
-        Their workers are killed and replaced; other programs' functions go on.
+        Their workers are killed and replaced; other programs' functions go on, and so do tasks of tasks.
 
         >>> PoolExecutor().kill_workers()                     # doctest: +SKIP
         """

@@ -111,11 +111,17 @@ class Scheduler(Generic[Holder]):
         """`holder` has so many tasks that wait. One of them goes to each worker that it gets.
 
         All holders that speak for an executor have the same ones: what was told last holds, until the last of
-        them has neither a worker nor a place in line.
+        them has neither a worker nor a place in line. This one has no place in line now.
         """
-        if executor:
-            self._executors[id(holder)] = executor
-        self._set_tasks(self._who(holder), tasks)
+        who = executor or id(holder)
+        if who != self._who(holder):
+            leases = len(self._held.get(id(holder), ()))
+            self._unuse(holder, leases)
+            self._executors.pop(id(holder), None)
+            if executor:
+                self._executors[id(holder)] = executor
+            self._uses[who] += leases
+        self._set_tasks(who, tasks)
 
     def hush(self, holder: Holder) -> None:
         """A holder has told in vain."""

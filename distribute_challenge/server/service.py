@@ -147,9 +147,7 @@ class SchedulerService(rpyc.Service):
         The client has so many tasks that wait for one; those of an executor are the same on each of its
         connections.
         """
-        if type(executor) is not bytes or len(executor) > MAX_PROGRAM:
-            raise ValueError(f"an executor is told apart by bytes, at most {MAX_PROGRAM} of them")
-        worker = self._dispatcher.acquire(self._caller, seconds(timeout), count(tasks), executor)
+        worker = self._dispatcher.acquire(self._caller, seconds(timeout), count(tasks), executor_id(executor))
         return self._pool.port(worker)
 
     def exposed_leave_line(self) -> None:
@@ -160,13 +158,15 @@ class SchedulerService(rpyc.Service):
         """End the lease."""
         self._dispatcher.free(self._caller, self._pool.worker(port), count(finished), count(failed))
 
-    def exposed_keep_worker(self, port: int, finished: int = 0, failed: int = 0, tasks: int = 0) -> int:
+    def exposed_keep_worker(
+        self, port: int, finished: int = 0, failed: int = 0, tasks: int = 0, executor: bytes = b""
+    ) -> int:
         """Count tasks of a lease that goes on; how many clients wait, or -1 if the worker has died meanwhile.
 
-        The client has so many more tasks.
+        The client has so many more tasks, all of an executor as in `acquire_worker`.
         """
-        worker = self._pool.worker(port)
-        return self._dispatcher.keep(self._caller, worker, count(finished), count(failed), count(tasks))
+        counts = count(finished), count(failed), count(tasks)
+        return self._dispatcher.keep(self._caller, self._pool.worker(port), *counts, executor_id(executor))
 
     def exposed_recycle_worker(self, port: int, reason: str, status: str = LOST) -> str:
         """End the lease, and replace the worker; JSON on how its process ended.
@@ -221,6 +221,13 @@ def count(number: object) -> int:
     if type(number) is not int or not 0 <= number <= MAX_COUNT:
         raise ValueError("finished, failed and tasks are counts: int, 0 or more")
     return number
+
+
+def executor_id(executor: object) -> bytes:
+    """What tells an executor apart; empty for none. Raises ValueError if it is no such thing."""
+    if type(executor) is not bytes or len(executor) > MAX_PROGRAM:
+        raise ValueError(f"an executor is told apart by bytes, at most {MAX_PROGRAM} of them")
+    return executor
 
 
 def seconds(timeout: object) -> float | None:

@@ -560,6 +560,64 @@ def ended(child: int) -> tuple[int, int] | None:
     return (pid, status) if pid else None
 
 
+def uses_an_executor(seconds):
+    with PoolExecutor() as pool:
+        future = pool.submit(takes, seconds, "done")
+    return future.done() and future.result()
+
+
+def test_an_executor_in_a_function_waits_for_its_tasks_at_its_end(address: str):
+    with PoolExecutor(address) as pool:
+        assert pool.submit(uses_an_executor, 0.5).result(HANG_S) == "done"
+
+
+def make_in_one_process(process):
+    if os.getpid() != process:
+        raise ValueError("not here")
+    return process
+
+
+class OnlyThere:
+    """A value that only the process can make which sends it."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __reduce__(self):
+        return make_in_one_process, (os.getpid(),)
+
+
+def gives_one_that_cannot_be_made_here(x):
+    if x == 1:
+        raise KeyError(x)
+    return OnlyThere(x) if x == 2 else x
+
+
+def test_a_value_that_cannot_be_made_here_fails_its_item_alone(address: str):
+    """As that of one which raised: some other item of its chunk did."""
+    with PoolExecutor(address) as pool:
+        found = list(
+            pool.map(gives_one_that_cannot_be_made_here, range(5), chunksize=5, return_exceptions=True)
+        )
+        assert [type(value) for value in found] == [int, KeyError, ValueError, int, int]
+
+
+def test_a_private_pool_whose_server_was_killed_is_there_again():
+    with PoolExecutor("local://1", initializer=prepare, initargs=("ready",)) as pool:
+        assert pool.submit(what_is_prepared, 0).result(HANG_S) == "ready"
+        for call in (
+            lambda: pool.submit(what_is_prepared, 0).result(HANG_S),
+            lambda: next(pool.map(what_is_prepared, [0])),
+        ):
+            worker = psutil.Process(pool.submit(os.getpid).result(HANG_S))
+            (server,) = [parent for parent in worker.parents() if parent.ppid() == os.getpid()]
+            server.kill()
+            worker.wait(HANG_S)
+            assert call() == "ready"
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(os.getpid)
+
+
 def test_private_pools_end_with_their_executors(tmp_path: Path):
     dropped, shut = PoolExecutor("local://1"), PoolExecutor("local://1")
     pids = [pool.submit(os.getpid).result(HANG_S) for pool in (dropped, shut)]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
@@ -511,6 +512,10 @@ def test_a_call_larger_than_workers_take_costs_none_of_them(start_server: Callab
         with pytest.raises(TaskNotSendable):
             list(pool.map(len, [numbers, [1]]))
         assert list(pool.map(len, [[1], [1, 2]])) == [1, 2]
+    with PoolExecutor(server.address, initializer=len, initargs=(numbers,)) as pool:
+        for _ in range(2):
+            with pytest.raises(BrokenProcessPool, match=r"initializer failed.*a larger --max-frame"):
+                pool.submit(len, [1]).result(HANG_S)
     assert server.worker_pids() == pids
 
 

@@ -44,6 +44,18 @@ def test_a_first_function_takes_few_round_trips(server: RunningServer):
         assert network.questions <= 4 + (time.monotonic() - began_at)
 
 
+def test_tasks_that_wait_for_far_workers_are_counted_once(start_server: Callable[..., RunningServer]):
+    """Each of an executor's lanes tells how many there are."""
+    server = start_server(4)
+    counted = []
+    with far_away(server, 0.03) as network, PoolExecutor(network.address) as pool:
+        futures = [pool.submit(takes, 0.2, number) for number in range(40)]
+        while not futures[-1].done():
+            counted.append(server.status()["tasks"])
+        assert [future.result(HANG_S) for future in futures] == list(range(40))
+    assert 20 <= max(counted) <= 40
+
+
 # Leaving the line
 
 

@@ -38,6 +38,16 @@ def test_only_so_many_connections_stay_open_the_latest_ones():
     assert all(peer.closed for peer in (*workers, *servers))
 
 
+def test_nothing_is_kept_of_what_comes_back_after_the_end():
+    connections = Connections(Address("127.0.0.1", 18811))
+    connections.close()
+    worker, server = Peer(), Peer()
+    connections.put_worker(1, cast(Any, worker))
+    connections.put_server(cast(Any, server))
+    assert worker.closed
+    assert server.closed
+
+
 def test_a_connection_takes_the_place_of_the_one_to_the_same_worker():
     connections = Connections(Address("127.0.0.1", 18811))
     first, second = Peer(), Peer()

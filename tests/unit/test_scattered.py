@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from unittest.mock import Mock
 
 import pytest
 
+from distribute_challenge.calls import scattered
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.scattered import TOKEN_BYTES, Store
 from distribute_challenge.values import PROTOCOL
@@ -35,6 +37,19 @@ def test_a_value_stays_until_the_last_connection_lets_it_go():
     assert store.value(TWO) == "two"
     with pytest.raises(LookupError, match="has not come"):
         store.value(ONE)
+
+
+def test_a_value_that_could_not_be_opened_once_is_opened_when_it_is_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It is not sent again."""
+    store = Store()
+    store.take(section({ONE: "one"}), set())
+    with monkeypatch.context() as patched:
+        patched.setattr(scattered, "unpack", Mock(side_effect=ValueError("no descriptors left")))
+        with pytest.raises(ValueError, match="no descriptors"):
+            store.value(ONE)
+    assert store.value(ONE) == "one"
 
 
 def test_what_has_gone_may_come_again():

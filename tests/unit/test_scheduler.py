@@ -337,7 +337,7 @@ def test_the_tasks_of_an_executor_are_those_that_were_told_last_on_any_of_its_co
     pool.tell("other", 2)
     pool.wait("other")
     assert pool.tasks == 6
-    pool.tell("one", 3)
+    pool.tell("one", 3, b"executor")
     assert pool.tasks == 5
     assert pool.free("one", 0) is place
     assert pool.tasks == 4  # One of them went to the worker that was handed on.
@@ -347,4 +347,27 @@ def test_the_tasks_of_an_executor_are_those_that_were_told_last_on_any_of_its_co
     assert pool.tasks == 0
     pool.tell("late", 3)
     pool.hush("late")
+    assert pool.tasks == 0
+
+
+def test_who_has_a_worker_may_say_only_then_for_which_executor_it_speaks():
+    """As one does that has only asked for a free worker."""
+    pool: Scheduler[str] = Scheduler(3)
+    for worker in range(3):
+        pool.up(worker)
+    for holder in ("one", "two"):
+        pool.lease(holder)
+        pool.tell(holder, 5, b"executor")
+    assert pool.tasks == 5
+    pool.tell("two", 2)  # From now on for itself.
+    assert pool.tasks == 7
+    pool.tell("one", 3, b"another")
+    assert pool.tasks == 5
+    pool.free("one", 0)
+    assert pool.tasks == 2
+    pool.free("two", 1)
+    pool.lease("late")
+    pool.tell("late", 4, b"executor")
+    assert pool.tasks == 4
+    pool.abandon("late")
     assert pool.tasks == 0

@@ -48,11 +48,15 @@ class Connections:
         trust: Trust = NO_OTHERS,
         program: bytes = NO_PROGRAM,
         *,
-        is_private: bool = False,
+        find_private: Callable[[], Address] | None = None,
     ) -> None:
-        """`program` is that of an executor with an initializer; else they belong to this one."""
+        """`program` is that of an executor with an initializer; else they belong to this one.
+
+        `find_private` tells where a private server is now, which may be another one.
+        """
         self.address = address
-        self.leases = KeptLeases(self.put_server) if is_private else None
+        self._find_private = find_private
+        self.leases = None if find_private is None else KeptLeases(self.put_server)
         self._program = program
         self.are_inside = is_inside(address)
         # Memory, with the workers, if they are on this machine.
@@ -129,6 +133,8 @@ class Connections:
                 return server, answer
 
     def _connect(self, first: Callable[[ServerConnection], T]) -> tuple[ServerConnection, T]:
+        if self._find_private is not None:
+            self.address = self._find_private()
         server = ServerConnection(self.address, self._trust)
         try:
             self._introduce(server, self._facts)
@@ -179,11 +185,10 @@ class Connections:
     def put_worker(self, port: int, worker: WorkerConnection) -> None:
         """Keep a worker connection for another call, in place of the one that has been idle longest."""
         _wait_again(worker)
-        surplus = []
         with self._lock:
-            surplus.append(self._workers.pop(port, None))
+            surplus = [self._workers.pop(port, None)]
             self._workers[port] = worker
-            if len(self._workers) > MAX_IDLE:
+            if len(self._workers) > MAX_IDLE or self._is_closed:
                 surplus.append(self._workers.pop(next(iter(self._workers))))
         for connection in surplus:
             if connection is not None:

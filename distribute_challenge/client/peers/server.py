@@ -105,12 +105,14 @@ class ServerConnection:
         """Wait until the server has done all that it was told here. EOFError or TimeoutError."""
         self.link.call(_LEAVE)
 
-    def ask_to_keep(self, port: int, finished: int, failed: int, tasks: int) -> Answer:
+    def ask_to_keep(
+        self, port: int, finished: int, failed: int, tasks: int = 0, executor: bytes = b""
+    ) -> Answer:
         """Have tasks of the lease counted, and tell that so many more wait here; how many clients wait.
 
         -1: the worker has died. The kernel hides that from us while another process has its sockets.
         """
-        return self._ask(_KEEP, port, finished, failed, tasks)
+        return self._ask(_KEEP, port, finished, failed, tasks, executor)
 
     def recycle(self, port: int, broken: Broken) -> Ending:
         """End the lease and have the worker replaced; how its process ended."""

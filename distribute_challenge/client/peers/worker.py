@@ -48,7 +48,7 @@ class WorkerConnection:
         self.address = address
         self._max_call = min(max_frame - _AROUND_BYTES, MAX_BYTES)
         self._trust = trust
-        self.prepared: set[bytes] = set()  # the executors whose initializer has run there
+        self.prepared: set[bytes] = set()  # the executors whose initializer has run there, or went there
         self._lock = threading.Lock()  # guards `_reader`, which a thread sets
         self._reader: OutputReader | None = None
         self._is_opening = False

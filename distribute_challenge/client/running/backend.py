@@ -81,18 +81,15 @@ class Backend(Engine):
         prepare = None
         if self._initializer is not None:  # It must not hold on to this object, which the driver survives.
             prepare = partial(_preparation, *self._initializer, connections, self._program, self._options)
-        if connections.are_inside:
-            nesting.run_task(connections, task, prepare)
-            return
         if connections.leases is not None:
             connections.leases.give_back()
         with self._lock:
             if self._runner is None:
-                self._runner = Driver(connections, prepare)
+                self._runner = (nesting.Nested if connections.are_inside else Driver)(connections, prepare)
                 self._owned.add(self._runner.join)
-            driver = self._runner
-        assert isinstance(driver, Driver)
-        driver.add(task, facts.workers, facts.max_tasks)
+            runner = self._runner
+        assert isinstance(runner, Driver | nesting.Nested)
+        runner.add(task, facts.workers, facts.max_tasks)
 
     def leave_to_parent(self) -> None:
         """In a forked child: connections and threads belong to the process that made them."""
@@ -111,10 +108,11 @@ class Backend(Engine):
             return known
         with self._lock:
             if self._known_connections is None:
-                address = self._public if self._private is None else self._private.address()
+                find_private = None if self._private is None else self._private.address
+                address = self._public if find_private is None else find_private()
                 assert address is not None
                 self._known_connections = Connections(
-                    address, self._trust, self._program, is_private=self._private is not None
+                    address, self._trust, self._program, find_private=find_private
                 )
                 self._owned.add(self._known_connections.close)
             return self._known_connections

@@ -59,7 +59,6 @@ class Lane:
         self.pipeline: Pipeline | None = None
         self.port = -1 if port is None else port
         self.found_none = False  # It has asked for a worker that is free, and there was none.
-        self.prepared: set[bytes] = set()  # the executors whose initializer has run there, or went there
         self.is_connecting = self.has_to_yield = self.has_done_something = False
         self.has_failed = False  # Its worker had to be replaced before it could run anything.
         self.returned: list[Task] = []  # to be run elsewhere
@@ -83,6 +82,11 @@ class Lane:
         if self.pipeline is not None:
             links.append((self.pipeline.worker.link.fileno(), self.pipeline.has_unsent))
         return [link for link in links if link[0] >= 0]
+
+    @property
+    def worker(self) -> WorkerConnection:
+        """The connection to the worker, once it is working."""
+        return self.pipeline.worker  # type: ignore[union-attr]
 
     @property
     def load(self) -> int:
@@ -111,9 +115,8 @@ class Lane:
 
     def can_take(self, task: Task, now: float) -> bool:
         """Whether a task may be sent now, perhaps ahead of its turn. An idle lane asks the server first."""
-        if self.state is not State.WORKING:
+        if self.state is not State.WORKING or self.pipeline is None:
             return False
-        assert self.pipeline is not None
         round_trip_s = self._distance.round_trip_s
         if self.load:
             return not self.has_to_yield and self.pipeline.can_send_ahead(task, now, round_trip_s)
@@ -147,7 +150,6 @@ class Lane:
                 worker.close()
         elif isinstance(worker, WorkerConnection):
             self.pipeline = Pipeline(worker, self._max_functions)
-            self.prepared = worker.prepared
             self.state = State.WORKING
             self._kept_at = time.monotonic()
         elif isinstance(worker, Broken):
@@ -253,8 +255,7 @@ class Lane:
     def _ask_to_keep(self) -> None:
         """Have the tasks so far counted, tell how many more wait, and learn who does."""
         self._asked_at = time.monotonic()
-        counts = self._finished, self._failed, self._waiting()[0]
-        self._keeping = self.server.ask_to_keep(self.port, *counts)
+        self._keeping = self.server.ask_to_keep(self.port, self._finished, self._failed, *self._waiting())
         self._finished = self._failed = 0
 
     def _break(self, broken: Broken) -> None:

@@ -150,8 +150,7 @@ class Lanes:
 
     def _ask(self, first: Callable[[ServerConnection], int | None], *, waits: bool) -> None:
         """Ask for a worker, on a connection that there is, or on a new one with `first`."""
-        server = self._connections.take_idle_server()
-        if server is not None:
+        if (server := self._connections.take_idle_server()) is not None:
             self._append(server, is_new=False, waits=waits)
         else:
             self._opening += 1
@@ -213,17 +212,21 @@ class Lanes:
     def _send(self, lane: Lane, now: float) -> None:
         """Send the first task that waits, or what has to run on that worker before it."""
         task = self._waiting[0]
-        program = task.parcel.program
-        if self._prepare is not None and program not in lane.prepared:
-            lane.prepared.add(program)
+        if self._prepare is not None and task.parcel.program not in lane.worker.prepared:
+            lane.worker.prepared.add(task.parcel.program)
             try:
                 first = self._prepare()
-            except PoolError as error:
+                first.begin(now)
+                lane.take(first)
+            except ServerUnavailable as error:  # It was restarted, and does not tell what it is now.
+                lane.worker.prepared.discard(task.parcel.program)
+                if task.is_run_again(error):
+                    self._waiting.append(task)
+                self._waiting.popleft()
+            except Exception as error:  # It may be larger than what workers take, say.
                 self._check_prepared(error)
-                return
-            first.begin(now)
-            Future.add_done_callback(first.future, lambda ended: self._check_prepared(ended.exception()))
-            lane.take(first)
+            else:
+                Future.add_done_callback(first.future, lambda ended: self._check_prepared(ended.exception()))
             return
         self._waiting.popleft()
         if not task.begin(now):

@@ -120,7 +120,7 @@ class Lease:
             raise
         except Broken as broken:
             if self._finished or self._failed:
-                self._server.ask_to_keep(self.port, self._finished, self._failed, 0)
+                self._server.ask_to_keep(self.port, self._finished, self._failed)
             ending = self._server.recycle(self.port, broken)
             self._is_settled = True
             if broken.ends_task or ending.has_begun(parcel.id):
@@ -150,7 +150,7 @@ class Lease:
         """Whether the server has said so. It is asked each second, and not waited for."""
         assert self._server is not None
         if self._keeping is None and now - self._asked_at > LOOK_S:
-            self._keeping, self._asked_at = self._server.ask_to_keep(self.port, 0, 0, 0), now
+            self._keeping, self._asked_at = self._server.ask_to_keep(self.port, 0, 0), now
         if self._keeping is None:
             return False
         self._server.link.serve_arrived()

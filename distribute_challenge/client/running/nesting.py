@@ -35,33 +35,67 @@ def run(
     return _run_here(parcel) if outcome is None else outcome
 
 
-def run_task(connections: Connections, task: Task, prepare: Callable[[], Task] | None) -> None:
-    """Run a task: in a thread, on a worker that is free, else here and now.
+class Nested:
+    """Runs the tasks of a function's executor: each in a thread, on a worker that is free, else here.
 
-    With `prepare` always here: it makes the task that has to run first in each process.
+    With `prepare` always here: it makes the task that has to run first in each process. Nothing stops a task.
     """
-    if not task.begin(time.monotonic()):
-        return
-    try:
-        if prepare is not None:
-            _run_here(prepare().parcel).load()
-        lease = None if prepare is not None else _free_lease(connections)
-    except BaseException as error:
-        task.fail(error)
-        return
-    if lease is None:
-        task.complete(_run_here(task.parcel))
-        return
 
-    def run_there() -> None:
+    broken = None
+
+    def __init__(self, connections: Connections, prepare: Callable[[], Task] | None) -> None:
+        self._connections = connections
+        self._prepare = prepare
+        self._threads: set[threading.Thread] = set()
+
+    def add(self, task: Task, max_lanes: int, max_tasks: int | None) -> None:
+        """Run a task. The limits are those of who waits for workers."""
+        del max_lanes, max_tasks
+        if not task.begin(time.monotonic()):
+            return
         try:
-            outcome = run(connections, task.name, task.parcel, task.options, lease)
+            if self._prepare is not None:
+                _run_here(self._prepare().parcel).load()
+            lease = None if self._prepare is not None else _free_lease(self._connections)
         except BaseException as error:
             task.fail(error)
-        else:
-            task.complete(outcome)
+            return
+        if lease is None:
+            task.complete(_run_here(task.parcel))
+            return
 
-    threading.Thread(target=run_there, name=f"nested {task.name}", daemon=True).start()
+        def run_there() -> None:
+            try:
+                outcome = run(self._connections, task.name, task.parcel, task.options, lease)
+            except BaseException as error:
+                task.fail(error)
+            else:
+                task.complete(outcome)
+            finally:
+                self._threads.discard(thread)
+
+        thread = threading.Thread(target=run_there, name=f"nested {task.name}", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # There may be too many threads.
+            run_there()
+
+    def kill(self, task: Task) -> None:
+        """Nothing stops it."""
+
+    def kill_all(self) -> None:
+        """Nothing stops them."""
+
+    def close(self, *, cancel: bool) -> None:
+        """There is nothing to end: no task waits here."""
+
+    def join(self) -> None:
+        """Wait until all tasks have ended."""
+        for thread in list(self._threads):
+            # A callback of its task may shut the executor down, and another thread may only now add one.
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join()
 
 
 def _free_lease(connections: Connections) -> lone.Lease | None:
@@ -78,10 +112,10 @@ def _free_lease(connections: Connections) -> lone.Lease | None:
 
 def _run_here(parcel: Parcel) -> Outcome:
     call = parcel.call()
-    flight = flights.begin(call, parcel.size, is_inside=True)
     held: set[bytes] = set()
     if parcel.values:
         store.take(parcel.pack_values(set(), can_share=True), held)
+    flight = flights.begin(call, parcel.size, is_inside=True)
     with apart():
         outcome = _in_place.run(parcel.source, call, () if parcel.large is None else parcel.large.load())
     store.release(held, list(held))

@@ -115,12 +115,12 @@ class Engine(ABC):
         self._check_open()
         try:
             parcel = self._parcel(shipment, args, kwargs, options)
+            task = Task(shipment.name, parcel, shipment.pace, options)
+            self.add(task)
         except PoolError as error:
             failed: TaskFuture[Any] = TaskFuture()
             failed.set_exception(error)
             return failed
-        task = Task(shipment.name, parcel, shipment.pace, options)
-        self.add(task)
         return task.future
 
     def map_calls(

@@ -111,16 +111,14 @@ class Dispatcher:
             self._lost_under_lease.pop(worker, None)
             self._check_idle()
 
-    def keep(
-        self, caller: Caller, worker: int, finished: int, failed: int, tasks: int, executor: bytes = b""
-    ) -> int:
+    def keep(self, caller: Caller, worker: int, finished: int, failed: int, tasks: int, whose: bytes) -> int:
         """Count tasks of a lease that goes on, and has so many more; how many clients wait; -1: it died.
 
-        Raises as `free` does.
+        They are of the executor `whose`, if that is not empty. Raises as `free` does.
         """
         with self._lock:
             self._scheduler.keep(caller, worker, finished, failed)
-            self._scheduler.tell(caller, tasks, executor)
+            self._scheduler.tell(caller, tasks, whose)
             self._tasks[worker] += finished + failed
             self._note(COUNTS_ONLY, None)
             if worker in self._lost_under_lease:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import math
 import operator
@@ -471,12 +472,24 @@ def test_what_is_no_pool_is_told(server: RunningServer):
 
 def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer, interruptible: None):
     pids = server.worker_pids()
-    threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+    here = threading.get_ident()
+
+    def interrupt() -> None:
+        eventually(lambda: server.status()["workers"][0]["running"], "the function runs")
+        signal.pthread_kill(here, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         sleeps(HANG_S).run()
     eventually(lambda: pids[0] not in server.worker_pids(), "its worker is replaced", within_s=2)
     server.await_busy([0, 0])
     assert bare(3).run() == 9
+    server.stop()
+    with (server.folder / "profiling" / "tasks_2.csv").open(newline="") as file:
+        found = [(row["Function"], row["Status"]) for row in csv.DictReader(file)]
+    assert found == [("sleeps", "killed"), ("bare", "done")]
+    (stop,) = server.rows("stop")
+    assert (stop["Finished"], stop["Failed"]) == ("1", "1")
 
 
 def test_interrupts_at_any_moment_leave_no_lease_behind(start_server: Callable[..., RunningServer]):

@@ -114,11 +114,11 @@ class ServerConnection:
         """
         return self._ask(_KEEP, port, finished, failed, tasks, executor)
 
-    def recycle(self, port: int, broken: Broken) -> Ending:
-        """End the lease and have the worker replaced; how its process ended."""
+    def recycle(self, port: int, broken: Broken, limit_s: float = RECYCLED_S) -> Ending:
+        """End the lease and have the worker replaced; how its process ended. Raises ServerUnavailable."""
         try:
             answer = self.ask_to_recycle(port, broken)
-            self.link.wait(answer, RECYCLED_S)
+            self.link.wait(answer, limit_s)
             return Ending.from_json(answer.value)
         except (EOFError, OSError) as error:
             raise self.ended(error) from None

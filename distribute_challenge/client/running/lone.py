@@ -5,28 +5,33 @@ An exception may arrive between any two steps here: Ctrl-C does. A connection is
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 import time
-from collections.abc import Callable
 
 from distribute_challenge import errors
-from distribute_challenge.calls.payload import OUTPUT, Outcome
+from distribute_challenge.calls.ending import Ending
+from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.options import RESTART_S, Options
 from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.failures import Broken, Overdue, Unreachable, Unusable, why_no_worker
+from distribute_challenge.client.peers.failures import (
+    Broken,
+    Killed,
+    Unreachable,
+    Unusable,
+)
 from distribute_challenge.client.peers.kept import KeptLease, KeptLeases
-from distribute_challenge.client.peers.printing import Printer
-from distribute_challenge.client.peers.server import LOOK_S, ServerConnection
-from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, LAST_TICK_S, WorkerConnection
+from distribute_challenge.client.peers.server import LOOK_S, RECYCLED_S, ServerConnection
+from distribute_challenge.client.peers.worker import WorkerConnection
+from distribute_challenge.client.running import calling
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable, TaskNotSendable
 from distribute_challenge.wire.link import Answer
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 10
-SMALL_BYTES = 1 << 14  # of a call: a socket takes so many at once
+INTERRUPTED_S = 1.0  # How long Ctrl-C waits for the end of its worker.
 
 
 class Lease:
@@ -36,7 +41,7 @@ class Lease:
     """
 
     def __init__(self, connections: Connections, patience_s: float = 0) -> None:
-        """A server that has gone, or is stopping, is waited for so long, here and in `take`."""
+        """A server that has gone, or is stopping, is waited for so long in `take`."""
         self.port = -1
         self._connections = connections
         self._patience_s = patience_s
@@ -111,18 +116,20 @@ class Lease:
 
         Raises Unusable if it did not take the call, WorkerLost if it died under it, TaskTimeout, Unreachable.
         """
-        assert self._server is not None
+        worker: WorkerConnection | None = None
         try:
-            worker = self._worker or _connect(self._connections, self.port)
-            outcome = _run_on(worker, name, parcel, timeout_s, self._is_worker_dead)
+            worker = self._worker or calling.connect(self._connections, self.port)
+            outcome = calling.call(worker, name, parcel, timeout_s, self._is_worker_dead)
         except (Unreachable, AccessDenied, TaskNotSendable):
             self._free()
             raise
+        except KeyboardInterrupt:
+            if worker is not None:
+                with contextlib.suppress(PoolError):  # Closed, it ends its worker all the same.
+                    self._recycle(Killed(), INTERRUPTED_S)
+            raise
         except Broken as broken:
-            if self._finished or self._failed:
-                self._server.ask_to_keep(self.port, self._finished, self._failed)
-            ending = self._server.recycle(self.port, broken)
-            self._is_settled = True
+            ending = self._recycle(broken)
             if broken.ends_task or ending.has_begun(parcel.id):
                 raise broken.error(name, ending) from None
             raise broken.unusable(ending) from None
@@ -133,6 +140,15 @@ class Lease:
         if self._connections.leases is None or not self._keep(self._connections.leases):
             self._free()
         return outcome
+
+    def _recycle(self, broken: Broken, limit_s: float = RECYCLED_S) -> Ending:
+        """Have the worker replaced. Raises ServerUnavailable."""
+        assert self._server is not None
+        if self._finished or self._failed:
+            self._server.ask_to_keep(self.port, self._finished, self._failed)
+        ending = self._server.recycle(self.port, broken, limit_s)
+        self._is_settled = True
+        return ending
 
     def _keep(self, leases: KeptLeases) -> bool:
         """Leave the lease to the next call, if calls come fast."""
@@ -202,85 +218,3 @@ def run(
                 held.end()
                 raise
     raise PoolError(f"{MAX_ATTEMPTS} workers one after another did not take {name}: see the server's log")
-
-
-def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> Answer:
-    """Send a call that the worker may take its time to receive; the answer is to come. Raises Overdue."""
-    deadline = time.monotonic() + timeout_s
-    worker.link.never_wait()
-    answer = worker.start(parcel)
-    while not worker.link.flush_for_a_tick(deadline - time.monotonic()):
-        if (now := time.monotonic()) >= deadline:
-            raise Overdue(timeout_s)
-        worker.link.serve_arrived()
-        if worker.link.is_stuck(now):
-            raise Broken("it does not answer its client")
-    worker.link.wait_again()
-    return answer
-
-
-def _connect(connections: Connections, port: int) -> WorkerConnection:
-    """A connection to a leased worker. Raises Broken, Unreachable or AccessDenied."""
-    try:
-        return connections.take_worker(port)
-    except (EOFError, OSError) as error:
-        raise why_no_worker(error, connections.worker_address(port)) from None
-
-
-def _run_on(
-    worker: WorkerConnection,
-    name: str,
-    parcel: Parcel,
-    timeout_s: float | None,
-    is_dead: Callable[[float], bool],
-) -> Outcome:
-    """The outcome of one call on a leased worker. Raises Broken if there is none, and TaskNotSendable.
-
-    `is_dead` tells, at a time, whether the worker has died for all that the server knows.
-    """
-    limit_s = math.inf if timeout_s is None else timeout_s
-    printer: Printer | None = None
-    try:
-        began_at = now = time.monotonic()
-        answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit_s)
-        while not answer.is_here:
-            try:
-                has_heard = worker.link.serve_for_a_tick(began_at + limit_s - now)
-            except EOFError:
-                if not answer.is_here:  # Else the end has come together with the answer.
-                    raise
-            if answer.is_here:
-                break
-            now = time.monotonic()
-            if now - began_at >= limit_s:
-                if parcel.flags & OUTPUT:
-                    printer = printer or Printer()
-                    while (
-                        not worker.show_output(parcel.id, printer, is_last=True)
-                        and time.monotonic() < now + LAST_OUTPUT_S
-                    ):
-                        worker.link.serve_for_a_tick(LAST_TICK_S)
-                raise Overdue(limit_s)
-            if worker.link.is_stuck(now):
-                raise Broken("it does not answer its client")
-            if is_dead(now):
-                worker.link.serve_arrived()
-                if not answer.is_here:
-                    raise Broken("the server says that it has died")
-            if parcel.flags & OUTPUT and not has_heard:
-                printer = printer or Printer()
-                worker.show_output(parcel.id, printer)
-        outcome = worker.outcome(name, parcel, answer)
-    except BaseException as error:
-        worker.close()
-        if printer is not None:
-            printer.finish()
-        if isinstance(error, EOFError):
-            raise Broken(f"it died under {name}") from None
-        raise
-    if outcome.output or printer is not None:
-        printer = printer or Printer()
-        printer.write(outcome.offset, outcome.output)
-        printer.finish()
-        worker.close_reader()
-    return outcome

@@ -23,6 +23,7 @@ r"""Run Python functions on a shared pool of worker processes, and see what the 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,38 +60,21 @@ __all__ = [
 ]
 
 
+# Where each is, if not among the errors.
+_HOMES = {
+    "PoolExecutor": "client.pool",
+    "Tls": "tls",
+    "compute_this": "client.compute",
+    "forward_logging": "client.forwarding",
+    "progress": "client.tasks.progress",
+    "register_joblib": "joblib",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: a worker or server never loads the client."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: Any
-    if name == "compute_this":
-        from distribute_challenge.client import compute
-
-        value = compute.compute_this
-    elif name == "forward_logging":
-        from distribute_challenge.client import forwarding
-
-        value = forwarding.forward_logging
-    elif name == "PoolExecutor":
-        from distribute_challenge.client import pool
-
-        value = pool.PoolExecutor
-    elif name == "progress":
-        from distribute_challenge.client.tasks import progress
-
-        value = progress.progress
-    elif name == "register_joblib":
-        from distribute_challenge import joblib
-
-        value = joblib.register_joblib
-    elif name == "Tls":
-        from distribute_challenge import tls
-
-        value = tls.Tls
-    else:
-        from distribute_challenge import errors
-
-        value = getattr(errors, name)
-    globals()[name] = value
+    home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+    value = globals()[name] = getattr(home, name)
     return value

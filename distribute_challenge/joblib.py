@@ -6,6 +6,7 @@ function, which workers find by its name, and so are pickled once.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import threading
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge.client.executors import executor_at
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
 from distribute_challenge.client.pool import PoolExecutor
 from distribute_challenge.tls import Tls
 
@@ -122,7 +125,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
         """Run a batch; the future of its results."""
-        future: Any = self._executor().submit(run_batch, func)
+        future: Any = self._executor().backend.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
         with self._lock:
             self._futures.add(future)
         if callback is not None:
@@ -163,6 +166,17 @@ def _refuse(options: Iterable[str]) -> None:
         raise TypeError(
             f"the backend {NAME!r} has no option {name!r}: it takes server, tls, initializer and initargs"
         )
+
+
+def _name_of(batch: Callable[[], Any]) -> str:
+    """The name of the function that a batch calls, for the record and for messages."""
+    calls = getattr(batch, "items", None) or [(batch,)]
+    return str(getattr(calls[0][0], "__qualname__", run_batch.__name__))
+
+
+@functools.lru_cache
+def _shipment(name: str) -> Shipment:
+    return shipment_of(run_batch).called(name)
 
 
 def run_batch(batch: Callable[[], Any]) -> Any:

@@ -53,9 +53,8 @@ def parse(arguments: Sequence[str] | None) -> Any:
     """What was asked for."""
     parser = cli.Parser("Draw what the workers did.")
     add = parser.add_argument
-    add(
-        "file", metavar="FILE", help="a profile: a path, or a name in profiling/; or a sweep's benchmarks.csv"
-    )
+    what = "a profile: a path, or a name in profiling/ (the newest there); or a sweep's benchmarks.csv"
+    add("file", metavar="FILE", nargs="?", help=what)
     add("--out", metavar="FOLDER", help="where the figures go (plots)")
     add("--html", metavar="FILE", help="write a report in one file instead, or beside --out")
     add("--trace", metavar="FILE", help="write a trace for ui.perfetto.dev instead, or beside --out")
@@ -191,17 +190,34 @@ def what_is_wrong(error: Exception) -> str:
     return f"cannot read {error.filename} ({error.strerror})" if isinstance(error, OSError) else str(error)
 
 
-def find(name: str) -> Path:
-    """The profile of that path, or of that name in `profiling/`. Ends the script if there is none."""
+def find(name: str | None) -> Path:
+    """The profile of that path, or of that name in `profiling/`; without one, the newest there.
+
+    Ends the script if there is none.
+    """
+    files = [path for path in FOLDER.glob("*.csv") if path != SWEEP]
+    profile_of = {tasks_path(path): path for path in files}
+    profiles = sorted(path for path in files if path not in profile_of)
+    known = (
+        f"there are {', '.join(path.name for path in profiles)}"
+        if profiles
+        else "there are none: start a server first"
+    )
+    if name is None:
+        if not profiles:
+            cli.fail(f"name a profile: in {FOLDER}/ {known}")
+        newest = max(profiles, key=lambda path: path.stat().st_mtime)
+        print(f"{newest} is the newest profile:")
+        return newest
     modes = {path: mode_of(path) for path in (Path(name), FOLDER / name)}
     found = next((path for path, mode in modes.items() if stat.S_ISREG(mode)), None)
     folder = next((path for path, mode in modes.items() if stat.S_ISDIR(mode)), None)
     if found is None:
         if folder is not None:
             cli.fail(f"{folder} is a folder: name a profile in it")
-        there = sorted(path.name for path in FOLDER.glob("*.csv") if path != SWEEP)
-        known = f"there are {', '.join(there)}" if there else "there are none: start a server first"
         cli.fail(f"no profile {name}, here or in {FOLDER}/: {known}")
+    if found in profile_of:
+        cli.fail(f"{found} has the tasks of {profile_of[found]}: name that")
     return found
 
 

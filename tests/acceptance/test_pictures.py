@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -162,12 +163,29 @@ def test_a_trace_that_cannot_be_written_or_whose_tasks_are_broken_is_said(tmp_pa
     assert "p.tasks.csv, line 1: not a tasks file" in broken.stderr
 
 
+def test_without_a_name_the_newest_profile_is_drawn(tmp_path: Path):
+    folder = tmp_path / "profiling"
+    folder.mkdir()
+    for age_s, name in enumerate(("results_2.csv", "mine.csv", "results_1.csv")):
+        (folder / name).write_text(PROFILE)
+        os.utime(folder / name, (1e9 - age_s, 1e9 - age_s))
+    (folder / "results_2.csv").touch()
+    (folder / "tasks_2.csv").write_text(HEADER)
+    drawn = grapher("--trace", "trace.json", cwd=tmp_path)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    assert drawn.stdout.startswith("profiling/results_2.csv is the newest profile:\n")
+
+
 def test_the_grapher_says_what_is_wrong(tmp_path: Path):
-    assert_is_one_helpful_line(grapher(cwd=tmp_path), "required: FILE")
+    nothing = grapher(cwd=tmp_path)
+    assert_is_one_helpful_line(nothing, "name a profile", "there are none: start a server first")
     missing = grapher("results_9.csv", cwd=tmp_path)
     assert_is_one_helpful_line(missing, "no profile results_9.csv", "there are none: start a server first")
     (tmp_path / "profiling").mkdir()
     (tmp_path / "profiling" / "results_2.csv").write_text("")
+    (tmp_path / "profiling" / "tasks_2.csv").write_text("")
+    tasks = grapher("tasks_2.csv", cwd=tmp_path)
+    assert_is_one_helpful_line(tasks, "has the tasks of profiling/results_2.csv: name that")
     missing = grapher("results_9.csv", cwd=tmp_path)
     assert_is_one_helpful_line(missing, "there are results_2.csv")
     empty = grapher("results_2.csv", cwd=tmp_path)

@@ -375,6 +375,24 @@ def test_the_bar_counts_what_has_finished_and_not_what_was_read(
         assert list(results) == [x * x for x in range(10)]
 
 
+def says_which(x):
+    print(f"x is {x}")  # noqa: T201
+    time.sleep(0.05)
+
+
+def test_what_functions_print_stands_on_lines_of_its_own_above_a_bar(
+    address: str, monkeypatch: pytest.MonkeyPatch
+):
+    terminal = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with PoolExecutor(address) as pool:
+        list(pool.map(says_which, range(6), chunksize=1, progress=True))
+    lines = re.findall(r"(?:^|[\r\n])(x is \d)\n", terminal.getvalue())
+    assert sorted(lines) == [f"x is {x}" for x in range(6)]
+    assert "6/6" in terminal.getvalue()
+
+
 def test_a_bar_of_unknown_length_ends_at_its_end(address: str, capsys: pytest.CaptureFixture[str]):
     with PoolExecutor(address) as pool:
         assert sum(pool.map(square, iter(range(10)), progress=True)) == 285

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 import os
 import subprocess
@@ -51,6 +52,15 @@ def test_results_come_in_order_from_the_workers(pool: RunningServer):
     assert Parallel(n_jobs=2)(delayed(square)(x) for x in range(200)) == [x * x for x in range(200)]
     pids = Parallel(n_jobs=-1)(delayed(os.getpid)() for _ in range(20))
     assert set(pids) <= set(pool.worker_pids())
+
+
+def test_the_record_names_the_functions_that_joblib_runs(pool: RunningServer):
+    assert Parallel(n_jobs=2)(delayed(square)(x) for x in range(50)) == [x * x for x in range(50)]
+    with pytest.raises(KeyError):
+        Parallel(n_jobs=2)(delayed(fail_at_three)(x) for x in range(5))
+    pool.stop()
+    with (pool.folder / "profiling" / "tasks_2.csv").open(newline="") as file:
+        assert {row["Function"] for row in csv.DictReader(file)} == {"square", "fail_at_three"}
 
 
 def test_an_option_that_nobody_knows_is_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import pickle
@@ -14,7 +15,7 @@ from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import BytesWrapper, Collector, Parts
 from distribute_challenge.calls.constant import Snapshot, snapshot
 from distribute_challenge.calls.payload import CHUNK, PRINTS
-from distribute_challenge.client.parcels.durations import pace_of
+from distribute_challenge.client.parcels.durations import Pace, pace_of
 from distribute_challenge.client.parcels.modules import is_users, modules_for
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Parcel, Written
 from distribute_challenge.client.parcels.scattered import Scattered
@@ -44,6 +45,13 @@ class Shipment:
         self.source = self._find_source()
         self.pace = pace_of(function)
         self._written: tuple[Snapshot, str | None, Written] | None = None
+
+    def called(self, name: str) -> Shipment:
+        """The same under another name, in messages and in the record, and with a pace of its own."""
+        other = copy.copy(self)
+        other.name = other._qualified_name = name
+        other.pace = Pace()
+        return other
 
     def _find_source(self) -> str:
         name = name_of(self.function)

@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from distribute_challenge.calls import logs
 from distribute_challenge.calls.payload import LOG, Piece
@@ -59,6 +61,12 @@ class Printer:
         self._lines = {1: b"", 2: b""}
 
 
+def _without_bars(stream: Any) -> AbstractContextManager[None]:
+    """Take the bars of tqdm, if the program uses it, off the terminal meanwhile: they end no line."""
+    bar = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return nullcontext() if bar is None else bar.external_write_mode(stream)
+
+
 def show(number: int, data: bytes) -> None:
     """Show output here: of streams 1 and 2 at this program's own, of LOG at its loggers."""
     if number == LOG:
@@ -78,7 +86,8 @@ def show(number: int, data: bytes) -> None:
     with _lock:
         try:
             encoding = getattr(stream, "encoding", None) or "utf-8"
-            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-            stream.flush()
+            with _without_bars(stream):
+                stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                stream.flush()
         except Exception as error:  # The stream is the program's; the result must not be lost for it.
             log.debug("cannot show what a function printed: %r", error)

@@ -32,18 +32,25 @@ def test_the_first_example(server: RunningServer, tmp_path: Path):
     assert server.idle_status()["finished"] == 1
 
 
+def test_the_configurations_of_which_some_fail(server: RunningServer, tmp_path: Path):
+    failed = [f"({rate / 10}, 9) ValueError('too deep')\n" for rate in range(10)]
+    assert run_block(server, tmp_path, PYTHON_BLOCKS[1]) == "".join(failed)
+    status = server.idle_status()
+    assert (status["finished"], status["failed"]) == (90, 10)
+
+
 def test_the_executor(server: RunningServer, tmp_path: Path):
-    assert run_block(server, tmp_path, PYTHON_BLOCKS[1]) == f"27 {sum(x**3 for x in range(1000))}\n"
+    assert run_block(server, tmp_path, PYTHON_BLOCKS[2]) == f"27 {sum(x**3 for x in range(1000))}\n"
     assert server.idle_status()["finished"] == 1001
 
 
 def test_joblib(server: RunningServer, tmp_path: Path):
     pytest.importorskip("joblib")
-    assert run_block(server, tmp_path, PYTHON_BLOCKS[2]) == f"{sum(x**3 for x in range(1000))}\n"
+    assert run_block(server, tmp_path, PYTHON_BLOCKS[3]) == f"{sum(x**3 for x in range(1000))}\n"
 
 
 def test_the_plain_client(server: RunningServer, tmp_path: Path):
-    block = PYTHON_BLOCKS[3].replace("18811", str(server.port))
+    block = PYTHON_BLOCKS[4].replace("18811", str(server.port))
     assert run_block(server, tmp_path, f"{block}\nprint(result)\n") == "9\n"
     assert server.idle_status()["finished"] == 1
 

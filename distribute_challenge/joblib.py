@@ -125,7 +125,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
         """Run a batch; the future of its results."""
-        future: Any = self._executor().backend.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
+        future: Any = self._executor().engine.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
         with self._lock:
             self._futures.add(future)
         if callback is not None:

@@ -50,7 +50,7 @@ class DelayedCall(Generic[R]):
         """
         function = self._function
         options = function.options.with_timeout(timeout)
-        value: R = function.executor().backend.run_call(function.shipment, self._args, self._kwargs, options)
+        value: R = function.executor().engine.run_call(function.shipment, self._args, self._kwargs, options)
         return value
 
     def submit(self, timeout: float | None = None) -> TaskFuture[R]:
@@ -61,7 +61,7 @@ class DelayedCall(Generic[R]):
         """
         function = self._function
         options = function.options.with_timeout(timeout)
-        return function.executor().backend.submit_call(function.shipment, self._args, self._kwargs, options)
+        return function.executor().engine.submit_call(function.shipment, self._args, self._kwargs, options)
 
     def __await__(self) -> Generator[Any, None, R]:
         """In asyncio, `await func(3)` is the value."""
@@ -167,7 +167,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         [0, 1, 4]
         """
         how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions, progress)
-        return self.executor().backend.map_calls(self.shipment, iterables, self.options, how)
+        return self.executor().engine.map_calls(self.shipment, iterables, self.options, how)
 
     @property
     def source(self) -> str:

@@ -23,7 +23,7 @@ def executor_at(server: str | None, tls: Tls | None = None, profile: str | None 
     key = (chosen() if server is None else server, tls, profile)
     executor = _latest.get(key)
     # The program may change its environment, which matters until the pool has let it in.
-    if executor is None or not executor.backend.has_answered:
+    if executor is None or not executor.engine.has_answered:
         said = tuple(map(os.environ.get, _ASKED))
         executor = _executors.get((key, said))
         if executor is None:

@@ -100,8 +100,8 @@ class PoolExecutor(Executor):
         >>> PoolExecutor().submit(pow, 2, 10).result()        # doctest: +SKIP
         1024
         """
-        backend = self.backend
-        return backend.submit_call(backend.shipment_of(fn), args, kwargs, self._options_of(fn))
+        engine = self.engine
+        return engine.submit_call(engine.shipment_of(fn), args, kwargs, self._options_of(fn))
 
     def map(
         self,
@@ -128,8 +128,8 @@ class PoolExecutor(Executor):
         [1, 2]
         """
         how = MapOptions(timeout, chunksize, buffersize, ordered, return_exceptions, progress)
-        backend = self.backend
-        return backend.map_calls(backend.shipment_of(fn), iterables, self._options_of(fn), how)
+        engine = self.engine
+        return engine.map_calls(engine.shipment_of(fn), iterables, self._options_of(fn), how)
 
     def scatter(self, value: Any) -> Scattered:
         """Send a value to each worker once, for all calls that use it; what stands for it in those.
@@ -145,13 +145,13 @@ class PoolExecutor(Executor):
         >>> pool.submit(numpy.sum, table).result()            # doctest: +SKIP
         0.0
         """
-        return self.backend.scatter(value)
+        return self.engine.scatter(value)
 
     def __repr__(self) -> str:
         return f"<PoolExecutor at {self._made().address}>"
 
     @property
-    def backend(self) -> Engine:
+    def engine(self) -> Engine:
         """What runs the calls."""
         return self._engine or self._made(starts=True)
 
@@ -198,7 +198,7 @@ class PoolExecutor(Executor):
     @property
     def _max_workers(self) -> int:
         """How many functions run at once, as other libraries ask the standard executors."""
-        return self.backend.facts(self._options).workers
+        return self.engine.facts(self._options).workers
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Shut down. Ctrl-C inside the block stops what runs, too."""
@@ -229,15 +229,15 @@ def _engine(
 ) -> Engine:
     """The engine for an address."""
     from distribute_challenge.client.parcels.shipping import shipment_of
-    from distribute_challenge.client.running.backend import Backend
+    from distribute_challenge.client.running.engine import PoolEngine
 
     first = None if initializer is None else (shipment_of(initializer[0]), initializer[1])
     if not address.startswith(DASK):
-        return Backend(address, limit, first, options, private)
+        return PoolEngine(address, limit, first, options, private)
     from distribute_challenge.client.dask import cluster  # Most programs have no Dask.
 
     if cluster.is_inside(dask_scheduler(address)):  # The pool beside the worker: it never waits.
-        return Backend(os.environ[INSIDE_VARIABLE], limit, first, options)
+        return PoolEngine(os.environ[INSIDE_VARIABLE], limit, first, options)
     from distribute_challenge.client.dask.engine import DaskEngine
 
     return DaskEngine(address, limit, first, options)

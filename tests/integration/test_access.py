@@ -58,7 +58,7 @@ print("sent")
 DENIED = f"""
 import os, sys
 from distribute_challenge import AccessDenied, compute_this
-import distribute_challenge.client.executors, distribute_challenge.client.running.backend
+import distribute_challenge.client.executors, distribute_challenge.client.running.engine
 "x".encode("idna")
 call = compute_this(server="127.0.0.1:" + sys.argv[1])(divmod)(7, 3)
 os.setgid({NOBODY})

@@ -36,7 +36,7 @@ class Pool:
 
     def run(self, function: Callable[..., Any], *args: Any, timeout_s: float | None = None) -> Any:
         options = Options(timeout_s=timeout_s)
-        return self.executor.backend.run_call(shipment_of(function), args, {}, options)
+        return self.executor.engine.run_call(shipment_of(function), args, {}, options)
 
     def rows(self) -> list[dict[str, str]]:
         with self.profile.open(newline="") as file:

@@ -21,7 +21,7 @@ HEAVY = ("numpy", "pandas", "matplotlib", "tqdm", "asyncio", "multiprocessing")
         ("distribute_challenge.client.compute", HEAVY),
         # The server of a private pool starts while the rest is imported.
         ("distribute_challenge.client.pool", (*HEAVY, "cloudpickle", "rpyc", "ssl")),
-        ("distribute_challenge.client.running.backend", ("dask", "distributed", "tornado")),
+        ("distribute_challenge.client.running.engine", ("dask", "distributed", "tornado")),
     ],
 )
 def test_what_a_process_does_not_need_is_not_imported(module: str, unwanted: tuple[str, ...]):

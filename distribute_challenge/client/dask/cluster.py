@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distribute_challenge import processors
 from distribute_challenge.address import CLUSTER_VARIABLE, Address
 from distribute_challenge.client.local import OwnedServer
-from distribute_challenge.client.parcels.parcel import program
+from distribute_challenge.client.parcels.parcel import client_name
 from distribute_challenge.client.peers.inside import are_here
 from distribute_challenge.errors import PoolError, ServerUnavailable
 from distribute_challenge.tls import Tls
@@ -129,7 +129,11 @@ class _Opening:
         client = None
         try:
             client = Client(
-                self._url, security=self._security, set_as_default=False, timeout=CONNECT_S, name=program()
+                self._url,
+                security=self._security,
+                set_as_default=False,
+                timeout=CONNECT_S,
+                name=client_name(),
             )
         except Exception as error:
             self._error = error

@@ -96,10 +96,10 @@ class DaskEngine(Engine):
         self._check_not_shut(goes_on=goes_on)
         self._connection.connect(task.options.wait_s)
         with self._lock:
-            if self._runner is None:
-                self._runner = Dispatcher(self._connection)
-                self._owned.add(self._runner.join)
-            dispatcher = self._runner
+            if self._driver is None:
+                self._driver = Dispatcher(self._connection)
+                self._owned.add(self._driver.join)
+            dispatcher = self._driver
         assert isinstance(dispatcher, Dispatcher)
         dispatcher.add(task)
 

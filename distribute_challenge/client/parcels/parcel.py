@@ -38,10 +38,10 @@ def _renew() -> None:
 @functools.lru_cache
 def label_of(function: str) -> bytes:
     """What the record says of a function's calls: its name, and this program, process and machine."""
-    return label(function, program())
+    return label(function, client_name())
 
 
-def program() -> str:
+def client_name() -> str:
     """This program, process and machine."""
     path = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
     name = path.parent.name if path.name == "__main__.py" else path.name

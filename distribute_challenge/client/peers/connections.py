@@ -15,6 +15,7 @@ from distribute_challenge.calls import regions
 from distribute_challenge.calls.payload import MAX_BYTES, NO_PROGRAM
 from distribute_challenge.calls.program import current
 from distribute_challenge.client.peers.distance import Distance
+from distribute_challenge.client.peers.failures import why_no_worker
 from distribute_challenge.client.peers.inside import is_inside
 from distribute_challenge.client.peers.kept import KeptLeases
 from distribute_challenge.client.peers.server import ServerConnection
@@ -169,18 +170,22 @@ class Connections:
         return None
 
     def take_worker(self, port: int) -> WorkerConnection:
-        """A connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
+        """A connection to the worker leased on `port`. Raises as `new_worker` does."""
         return self.take_idle_worker(port) or self.new_worker(port)
 
     def new_worker(self, port: int) -> WorkerConnection:
-        """A new connection to the worker leased on `port`. Raises OSError or EOFError if it has gone."""
-        address = self.worker_address(port)
-        limit = MAX_BYTES if self._facts is None else self._facts.max_frame
-        return WorkerConnection(address, self._trust, self._host, may_share=self.may_share, max_frame=limit)
+        """A new connection to the worker leased on `port`.
 
-    def worker_address(self, port: int) -> Address:
-        """Where the worker with a port listens: beside its server."""
-        return Address(self.address.host, port)
+        Raises Broken, Unreachable or AccessDenied; PoolError if the files for TLS cannot be used.
+        """
+        address = Address(self.address.host, port)
+        limit = MAX_BYTES if self._facts is None else self._facts.max_frame
+        try:
+            return WorkerConnection(
+                address, self._trust, self._host, may_share=self.may_share, max_frame=limit
+            )
+        except (EOFError, OSError) as error:
+            raise why_no_worker(error, address) from None
 
     def put_worker(self, port: int, worker: WorkerConnection) -> None:
         """Keep a worker connection for another call, in place of the one that has been idle longest."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.failures import why_no_worker
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 
@@ -33,14 +32,7 @@ class Opener:
 
     def open_worker(self, port: int, take: Callable[[WorkerConnection | BaseException], None]) -> None:
         """Make a connection to the worker leased on `port`."""
-
-        def connect() -> WorkerConnection | BaseException:
-            try:
-                return self._connections.new_worker(port)
-            except (EOFError, OSError) as error:
-                return why_no_worker(error, self._connections.worker_address(port))
-
-        self._in_thread(connect, take)
+        self._in_thread(lambda: self._connections.new_worker(port), take)
 
     def _in_thread(self, make: Callable[[], T], take: Callable[[T | BaseException], None]) -> None:
         """Have `take` called with what `make` returns or raises in a thread: here, if none can be started."""

@@ -8,21 +8,12 @@ from collections.abc import Callable
 
 from distribute_challenge.calls.payload import OUTPUT, Outcome
 from distribute_challenge.client.parcels.parcel import Parcel
-from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.failures import Broken, Overdue, why_no_worker
+from distribute_challenge.client.peers.failures import Broken, Overdue
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, LAST_TICK_S, WorkerConnection
 from distribute_challenge.wire.link import Answer
 
 SMALL_BYTES = 1 << 14  # of a call: a socket takes so many at once
-
-
-def connect(connections: Connections, port: int) -> WorkerConnection:
-    """A connection to a leased worker. Raises Broken, Unreachable, AccessDenied; PoolError for TLS files."""
-    try:
-        return connections.take_worker(port)
-    except (EOFError, OSError) as error:
-        raise why_no_worker(error, connections.worker_address(port)) from None
 
 
 def call(

@@ -18,14 +18,13 @@ from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.peers.failures import (
     Broken,
     Killed,
-    Unreachable,
     Unusable,
 )
 from distribute_challenge.client.peers.kept import KeptLease, KeptLeases
 from distribute_challenge.client.peers.server import LOOK_S, RECYCLED_S, ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 from distribute_challenge.client.running import calling
-from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable, TaskNotSendable
+from distribute_challenge.errors import PoolError, ServerUnavailable
 from distribute_challenge.wire.link import Answer
 
 log = logging.getLogger(__name__)
@@ -118,9 +117,9 @@ class Lease:
         """
         worker: WorkerConnection | None = None
         try:
-            worker = self._worker or calling.connect(self._connections, self.port)
+            worker = self._worker or self._connections.take_worker(self.port)
             outcome = calling.call(worker, name, parcel, timeout_s, self._is_worker_dead)
-        except (Unreachable, AccessDenied, TaskNotSendable):
+        except PoolError:  # There is nothing wrong with the worker.
             self._free()
             raise
         except KeyboardInterrupt:

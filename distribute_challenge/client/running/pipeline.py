@@ -22,7 +22,7 @@ AHEAD_BYTES = 256 * KIBI
 OUTPUT_S = 0.1  # How often what the running function prints is shown.
 
 
-class Sent(NamedTuple):
+class SentTask(NamedTuple):
     """A task on a worker, or on its way there."""
 
     task: Task
@@ -36,7 +36,7 @@ class Pipeline:
     def __init__(self, worker: WorkerConnection, max_functions: float) -> None:
         self.worker = worker
         self._functions_left = max_functions
-        self._sent: deque[Sent] = deque()
+        self._sent: deque[SentTask] = deque()
         self._depth = 1  # how many tasks may be on the worker
         self._bytes = 0  # of them all
         self._expected_s = 0.0  # how long they will take, all together
@@ -85,7 +85,7 @@ class Pipeline:
 
     def send(self, task: Task) -> None:
         """Send a task to the worker, at the next `flush`."""
-        sent = Sent(task, self.worker.start(task.parcel), task.expected_s)
+        sent = SentTask(task, self.worker.start(task.parcel), task.expected_s)
         self._sent.append(sent)
         self._expected_s += sent.expected_s
         self._bytes += task.parcel.size
@@ -186,7 +186,7 @@ class Pipeline:
         self._sent.clear()
         return [*self._unanswered, *tasks[:begun]], [*self._refused, *tasks[begun:]]
 
-    def _note(self, sent: Sent, outcome: Outcome, now: float) -> None:
+    def _note(self, sent: SentTask, outcome: Outcome, now: float) -> None:
         sent.task.pace.note(outcome.seconds / sent.task.count)
         # The depth grows by one after each quick task, and drops to one after a slow one. How long it took to
         # prepare the worker says nothing of what it is for.

@@ -31,7 +31,7 @@ AT_EXIT = "cannot schedule new futures after interpreter shutdown"
 _SHUT = "cannot schedule new futures after shutdown"
 
 
-class Runner(Protocol):
+class TaskDriver(Protocol):
     """The thread of an engine that runs its tasks; safe to use from any thread."""
 
     @property
@@ -70,7 +70,7 @@ class Engine(ABC):
         self._program = NO_PROGRAM if initializer is None else os.urandom(len(NO_PROGRAM))
         self._owned = Owned()
         self._lock = threading.Lock()  # guards all that follows
-        self._runner: Runner | None = None
+        self._driver: TaskDriver | None = None
         self._is_shut = False
         self._mappings: weakref.WeakSet[Mapping] = weakref.WeakSet()
         _engines.add(self)
@@ -160,8 +160,8 @@ class Engine(ABC):
 
     def _check_open(self) -> None:
         self._check_not_shut()
-        if self._runner is not None and self._runner.broken is not None:
-            raise self._runner.broken.with_traceback(None)
+        if self._driver is not None and self._driver.broken is not None:
+            raise self._driver.broken.with_traceback(None)
         main = threading.main_thread()  # It must not ask for itself: Ctrl-C in there would end it, to others.
         if threading.get_ident() != main.ident and not main.is_alive():
             raise RuntimeError(AT_EXIT)
@@ -170,19 +170,19 @@ class Engine(ABC):
 
     def kill_all(self) -> None:
         """Stop all tasks, also those that run."""
-        if self._runner is not None:
-            self._runner.kill_all()
+        if self._driver is not None:
+            self._driver.kill_all()
 
     def close(self, *, wait: bool, cancel: bool) -> None:
         """Take no more calls; with `wait`, return when all have ended. With `cancel`, none begins now."""
         with self._lock:
             self._is_shut = True
-            runner = self._runner
+            driver = self._driver
         for mapping in list(self._mappings) if cancel else ():
             mapping.cancel()
-        if runner is not None:
-            runner.close(cancel=cancel)
-        if wait or runner is None:
+        if driver is not None:
+            driver.close(cancel=cancel)
+        if wait or driver is None:
             self._end()
         else:  # What is under way goes on, and then all is closed.
             threading.Thread(target=self._end, name="closing", daemon=True).start()
@@ -195,7 +195,7 @@ class Engine(ABC):
     def leave_to_parent(self) -> None:
         """In a forked child: connections and threads belong to the process that made them."""
         self._lock = threading.Lock()  # A thread that is not here may have held the other one.
-        self._runner = None
+        self._driver = None
         self._owned.forget()
         self._mappings = weakref.WeakSet()
 

@@ -22,7 +22,7 @@ from distribute_challenge.client.tasks.callbacks import call_soon, output
 from distribute_challenge.errors import ServerUnavailable
 
 if TYPE_CHECKING:  # They run these.
-    from distribute_challenge.client.tasks.engine import Runner
+    from distribute_challenge.client.tasks.engine import TaskDriver
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class Task:
         self.options = options
         self.retries = options.retries  # that are left
         self.future: TaskFuture[Any] = TaskFuture()
-        self.driver: Runner | None = None
+        self.driver: TaskDriver | None = None
         self.is_unwanted = False  # Its caller has had it killed.
         self.has_begun = False
         self.sent_at = 0.0

@@ -24,7 +24,7 @@ from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.wire.access import Trust
 
 
-class Backend(Engine):
+class PoolEngine(Engine):
     """Runs calls on the pool at `address`, or on that of a `private` server, which ends with it.
 
     Raises ValueError if that is no address, PoolError if the environment has some of the variables for TLS,
@@ -84,12 +84,12 @@ class Backend(Engine):
         if connections.leases is not None:
             connections.leases.give_back()
         with self._lock:
-            if self._runner is None:
-                self._runner = (nesting.Nested if connections.are_inside else Driver)(connections, prepare)
-                self._owned.add(self._runner.join)
-            runner = self._runner
-        assert isinstance(runner, Driver | nesting.Nested)
-        runner.add(task, facts.workers, facts.max_tasks)
+            if self._driver is None:
+                self._driver = (nesting.Nested if connections.are_inside else Driver)(connections, prepare)
+                self._owned.add(self._driver.join)
+            driver = self._driver
+        assert isinstance(driver, Driver | nesting.Nested)
+        driver.add(task, facts.workers, facts.max_tasks)
 
     def leave_to_parent(self) -> None:
         """In a forked child: connections and threads belong to the process that made them."""

@@ -33,7 +33,7 @@ class Ticket(Generic[Holder]):
 class Scheduler(Generic[Holder]):
     """The state of a pool of `size` workers, numbered from 0, all of them down at first.
 
-    Every move costs O(log size), and a step for each client that is passed over. To leave the line costs O(1).
+    Every move costs O(log size), and one step for each client that is passed over; leaving the line O(1).
 
     >>> pool = Scheduler(2)
     >>> pool.up(0), pool.up(1)

@@ -180,14 +180,21 @@ class SchedulerService(rpyc.Service):
         worker = self._pool.worker(port)
         memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
         end = CutOff(status, f"{_ERRORS[status]}: {reason}")
+        under = self._under(worker)
         process, successor = self._dispatcher.recycle(self._caller, worker, end)
         ending = process.ending(ENDING_TIMEOUT_S)
         # Its client may have run something on either.
         last_calls = [*ending.last_calls, successor.last_call()]
         ending = replace(ending, memory_bytes=memory_bytes, last_calls=last_calls)
-        told = (self._caller, ending.worker, ending.how, reason)
-        log.warning("%s has had %s replaced (%s); its reason: %.500s", *told)
+        told = (self._caller, ending.worker, ending.how, under, reason)
+        log.warning("%s has had %s replaced (%s)%s; its reason: %.500s", *told)
         return ending.to_json()
+
+    def _under(self, worker: int) -> str:
+        """Which function a worker runs, for the log; empty if none."""
+        process = self._pool.supervisor.process(worker)
+        calls = process.flight.running() if process is not None else []
+        return f" under {calls[0].function} of {calls[0].client}" if calls else ""
 
     def exposed_introduce(self, program: bytes) -> None:
         """This connection belongs to that program: with --fresh it shares workers with its others."""

@@ -34,6 +34,7 @@ from distribute_challenge import (
 from distribute_challenge import compute_this as on_the_pool
 from distribute_challenge.calls.payload import RemoteTraceback
 from distribute_challenge.client.executors import executor_at
+from distribute_challenge.client.parcels.parcel import client_name
 from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, free_port
 
 FACTOR = 10
@@ -484,6 +485,7 @@ def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer, int
     eventually(lambda: pids[0] not in server.worker_pids(), "its worker is replaced", within_s=2)
     server.await_busy([0, 0])
     assert bare(3).run() == 9
+    assert f"under sleeps of {client_name().partition('@')[0]}; its reason: its caller" in server.stderr()
     server.stop()
     with (server.folder / "profiling" / "tasks_2.csv").open(newline="") as file:
         found = [(row["Function"], row["Status"]) for row in csv.DictReader(file)]

@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import types
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -28,12 +29,22 @@ R = TypeVar("R")
 class DelayedCall(Generic[R]):
     """One call of a function, not yet made."""
 
+    _is_made = True  # Until it has all that it needs, nobody can make it.
+
     def __init__(
         self, function: ComputeFunction[Any, R], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self._function = function
         self._args = args
         self._kwargs = kwargs
+        self._is_made = False
+
+    def __del__(self) -> None:
+        if not self._is_made and not sys.is_finalizing():  # As Python says of coroutines.
+            text = (
+                f"a call of {self._function.__name__} was never made: .run(), .submit() or `await` makes it"
+            )
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def run(self, timeout: float | None = None) -> R:
         """Run the call on the pool and return its value.
@@ -48,6 +59,7 @@ class DelayedCall(Generic[R]):
         >>> func(3).run()                                     # doctest: +SKIP
         9
         """
+        self._is_made = True
         function = self._function
         options = function.options.with_timeout(timeout)
         value: R = function.executor().engine.run_call(function.shipment, self._args, self._kwargs, options)
@@ -59,12 +71,14 @@ class DelayedCall(Generic[R]):
         >>> func(3).submit().result()                         # doctest: +SKIP
         9
         """
+        self._is_made = True
         function = self._function
         options = function.options.with_timeout(timeout)
         return function.executor().engine.submit_call(function.shipment, self._args, self._kwargs, options)
 
     def __await__(self) -> Generator[Any, None, R]:
         """In asyncio, `await func(3)` is the value."""
+        self._is_made = True
         return self._awaited().__await__()
 
     async def _awaited(self) -> R:

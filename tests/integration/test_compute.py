@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import functools
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -223,7 +225,9 @@ def test_a_function_gives_on_the_pool_what_it_gives_here(used_server: RunningSer
 
 def test_a_call_does_nothing_until_it_is_run(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COMPUTE_SERVER", "localhost:1")
-    assert "run" in repr(bare(3))
+    with pytest.warns(RuntimeWarning, match="a call of bare was never made: .run()") as warned:
+        assert "run" in repr(bare(3))
+    assert [warning.filename for warning in warned] == [__file__]
     assert bare.local(3) == 9
     assert bare.__wrapped__(3) == 9
     assert bare.__name__ == "bare"
@@ -232,7 +236,18 @@ def test_a_call_does_nothing_until_it_is_run(monkeypatch: pytest.MonkeyPatch):
 def test_a_recursive_function_runs_here_as_it_does_there(used_server: RunningServer):
     assert recursive.local(5) == recursive(5).run() == 120
     assert cached_recursion.local(30) == 832040
-    assert "run" in repr(recursive(5))
+    call = recursive(5)
+    assert "run" in repr(call)
+    assert call.run() == 120
+
+
+def test_a_call_that_is_made_in_any_way_warns_of_nothing(used_server: RunningServer):
+    async def awaits() -> int:
+        return await bare(3)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bare(3).run() == bare(3).submit().result(HANG_S) == asyncio.run(awaits()) == 9
 
 
 def test_a_worker_that_still_runs_what_a_client_gave_up_is_replaced(server: RunningServer, tmp_path: Path):

@@ -20,6 +20,7 @@ def test_what_the_worker_or_its_successor_has_begun_is_told():
     successor = Mock(port=18812, **{"last_call.return_value": NEXT.hex()})
     pool = Mock()
     pool.worker.return_value = 0
+    pool.supervisor.process.return_value = None
     pool.sampler.latest = [Usage(1.0, 4096)]
     pool.dispatcher.recycle.return_value = (process, successor)
     pool.clients = None

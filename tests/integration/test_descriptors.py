@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from distribute_challenge import PoolError, ServerUnavailable, compute_this
+from distribute_challenge.address import Address
+from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.wire.descriptors import KEPT
 from tests.running import RunningServer, connect, eventually
 
@@ -56,6 +58,20 @@ def test_a_server_without_descriptors_says_so_to_its_own_users_programs(
             return False
 
     eventually(is_served, "there are descriptors again")
+
+
+def test_who_has_a_connection_needs_no_other_one_to_learn_what_the_pool_is(server: RunningServer):
+    connections = Connections(Address.parse(server.address))
+    facts = connections.facts()
+    limit(server, 0)
+    with contextlib.ExitStack() as opened:
+        with pytest.raises(RuntimeError, match="no descriptors left"):
+            connect_again_and_again(server, opened)
+        with pytest.raises(ServerUnavailable, match="no descriptors left"):
+            Connections(Address.parse(server.address)).facts()
+        connections.forget_facts()  # Another idle connection had ended, say.
+        assert connections.facts() == facts
+    connections.close()
 
 
 def test_a_plain_client_is_told_too_and_who_is_connected_notices_nothing(server: RunningServer):

@@ -76,12 +76,24 @@ class Connections:
 
         A server that is not there is waited for, at most `wait_s` seconds.
         """
-        if self._facts is None:
-            server, facts = self.new_server(self._learn, wait_s)
-            self.put_server(server)
-            self._facts = facts
-            return facts
-        return self._facts
+        known = self._facts
+        if known is not None:
+            return known
+        server, facts = self._learn_over_idle() or self.new_server(self._learn, wait_s)
+        self.put_server(server)
+        self._facts = facts
+        return facts
+
+    def _learn_over_idle(self) -> tuple[ServerConnection, Facts] | None:
+        """The server may have no descriptor left for one more connection."""
+        while (server := self.take_idle_server()) is not None:
+            try:
+                return server, self._learn(server)
+            except BaseException as error:
+                server.close()
+                if not isinstance(error, EOFError | OSError):
+                    raise
+        return None
 
     def _learn(self, server: ServerConnection) -> Facts:
         began_at = time.monotonic()

@@ -589,6 +589,28 @@ def test_an_executor_in_a_function_waits_for_its_tasks_at_its_end(address: str):
         assert pool.submit(uses_an_executor, 0.5).result(HANG_S) == "done"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes from Python 3.11 on")
+def test_an_exception_from_a_map_says_which_call_it_was(address: str):
+    with PoolExecutor(address) as pool:
+        for size in (1, 3):
+            _, *found = pool.map(divmod, [1, 2, 3], [1, 0, 0], chunksize=size, return_exceptions=True)
+            assert [error.__notes__ for error in found] == [
+                ["item 1 of the map: divmod(2, 0)"],
+                ["item 2 of the map: divmod(3, 0)"],
+            ]
+            assert [(error.__cause__.item, error.__cause__.call) for error in found] == [
+                (1, "divmod(2, 0)"),
+                (2, "divmod(3, 0)"),
+            ]
+        _, error = pool.map(abs, [-1, threading.Lock()], return_exceptions=True)
+        assert error.__notes__[0].startswith("item 1 of the map: abs(<unlocked")
+        lost = pool.map(os._exit, [1, 1], chunksize=2, return_exceptions=True)
+        assert next(lost).__notes__ == ["items 0 to 1 of the map"]
+    with PoolExecutor(address, timeout=0.3) as pool:
+        _, error = pool.map(takes, [0, 60], [1, 2], return_exceptions=True)
+        assert error.__notes__ == ["item 1 of the map: takes(60, 2)"]
+
+
 def make_in_one_process(process):
     if os.getpid() != process:
         raise ValueError("not here")

@@ -58,11 +58,14 @@ class ChunkSizes:
         return max(size, 1)
 
 
-def tell_items(failures: dict[int, BaseException], first: int) -> None:
-    """Have each exception of a chunk say which items of the map it is about; the chunk's first is `first`."""
+def tell_items(failures: dict[int, BaseException], first: int, only: str | None = None) -> None:
+    """Have each exception of a chunk say which items of the map it is about; the chunk's first is `first`.
+
+    `only` is the call of a chunk that has no other. What a function raised brings its call along.
+    """
     for number, error in failures.items():
         cause = error.__cause__
-        call = cause.call if isinstance(cause, RemoteTraceback) else None
+        call = (cause.call if isinstance(cause, RemoteTraceback) else None) or only
         if call is not None or len(failures) == 1:
             text = f"item {first + number} of the map" + ("" if call is None else f": {call}")
         elif number == min(failures):  # One for all of a chunk.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from distribute_challenge import errors
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.payload import ChunkResults
+from distribute_challenge.calls.replies import call_text
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
@@ -61,7 +62,8 @@ class Mapping:
         self._taken = 0
         self._buffered = 0  # items whose results have not been consumed
         self._chunks: deque[TaskFuture[Any]] = deque()  # in the order of their items
-        self._places: dict[Future[Any], tuple[int, int]] = {}  # of each: its first item, and how many
+        # Of each: its first item, how many, and of a single one the arguments, to tell which failed.
+        self._places: dict[Future[Any], tuple[int, int, list[Any] | None]] = {}
         self._filling = threading.Lock()  # held while chunks are started
         self._counting = threading.Lock()  # guards the next one
         self._running = 0
@@ -126,9 +128,11 @@ class Mapping:
         try:
             while self._chunks or self._fill(wait=True):
                 future = self._next_chunk()
-                first, count = self._places.pop(future)
+                first, count, arguments = self._places.pop(future)
                 values, failures = _results_of(future, count)
-                tell_items(failures, first)
+                if failures:
+                    tell_items(failures, first, self._call(arguments))
+                del arguments
                 self._fill()
                 values.reverse()
                 for number in sorted(failures):
@@ -222,16 +226,16 @@ class Mapping:
                 for number in range(count):
                     self._start([[column[number]] for column in columns])
                 return
-            tell_items({0: error}, self._taken)
+            tell_items({0: error}, self._taken, self._call([column[0] for column in columns]))
             if not self._how.return_exceptions:
                 raise
             refused: TaskFuture[Any] = TaskFuture()
-            self._note(refused, 1)
+            self._note(refused, columns)
             refused.set_exception(error)
             return
         self._sizes.note(count, len(parcel.arguments) + (0 if parcel.large is None else parcel.large.size))
         task = Task(self._shipment.name, parcel, self._pace, self._options, count)
-        self._note(task.future, count)
+        self._note(task.future, columns)
         try:
             self._engine.add(task, goes_on=self._runs_all)
         except Exception as error:
@@ -241,9 +245,14 @@ class Mapping:
             task.future.cancel()
             raise
 
-    def _note(self, future: TaskFuture[Any], count: int) -> None:
+    def _call(self, arguments: list[Any] | None) -> str | None:
+        return None if arguments is None else call_text(self._shipment.name, arguments)
+
+    def _note(self, future: TaskFuture[Any], columns: list[list[Any]]) -> None:
         """Take a chunk in that is under way."""
-        self._places[future] = self._taken, count
+        count = len(columns[0])
+        arguments = [column[0] for column in columns] if count == 1 else None
+        self._places[future] = self._taken, count, arguments
         self._taken += count
         self._buffered += count
         with self._counting:

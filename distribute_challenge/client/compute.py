@@ -102,6 +102,7 @@ class DelayedCall(Generic[R]):
         return future.result()
 
     def __reduce__(self) -> Any:
+        self._is_made = True  # This error tells as much as the warning.
         name = self._function.__name__
         raise TypeError(
             f"{name}(...) is a call that has not been made: write {name}(...).run(), or .local(...)"

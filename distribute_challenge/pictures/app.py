@@ -195,14 +195,12 @@ def find(name: str | None) -> Path:
 
     Ends the script if there is none.
     """
-    files = [path for path in FOLDER.glob("*.csv") if path != SWEEP]
-    profile_of = {tasks_path(path): path for path in files}
-    profiles = sorted(path for path in files if path not in profile_of)
-    known = (
-        f"there are {', '.join(path.name for path in profiles)}"
-        if profiles
-        else "there are none: start a server first"
+    tasks_of = {tasks_path(path): path for path in FOLDER.glob("*.csv")}
+    profiles = sorted(
+        path for path in FOLDER.glob("*.csv") if path != SWEEP and path.is_file() and not is_tasks(path)
     )
+    known = ", ".join(path.name for path in profiles)
+    known = f"there are {known}" if known else "there are none: start a server first"
     if name is None:
         if not profiles:
             cli.fail(f"name a profile: in {FOLDER}/ {known}")
@@ -216,9 +214,14 @@ def find(name: str | None) -> Path:
         if folder is not None:
             cli.fail(f"{folder} is a folder: name a profile in it")
         cli.fail(f"no profile {name}, here or in {FOLDER}/: {known}")
-    if found in profile_of:
-        cli.fail(f"{found} has the tasks of {profile_of[found]}: name that")
+    if is_tasks(found) and found in tasks_of:
+        cli.fail(f"{found} has the tasks of {tasks_of[found]}: name that")
     return found
+
+
+def is_tasks(path: Path) -> bool:
+    """Whether a file is called as the tasks of a profile are: `tasks_path`."""
+    return path.name.startswith("tasks_") or path.name.endswith(".tasks.csv")
 
 
 def mode_of(path: Path) -> int:

@@ -3,8 +3,8 @@
 It owns the layout of that memory, and knows neither calls nor processes. What was written is there after the
 worker's death, however sudden. One process writes, one reads; neither waits for the other:
 
-    0     id of the call that a client had it begin last (8 bytes)
-    8     how many bytes of records were written in all (8), and how many were read (8)
+    0     id of the call that it began last for a client (8 bytes), and how many functions it began so (8)
+    16    how many bytes of records were written in all (8), and how many were read (8)
     256   `SLOTS` slots of `SLOT_BYTES` for calls that run: 1 if it is in use (1), begun, label
     ...   a ring of records, one for each call that has ended: ended, begun, label, error
 
@@ -46,7 +46,8 @@ MAX_ERROR = 200  # letters
 SHORT_S = 0.02
 
 _COUNTER = struct.Struct("<Q")
-_WRITTEN_AT, _READ_AT = 8, 16
+_LAST = struct.Struct("<8sQ")
+_FUNCTIONS_AT, _WRITTEN_AT, _READ_AT = 8, 16, 24
 _SIZE = struct.Struct("<I")
 _BEGUN = struct.Struct("<ddQ8sH")
 _ENDED = struct.Struct("<IIIBHddQ")
@@ -106,7 +107,7 @@ class FlightRecorder:
     def __init__(self, memory: Memory | None = None) -> None:
         self._memory = memory  # None: nobody reads it, and nothing is written
         self._lock = threading.Lock()  # guards the ring's counters: threads of functions may move them
-        self._written = self._read = 0
+        self._written = self._read = self._functions = 0
         self._unwritten: deque[bytes] = deque()  # records for which the ring has had no room
         self._slots = [_SLOTS_AT + number * SLOT_BYTES for number in reversed(range(SLOTS))]
         _recorders.add(self)
@@ -134,7 +135,8 @@ class FlightRecorder:
                 memory[slot + 1 : slot + 1 + len(begun)] = begun
                 memory[slot] = 1
             if not is_inside:
-                memory[:ID_BYTES] = id_
+                self._functions += 1
+                _LAST.pack_into(memory, 0, id_, self._functions)
         return Flight(slot, begun, is_inside)
 
     def end(
@@ -145,6 +147,9 @@ class FlightRecorder:
         if memory is None:
             return
         slot, begun, is_inside = flight
+        if not is_inside and finished + failed != 1:  # It was a chunk, or an initializer.
+            self._functions += finished + failed - 1
+            _COUNTER.pack_into(memory, _FUNCTIONS_AT, self._functions)
         text = error[:MAX_ERROR].encode(errors="replace") if error else b""
         size = _ENDED.size + len(begun) + len(text)
         ended = _ENDED.pack(size, finished, failed, is_inside, len(text), time.monotonic(), seconds, returned)
@@ -191,6 +196,11 @@ class FlightReader:
     def last_begun(self) -> bytes:
         """The id of the call that a client had it begin last; zeros if there was none."""
         return bytes(self._memory[:ID_BYTES])
+
+    @property
+    def functions(self) -> int:
+        """How many functions it began for clients; of a chunk that runs, one."""
+        return int(_COUNTER.unpack_from(self._memory, _FUNCTIONS_AT)[0])
 
     def ended(self) -> list[Ended]:
         """The calls that have ended since the last time. Successive short ones of a function are one."""

@@ -16,8 +16,6 @@ from distribute_challenge.server.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-Pair = tuple[WorkerProcess, WorkerProcess]
-
 PATIENCE_S = 0.1  # Who has waited longer is worth the time it takes to find out which process it is.
 STOPPED_POLL_S = 0.2  # How often a client that was stopped is looked at: nothing tells when it goes on.
 
@@ -45,8 +43,7 @@ class Dispatcher:
         self._max_tasks = max_tasks
         self._tasks = [0] * size  # that each worker's process has run
         self._is_open = self._is_closed = self._is_ended = False
-        self._process, self._record = process, record
-        self._on_all_up, self._on_idle = on_all_up, on_idle
+        self._process, self._record, self._on_all_up, self._on_idle = process, record, on_all_up, on_idle
 
     # Leases
 
@@ -61,9 +58,9 @@ class Dispatcher:
         """As `find`, but wait in line for so many tasks; None after `timeout_s` seconds, or if it leaves."""
         with self._lock:
             self._scheduler.tell(caller, tasks, executor)
-            if (worker := self._lease(caller)) is not None:
-                return worker
             try:
+                if (worker := self._lease(caller)) is not None:
+                    return worker
                 caller.prepare_to_wait()
             except RuntimeError:
                 self._scheduler.hush(caller)
@@ -127,27 +124,31 @@ class Dispatcher:
             waiting = self._scheduler.waiting - self._scheduler.passed_over
             return max(waiting, int(self._is_worn(worker, 0) or self._is_closed))
 
-    def count_inside(self, finished: int, failed: int) -> None:
-        """Count functions that ran in place, within others: of those no client tells."""
+    def count(self, finished: int, failed: int) -> None:
+        """Count functions of which no client tells: those that ran in place, within others, say."""
         with self._lock:
             self._scheduler.count(finished, failed)
             self._note(COUNTS_ONLY, None)
 
-    def recycle(self, caller: Caller, worker: int, end: CutOff | None = None) -> Pair:
+    def recycle(
+        self, caller: Caller, worker: int, end: CutOff | None = None
+    ) -> tuple[WorkerProcess, WorkerProcess, int]:
         """End a lease and kill its worker. Raises as `free` does. `end` is what that means for its function.
 
-        Returns the process that was lost, and the one there is now: it is another one if one had died before.
+        Returns the process that was lost; the one there is now: it is another one if one had died before; and
+        how many functions of theirs have been counted. What else they began is to be counted when they end.
         """
         with self._lock:
             is_up = self._scheduler.is_up(worker)
-            self._scheduler.retire(caller, worker, finished=0, failed=1)
+            self._scheduler.retire(caller, worker, finished=0, failed=0)
+            counted = self._tasks[worker]
             lost = self._end_badly(worker, is_up)
             self._check_idle()
             process = self._process(worker)
         assert process is not None
         if is_up:
             process.give_up(end, is_second=lost is not None)
-        return lost or process, process
+        return lost or process, process, counted
 
     def abandon(self, caller: Caller) -> None:
         """End all leases of a client that has gone, and kill the workers: functions may be running there."""
@@ -161,13 +162,11 @@ class Dispatcher:
         for process in doomed:
             process.kill(end=CutOff(LOST, f"WorkerLost: {why}"))
 
-    # Workers
-
     def worker_up(self, worker: int) -> None:
         """A worker's process answers."""
         with self._lock:
             self._find_who_is_next()
-            self._tasks[worker] = 0
+            self._tasks[worker] *= worker in self._lost_under_lease
             ticket = self._scheduler.up(worker)
             if self._is_open:
                 self._pass_on("replaced", worker, ticket)
@@ -188,8 +187,6 @@ class Dispatcher:
             if self._is_open:
                 self._note("lost", worker)
 
-    # The whole
-
     def close(self) -> None:
         """Hand out nothing more: those in line, and all who come, get RuntimeError."""
         with self._lock:
@@ -209,9 +206,8 @@ class Dispatcher:
     def record_stop(self) -> None:
         """Record the end of the pool, with all that was counted."""
         with self._lock:
-            self._is_ended = False
-            self._note("stop", None)
-            self._is_ended = True
+            pool = self._scheduler
+            self._record("stop", None, 0, pool.finished, pool.failed, pool.waiting, pool.tasks)
 
     def snapshot(self) -> tuple[list[str], dict[str, object]]:
         """The state of each worker, and the busy list and counts, all at one moment."""
@@ -291,8 +287,7 @@ class Dispatcher:
 
     def _note(self, event: str, worker: int | None) -> None:
         pool = self._scheduler
-        busy = 0 if worker is None else pool.busy[worker]
-        process = None if worker is None else self._process(worker)
+        busy, process = (0, None) if worker is None else (pool.busy[worker], self._process(worker))
         if event == "acquire" and worker is not None and process is not None:
             log.debug("%s leases worker %d", pool.holder(worker), process.port)
             process.forget_output()  # What one client's function printed is not for the next client.

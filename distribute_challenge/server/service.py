@@ -181,8 +181,10 @@ class SchedulerService(rpyc.Service):
         memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
         end = CutOff(status, f"{_ERRORS[status]}: {reason}")
         under = self._under(worker)
-        process, successor = self._dispatcher.recycle(self._caller, worker, end)
+        process, successor, counted = self._dispatcher.recycle(self._caller, worker, end)
         ending = process.ending(ENDING_TIMEOUT_S)
+        begun = sum(one.flight.functions for one in {process, successor})
+        self._dispatcher.count(0, max(begun - counted, 0))
         # Its client may have run something on either.
         last_calls = [*ending.last_calls, successor.last_call()]
         ending = replace(ending, memory_bytes=memory_bytes, last_calls=last_calls)

@@ -109,7 +109,7 @@ def serve_pool(options: Any, template: Template) -> int:
         on_all_up=lambda: mailbox.post(Progress.ALL_UP),
         on_idle=lambda: mailbox.post(Progress.IDLE),
     )
-    sampler.on_inside, sampler.on_close = dispatcher.count_inside, dispatcher.record_stop
+    sampler.on_inside, sampler.on_close = dispatcher.count, dispatcher.record_stop
     threads = {name: {**os.environ, **limits}[name] for name in THREAD_VARIABLES}
     fixed = options.max_tasks, options.max_frame, options.fresh, threads
     pool = PoolState(dispatcher, supervisor, sampler, ports, *fixed)

@@ -1049,7 +1049,9 @@ def check_recursion() -> None:
     assert Maths(3).factorial(4).run() == 72
     twice, thrice = multiplier(2), multiplier(3)
     assert thrice(5, twice).run() == 10
-    assert repr(Maths().factorial(3)).startswith("<call of factorial(3)")
+    call = Maths().factorial(3)
+    assert repr(call).startswith("<call of factorial(3)")
+    call.run()
     asked = {"self": 1, "function": 2, "args": 3, "instance": 4}
     assert takes_self(**asked).run() == takes_self.local(**asked) == (1, 2, 3, {"instance": 4})
 

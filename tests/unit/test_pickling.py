@@ -98,7 +98,7 @@ def test_type_parameters_and_aliases(tmp_path: Path):
         tmp_path,
     )
     f = again(names["f"])
-    assert [str(param) for param in f.__type_params__] == ["T", "Ts", "P"]
+    assert [param.__name__ for param in f.__type_params__] == ["T", "Ts", "P"]
     assert f(1) == 1
     alias = again(names["Alias"])
     assert alias.__value__.__args__ == alias.__type_params__

@@ -16,13 +16,13 @@ LOST, NEXT, NEVER = b"lost....", b"next....", b"never..."
 def test_what_the_worker_or_its_successor_has_begun_is_told():
     """Its client may have run something on either: neither may run again as if it had never begun."""
     ending = Ending(18812, 99, None, "SIGKILL", [], last_calls=[LOST.hex()])
-    process = Mock(port=18812, **{"ending.return_value": ending})
-    successor = Mock(port=18812, **{"last_call.return_value": NEXT.hex()})
+    process = Mock(port=18812, **{"ending.return_value": ending, "flight.functions": 5})
+    successor = Mock(port=18812, **{"last_call.return_value": NEXT.hex(), "flight.functions": 1})
     pool = Mock()
     pool.worker.return_value = 0
     pool.supervisor.process.return_value = None
     pool.sampler.latest = [Usage(1.0, 4096)]
-    pool.dispatcher.recycle.return_value = (process, successor)
+    pool.dispatcher.recycle.return_value = (process, successor, 4)
     pool.clients = None
     service = SchedulerService(cast(Any, pool))
     with Path("/dev/null").open() as connection:
@@ -31,3 +31,4 @@ def test_what_the_worker_or_its_successor_has_begun_is_told():
         service.on_disconnect(connection)
     assert [told.has_begun(call) for call in (LOST, NEXT, NEVER)] == [True, True, False]
     assert told.memory_bytes == 4096
+    pool.dispatcher.count.assert_called_once_with(0, 2)  # What they began, and nobody has told of.

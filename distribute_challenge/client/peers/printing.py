@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from distribute_challenge.calls import logs
@@ -16,16 +16,16 @@ from distribute_challenge.calls.payload import LOG, Piece
 log = logging.getLogger(__name__)
 
 _LONGEST_LINE = 1 << 16  # What is longer is shown without waiting for its end.
-_lock: threading.Lock  # guards the standard streams: lines of different functions do not mix
+_lock = threading.Lock()  # guards the standard streams: lines of different functions do not mix
+_is_child = False
 
 
 def _renew_lock() -> None:
-    """In a forked child, too: a thread that does not exist there may have held it."""
-    global _lock
-    _lock = threading.Lock()
+    """In a forked child: a thread that does not exist there may have held it, or that of tqdm's bars."""
+    global _lock, _is_child
+    _lock, _is_child = threading.Lock(), True
 
 
-_renew_lock()
 os.register_at_fork(after_in_child=_renew_lock)
 
 
@@ -61,10 +61,17 @@ class Printer:
         self._lines = {1: b"", 2: b""}
 
 
-def _without_bars(stream: Any) -> AbstractContextManager[None]:
+@contextmanager
+def _without_bars(stream: Any) -> Iterator[None]:
     """Take the bars of tqdm, if the program uses it, off the terminal meanwhile: they end no line."""
-    bar = getattr(sys.modules.get("tqdm"), "tqdm", None)
-    return nullcontext() if bar is None else bar.external_write_mode(stream)
+    bar = None if _is_child else getattr(sys.modules.get("tqdm"), "tqdm", None)
+    with ExitStack() as stack:
+        if bar is not None:
+            try:
+                stack.enter_context(bar.external_write_mode(stream))
+            except Exception as error:  # It may be any module of that name, and any bar of the program's.
+                log.debug("no bar of tqdm's is moved aside: %r", error)
+        yield
 
 
 def show(number: int, data: bytes) -> None:

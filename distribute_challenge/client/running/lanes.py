@@ -240,7 +240,7 @@ class Lanes:
 
     def _check_prepared(self, error: BaseException | None) -> None:
         """If the initializer has failed, this executor can run nothing."""
-        if error is not None:
+        if error is not None and not isinstance(error, ServerUnavailable):  # That says nothing of it.
             self.broken = errors.InitializerFailed(f"the executor's initializer failed: {error!r}")
             self.broken.__cause__ = error
             self._give_up(self.broken)

@@ -49,14 +49,15 @@ class Nested:
         self._threads: set[threading.Thread] = set()
 
     def add(self, task: Task, max_lanes: int, max_tasks: int | None) -> None:
-        """Run a task. The limits are those of who waits for workers."""
-        del max_lanes, max_tasks
+        """Run a task, using at most `max_lanes` other workers at once."""
+        del max_tasks  # That is for who keeps a worker.
         if not task.begin(time.monotonic()):
             return
         try:
             if self._prepare is not None:
                 _run_here(self._prepare().parcel).load()
-            lease = None if self._prepare is not None else _free_lease(self._connections)
+            is_here = self._prepare is not None or len(self._threads) >= max_lanes
+            lease = None if is_here else _free_lease(self._connections)
         except BaseException as error:
             task.fail(error)
             return

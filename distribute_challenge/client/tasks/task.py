@@ -197,7 +197,7 @@ class Task:
     @property
     def patience_s(self) -> float:
         """How long it waits for a server that has gone."""
-        return max(self.options.wait_s, RESTART_S * (self.retries < self.options.retries))
+        return max(self.options.wait_s, RESTART_S * bool(self.options.retries))
 
 
 def _tell(give: Callable[[Any], None], what: Any) -> None:

@@ -105,7 +105,8 @@ class Dispatcher:
                 self._pass_on("free", worker, self._scheduler.free(caller, worker, finished, failed))
                 self._renew()
             self._tasks[worker] += finished + failed
-            self._lost_under_lease.pop(worker, None)
+            if self._lost_under_lease.pop(worker, None) is not None:
+                self._tasks[worker] = 0  # All of those were of a process that has died since.
             self._check_idle()
 
     def keep(self, caller: Caller, worker: int, finished: int, failed: int, tasks: int, whose: bytes) -> int:

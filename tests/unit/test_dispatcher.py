@@ -221,3 +221,20 @@ def test_who_says_what_no_client_does_leaves_the_line(dispatcher: Dispatcher, cl
     bob.caller.close()
     dispatcher.free(ann.caller, 0, 1, 0)
     assert dispatcher.snapshot()[0] == ["free"]
+
+
+def test_what_a_process_is_told_to_have_run_is_not_its_successors(
+    dispatcher: Dispatcher, clients: list[Client], processes: list[Mock]
+):
+    """Else the server would take functions of the successor for some that were counted before."""
+    ann, bob, eve = (client.caller for client in clients)
+    dispatcher.find(ann)
+    dispatcher.free(ann, 0, 5, 0)
+    dispatcher.find(bob)
+    dispatcher.worker_down(0, processes[0])
+    processes[0] = Mock(port=1)
+    dispatcher.worker_up(0)
+    dispatcher.free(bob, 0, 1, 0)  # It had ended before its process did.
+    dispatcher.find(eve)
+    dispatcher.keep(eve, 0, 2, 0, 0, b"")
+    assert dispatcher.recycle(eve, 0)[2] == 2

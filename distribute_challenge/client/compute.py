@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import types
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from distribute_challenge.client.body import Body
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.tls import Tls
-from distribute_challenge.values.code import codes_in, explained
-from distribute_challenge.values.functions import Wrapper, content_of, functions_in
+from distribute_challenge.values.code import explained
+from distribute_challenge.values.functions import Wrapper, functions_in
 
 if TYPE_CHECKING:  # Late: a worker that loads a decorated function never needs them.
     from distribute_challenge.client.parcels.shipping import Shipment
@@ -131,7 +131,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         *,
         server: str | None = None,
         options: Options | None = None,
-        body: _Body | None = None,
+        body: Body | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(f"compute_this decorates a function, not {function!r}")
@@ -140,7 +140,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         self.__name__ = getattr(function, "__name__", getattr(plain, "__name__", type(function).__name__))
         self.options = options or Options()
         self._server = server
-        self._body = body or _Body(function)
+        self._body = body or Body(function)
         self.fixed = frozenset(vars(self)) | {"fixed", "shipment"}
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> DelayedCall[R]:
@@ -279,36 +279,3 @@ def compute_this(
     if function is None:
         return functools.partial(ComputeFunction, server=server, options=options)
     return ComputeFunction(function, server=server, options=options)
-
-
-class _Body:
-    """The code of a decorated function: in there its name is the plain function."""
-
-    def __init__(self, function: Any) -> None:
-        self._functions = tuple(functions_in(function))
-        self._codes: dict[tuple[str, int, str], list[tuple[types.CodeType, types.FunctionType]]] = {}
-        for inside in self._functions:
-            for code in codes_in(inside.__code__):
-                place = code.co_filename, code.co_firstlineno, code.co_name
-                self._codes.setdefault(place, []).append((code, inside))
-
-    def has(self, frame: types.FrameType, function: ComputeFunction[Any, Any]) -> bool:
-        """Whether a frame is that of the function itself, or of a copy of it."""
-        code = frame.f_code
-        place = code.co_filename, code.co_firstlineno, code.co_name
-        for own, inside in self._codes.get(place, ()):
-            if own is code or own == code:
-                return _has_same_closure(frame, inside)
-        # A decorator that does not say what it wraps has it in its closure.
-        for cell in self._functions[0].__closure__ or () if len(self._functions) == 1 else ():
-            for inside in content_of(cell):
-                if isinstance(inside, types.FunctionType) and code in codes_in(inside.__code__):
-                    return inside.__globals__.get(inside.__qualname__) is function
-        return False
-
-
-def _has_same_closure(frame: types.FrameType, function: types.FunctionType) -> bool:
-    """Whether a frame is of this function, and not of another one with the same code."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    shared = ((name, cell) for name, cell in cells if name in frame.f_code.co_freevars)
-    return all(frame.f_locals.get(name) is value for name, cell in shared for value in content_of(cell))

@@ -167,7 +167,8 @@ class Dispatcher:
         """A worker's process answers."""
         with self._lock:
             self._find_who_is_next()
-            self._tasks[worker] *= worker in self._lost_under_lease
+            if worker not in self._lost_under_lease:
+                self._tasks[worker] = 0
             ticket = self._scheduler.up(worker)
             if self._is_open:
                 self._pass_on("replaced", worker, ticket)

@@ -184,7 +184,7 @@ class SchedulerService(rpyc.Service):
         process, successor, counted = self._dispatcher.recycle(self._caller, worker, end)
         ending = process.ending(ENDING_TIMEOUT_S)
         begun = sum(one.flight.functions for one in {process, successor})
-        self._dispatcher.count(0, max(begun - counted, 0))
+        self._dispatcher.count(0, max(begun - counted, 1))
         # Its client may have run something on either.
         last_calls = [*ending.last_calls, successor.last_call()]
         ending = replace(ending, memory_bytes=memory_bytes, last_calls=last_calls)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import importlib.machinery
 import io
-import itertools
 import pickle
 import struct
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -82,11 +81,15 @@ class Call(NamedTuple):
         if len(data) < _CALL.size:
             raise ValueError("not a call: it is too short")
         fields = _CALL.unpack_from(data)
-        ends = list(itertools.accumulate(fields[5:], initial=_CALL.size))
-        if ends[-1] > len(data) or fields[0] > CHUNK | INITIALIZER | SHARES | OUTPUT:
+        parts: list[Any] = [*fields[:5]]
+        at = _CALL.size
+        for size in fields[5:]:
+            end = at + size
+            parts.append(data[at:end])
+            at = end
+        if at > len(data) or fields[0] > CHUNK | INITIALIZER | SHARES | OUTPUT:
             raise ValueError("not a call")
-        parts = map(data.__getitem__, map(slice, ends, ends[1:]))
-        return cls(*fields[:5], *parts), memoryview(data)[ends[-1] :]
+        return cls._make(parts), memoryview(data)[at:]
 
 
 # What the files of modules without a text end with.

@@ -49,6 +49,7 @@ _COUNTER = struct.Struct("<Q")
 _LAST = struct.Struct("<8sQ")
 _FUNCTIONS_AT, _WRITTEN_AT, _READ_AT = 8, 16, 24
 _SIZE = struct.Struct("<I")
+_NO_RECORD = bytes(_SIZE.size)
 _BEGUN = struct.Struct("<ddQ8sH")
 _ENDED = struct.Struct("<IIIBHddQ")
 _RECORD = struct.Struct(_ENDED.format + _BEGUN.format[1:])
@@ -83,12 +84,9 @@ class Ended:
     error: str  # of the first that raised
 
 
-class Flight(NamedTuple):
-    """A call that runs, as its recorder remembers it."""
-
-    slot: int  # where it is written; 0 if nowhere, since too many run within each other
-    begun: bytes  # as it is written, with the label
-    is_inside: bool
+# A call that runs, as its recorder remembers it: where it is written, or 0 if nowhere, since too many run
+# within each other; `begun` and label, as they are written; whether it runs within another.
+Flight = tuple[int, bytes, bool]
 
 
 class FlightRecorder:
@@ -137,7 +135,7 @@ class FlightRecorder:
             if not is_inside:
                 self._functions += 1
                 _LAST.pack_into(memory, 0, id_, self._functions)
-        return Flight(slot, begun, is_inside)
+        return slot, begun, is_inside
 
     def end(
         self, flight: Flight, *, finished: int, failed: int, seconds: float, returned: int, error: str = ""
@@ -168,17 +166,22 @@ class FlightRecorder:
 
     def _append(self, memory: Memory, record: bytes) -> bool:
         """Write a record to the ring; False if there is no room, since others have not been read."""
+        size = len(record)
         at = self._written % RING_BYTES
-        skipped = RING_BYTES - at if at + len(record) > RING_BYTES else 0
-        end = self._written + skipped + len(record)
+        end = self._written + size
+        has_to_skip = at + size > RING_BYTES
+        if has_to_skip:
+            end += RING_BYTES - at
         if end - self._read > RING_BYTES:
             self._read = _COUNTER.unpack_from(memory, _READ_AT)[0]
             if end - self._read > RING_BYTES:
                 return False
-        if skipped >= _SIZE.size:
-            _SIZE.pack_into(memory, _RING_AT + at, 0)
-        at = _RING_AT + (0 if skipped else at)
-        memory[at : at + len(record)] = record
+        if has_to_skip:
+            if RING_BYTES - at >= _SIZE.size:
+                memory[_RING_AT + at : _RING_AT + at + _SIZE.size] = _NO_RECORD
+            at = 0
+        at += _RING_AT
+        memory[at : at + size] = record
         self._written = end
         _COUNTER.pack_into(memory, _WRITTEN_AT, end)
         return True
@@ -206,22 +209,23 @@ class FlightReader:
         """The calls that have ended since the last time. Successive short ones of a function are one."""
         memory = self._memory
         written = _COUNTER.unpack_from(memory, _WRITTEN_AT)[0]
+        read = self._read
         calls: list[Ended] = []
         label, before = b"", None  # of a call into which the next may be merged
-        while self._read < written:
-            at = self._read % RING_BYTES
+        while read < written:
+            at = read % RING_BYTES
             left = RING_BYTES - at
-            if left < _SIZE.size or _SIZE.unpack_from(memory, _RING_AT + at) == (0,):
-                self._read += left
-                continue
             at += _RING_AT
+            if left < _RECORD.size or memory[at : at + _SIZE.size] == _NO_RECORD:
+                read += left
+                continue
             fields = _RECORD.unpack_from(memory, at)
             size, finished, failed, is_inside, error_size, ended, seconds, returned = fields[:8]
             started, queued, sent, id_, label_size = fields[8:]
-            self._read += size
+            read += size
             self._ended_ids.append(id_)
             at += _RECORD.size
-            its_label = bytes(memory[at : at + label_size])
+            its_label = memory[at : at + label_size]
             is_short = not failed and ended - started <= SHORT_S
             is_next = before and its_label == label and started - before.ended <= SHORT_S
             if is_short and is_next and before.is_inside == is_inside:
@@ -231,13 +235,14 @@ class FlightReader:
                 before.returned += returned
                 before.finished += finished
                 continue
-            begun = Begun(started, queued, sent, id_, *_texts(its_label))
+            begun = Begun(started, queued, sent, id_, *_texts(bytes(its_label)))
             error = memory[at + label_size : at + label_size + error_size].decode(errors="replace")
             call = Ended(begun, sent, ended, seconds, returned, finished, failed, bool(is_inside), error)
             calls.append(call)
-            label, before = its_label, call if is_short else None
-        if self._read > _COUNTER.unpack_from(memory, _READ_AT)[0]:
-            _COUNTER.pack_into(memory, _READ_AT, self._read)
+            label, before = bytes(its_label), call if is_short else None
+        self._read = read
+        if read > _COUNTER.unpack_from(memory, _READ_AT)[0]:
+            _COUNTER.pack_into(memory, _READ_AT, read)
         return calls
 
     def running(self) -> list[Begun]:

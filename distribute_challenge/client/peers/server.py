@@ -169,8 +169,9 @@ class ServerConnection:
             return ServerUnavailable(f"cannot connect to the server at {self._address}: {ADVICE}")
         return ServerUnavailable(
             f"no server answers at {self._address} ({error}): start one with `compute server 2` (in a clone, "
-            '`python3 server.py 2`), say where it is with server="HOST:PORT" or the environment\'s '
-            'COMPUTE_SERVER, or have a private one with server="local://2"'
+            "`python3 server.py 2`), or say where it is: in the environment's COMPUTE_SERVER, with "
+            'server="HOST:PORT" in a program or --server HOST:PORT after a command. A program can also have '
+            'one of its own with server="local://2"'
         )
 
     def _denied(self, error: Exception) -> AccessDenied:

@@ -21,7 +21,7 @@ from distribute_challenge.calls.payload import Call, Outcome
 from distribute_challenge.wire.frames import FrameChannel, FrameReader
 from distribute_challenge.wire.stream import SocketStream
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "600"))  # More, for a run of their own: EXAMPLES=10000.
+EXAMPLES = int(os.environ.get("EXAMPLES", "300"))  # More, for a run of their own: EXAMPLES=10000.
 MANY = settings(max_examples=EXAMPLES, deadline=None, database=None)
 SOME = settings(max_examples=EXAMPLES // 2, deadline=None, database=None)
 LIMIT = 4096

@@ -16,7 +16,7 @@ from distribute_challenge.calls.regions import Buffer
 from distribute_challenge.values.functions import MadeModules, loading
 
 MAX_KEPT = 256
-MAX_BYTES = 1 << 14  # of a function as it was sent: larger ones are not kept
+MAX_FUNCTION_BYTES = 1 << 14  # of a function as it was sent: larger ones are not kept
 
 Key = tuple[str, bytes]  # the source of a function, and its pickle
 
@@ -63,7 +63,7 @@ class Kept:
             if known is None:
                 function = pickle.loads(data, buffers=rest)
                 is_whole = len(buffers) == operator.length_hint(rest)  # What it uses is all in `data`.
-                is_small = is_whole and len(source) + len(data) <= MAX_BYTES
+                is_small = is_whole and len(source) + len(data) <= MAX_FUNCTION_BYTES
                 # Before the arguments are loaded: functions among them bring modules of their own.
                 constant = snapshot(function, modules.values()) if is_small else None
                 known = Known(function, dict(modules), constant)

@@ -38,7 +38,7 @@ from distribute_challenge.worker.modules import ProgramModules
 from distribute_challenge.worker.output import Streams
 from distribute_challenge.worker.surroundings import end_if_ruined
 
-LARGE_BYTES = 1 << 20
+TIDY_BYTES = 1 << 20  # After calls larger than this, what they have left behind is looked for.
 
 
 class Worker:
@@ -86,7 +86,7 @@ class Worker:
             offset, output = self.streams.end(has_left_threads=self._runner.has_left_threads)
             if output:
                 outcome = outcome._replace(offset=offset, output=output)
-        if size > LARGE_BYTES or buffers:
+        if size > TIDY_BYTES or buffers:
             dropped = self._runner.dropped
             self._is_dropped = dropped is not None
             self._shall_go = [] if dropped is None else [dropped]

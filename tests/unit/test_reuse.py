@@ -18,7 +18,7 @@ import pytest
 from distribute_challenge import compute_this
 from distribute_challenge.calls.constant import Snapshot, snapshot
 from distribute_challenge.calls.payload import INITIALIZER, PRINTS, VALUE, Outcome
-from distribute_challenge.calls.reuse import MAX_BYTES, Kept
+from distribute_challenge.calls.reuse import MAX_FUNCTION_BYTES, Kept
 from distribute_challenge.calls.runner import Runner
 from distribute_challenge.client.parcels.parcel import ANYWHERE, Destination, Written
 from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
@@ -348,7 +348,7 @@ def test_only_the_latest_functions_are_kept_by_who_sends_them():
 def test_only_small_functions_are_kept():
     """They are kept by the hundred: in no more memory than a few megabytes."""
     runner, kept = Runner(), []
-    for size in (MAX_BYTES // 2, MAX_BYTES):
+    for size in (MAX_FUNCTION_BYTES // 2, MAX_BYTES):
         value = "x" * size
 
         def uses_a_text(begin: int, value: str = value) -> int:

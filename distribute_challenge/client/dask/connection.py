@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LARGE_BYTES = 8 << 20  # Above this Dask warns, and tells to do something else.
+WARNED_BYTES = 8 << 20  # Above this Dask warns, and tells to do something else.
 CLOSE_S = 5.0
 
 Told = Callable[[Any, BaseException | None], None]  # a report, or the error in its stead
@@ -120,7 +120,7 @@ class Connection:
         key = f"{task.name}-{parcel.id.hex()}-{task.retries}"
         how: dict[str, Any] = {"key": key, "pure": False, "retries": 0}
         names = {"format_": FORMAT, "freight": freight, "values": values}
-        if len(freight) < LARGE_BYTES:
+        if len(freight) < WARNED_BYTES:
             return client.submit(eval, RUN_PARCEL, names, **how)
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "2GiB"}):
             return client.submit(eval, RUN_PARCEL, names, **how)

@@ -348,7 +348,7 @@ def test_only_the_latest_functions_are_kept_by_who_sends_them():
 def test_only_small_functions_are_kept():
     """They are kept by the hundred: in no more memory than a few megabytes."""
     runner, kept = Runner(), []
-    for size in (MAX_FUNCTION_BYTES // 2, MAX_BYTES):
+    for size in (MAX_FUNCTION_BYTES // 2, MAX_FUNCTION_BYTES):
         value = "x" * size
 
         def uses_a_text(begin: int, value: str = value) -> int:

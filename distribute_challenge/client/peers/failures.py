@@ -53,6 +53,20 @@ def lost(name: str, ending: Ending) -> errors.WorkerLost:
     return errors.WorkerLost(message + _listed("The last it printed", ending.last_lines) + _stack(ending))
 
 
+class Dead(Broken):
+    """The worker has died: its connection has ended, or the server says so."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(f"it died under {name or 'a function'}")
+
+
+class Silent(Broken):
+    """The worker takes and says nothing any more, or did not when a connection was to be made."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__("it does not answer its client" + (f" ({error})" if error is not None else ""))
+
+
 class Overdue(Broken):
     """The function has not ended in its time: the worker is replaced for that."""
 
@@ -132,7 +146,7 @@ def why_no_worker(error: Exception, address: Address) -> Broken | PoolError:
     if isinstance(error, AccessDenied):
         return error
     if isinstance(error, EOFError | ConnectionResetError | TimeoutError):  # It died, or it is stuck.
-        return Broken(f"it does not answer its client ({error})")
+        return Silent(error)
     if lacks_descriptors(error):
         return Unreachable(f"cannot connect to the worker at {address}: {ADVICE}")
     # The server listens for its workers even while they are replaced: this is on our side of it.

@@ -14,7 +14,7 @@ from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import Probe, Unreadable, tell_secret
 from distribute_challenge.calls.payload import FAILURE, MAX_BYTES, Outcome, Piece, dump_failure
 from distribute_challenge.client.parcels.parcel import Parcel, Sent
-from distribute_challenge.client.peers.failures import Broken, Busy, Misunderstood, distrusted
+from distribute_challenge.client.peers.failures import Busy, Dead, Misunderstood, distrusted
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.errors import PoolError, TaskNotSendable
 from distribute_challenge.values import PROTOCOL
@@ -88,13 +88,13 @@ class WorkerConnection:
             outcome = Outcome.unpack(answer.value)
         except Unreadable as error:
             if error.is_gone:  # The worker has died since, and its files with it.
-                raise Broken(f"it died under {name}") from None
+                raise Dead(name) from None
             self._let_go(parcel)
             lost = PoolError(f"the function returned, but its result cannot be taken in here: {error}")
             content = dump_failure(lost, str(lost), lambda file, _: pickle.Pickler(file, PROTOCOL))
             return Outcome(FAILURE, content, 0.0, 0, ())
         except EOFError:
-            raise Broken(f"it died under {name}") from None
+            raise Dead(name) from None
         except Exception as error:
             raise Busy if payload.is_busy(error) else Misunderstood(error) from None
         if outcome.buffers and self._can_share:

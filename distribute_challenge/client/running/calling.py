@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from distribute_challenge.calls.payload import OUTPUT, Outcome
 from distribute_challenge.client.parcels.parcel import Parcel
-from distribute_challenge.client.peers.failures import Broken, Overdue
+from distribute_challenge.client.peers.failures import Dead, Overdue, Silent
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, LAST_TICK_S, WorkerConnection
 from distribute_challenge.wire.link import Answer
@@ -51,11 +51,11 @@ def call(
                         worker.link.serve_for_a_tick(LAST_TICK_S)
                 raise Overdue(limit_s)
             if worker.link.is_stuck(now):
-                raise Broken("it does not answer its client")
+                raise Silent()
             if is_dead(now):
                 worker.link.serve_arrived()
                 if not answer.is_here:
-                    raise Broken("the server says that it has died")
+                    raise Dead(name)
             if parcel.flags & OUTPUT and not has_heard:
                 printer = printer or Printer()
                 worker.show_output(parcel.id, printer)
@@ -65,7 +65,7 @@ def call(
         if printer is not None:
             printer.finish()
         if isinstance(error, EOFError):
-            raise Broken(f"it died under {name}") from None
+            raise Dead(name) from None
         raise
     if outcome.output or printer is not None:
         printer = printer or Printer()
@@ -85,6 +85,6 @@ def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> A
             raise Overdue(timeout_s)
         worker.link.serve_arrived()
         if worker.link.is_stuck(now):
-            raise Broken("it does not answer its client")
+            raise Silent()
     worker.link.wait_again()
     return answer

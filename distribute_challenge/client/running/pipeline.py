@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import INITIALIZER, OUTPUT, Outcome
-from distribute_challenge.client.peers.failures import Broken, Busy, Killed, Overdue
+from distribute_challenge.client.peers.failures import Broken, Busy, Dead, Killed, Overdue, Silent
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, WorkerConnection
 from distribute_challenge.client.tasks.task import Task
@@ -102,7 +102,7 @@ class Pipeline:
             try:
                 step()
             except EOFError:  # Answers may have arrived before it died.
-                broken = Broken(f"it died under {self._sent[0].task.name if self._sent else 'a function'}")
+                broken = Dead(self._sent[0].task.name if self._sent else None)
         while self._sent and self._sent[0].answer.is_here:
             sent = self._sent.popleft()
             try:
@@ -129,7 +129,7 @@ class Pipeline:
             return None
         task = self._sent[0].task
         if self.is_dead:
-            return Broken("the server says that it has died")
+            return Dead(task.name)
         if task.is_unwanted:
             return Killed()
         if self.left_s(now) <= 0:
@@ -137,7 +137,7 @@ class Pipeline:
         if now - max(task.sent_at, self._answered_at) <= OUTPUT_S:
             return None
         if self.worker.link.is_stuck(now):
-            return Broken("it does not answer its client")
+            return Silent()
         if task.parcel.flags & OUTPUT:
             self._printer = self._printer or task.printer()
             self.worker.show_output(task.parcel.id, self._printer)

@@ -124,8 +124,8 @@ def unpack(section: memoryview, *, is_writable: bool = True) -> list[Buffer]:
         if section[:1] != _IN_PLACE or sum(sizes) != len(rest):
             raise ValueError("buffers of another size")
         ends = itertools.accumulate(sizes)
-        kind = bytearray if is_writable else bytes
-        return [kind(rest[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+        parts = [rest[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        return [bytearray(part) for part in parts] if is_writable else [*parts]
     except OSError as error:
         is_gone = error.errno in (errno.ENOENT, errno.ESRCH)
         raise Unreadable(f"the buffers beside it cannot be read ({error})", is_gone=is_gone) from None

@@ -12,18 +12,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from distribute_challenge.calls.buffers import unpack
+from distribute_challenge.calls.program import current
 
 TOKEN_BYTES = 16
 
 
 class _Entry:
-    """A value, loaded when it is used first: if that fails, it may do so the next time."""
+    """A value, loaded when a program uses it first: if that fails, it may do so the next time.
 
-    __slots__ = ("holds", "packed", "value")
+    Each program has its own, whose classes are those of its own modules. Large buffers are there once.
+    """
+
+    __slots__ = ("holds", "packed", "values")
 
     def __init__(self, packed: bytes) -> None:
-        self.packed: bytes | None = packed
-        self.value: Any = None
+        self.packed = packed
+        self.values: dict[bytes, Any] = {}  # by program
         self.holds = 0  # by so many connections
 
 
@@ -54,8 +58,14 @@ class Store:
                 if not entry.holds:
                     del self._entries[token]
 
+    def forget(self, program: bytes) -> None:
+        """The program has gone, and its modules with it."""
+        with self._lock:
+            for entry in self._entries.values():
+                entry.values.pop(program, None)
+
     def value(self, token: bytes) -> Any:
-        """The value with that token.
+        """The value with that token, for the program whose modules are in use.
 
         Raises LookupError if it has not come, and what loading it raises: ValueError if it cannot be opened.
         """
@@ -63,10 +73,11 @@ class Store:
             entry = self._entries.get(token)
             if entry is None:
                 raise LookupError("a scattered value has not come with this call")
-            if entry.packed is not None:
+            program = current.id
+            if program not in entry.values:
                 data, *large = unpack(memoryview(entry.packed), is_writable=False)
-                ((entry.value,), _), entry.packed = pickle.loads(data, buffers=large), None
-            return entry.value
+                ((entry.values[program],), _) = pickle.loads(data, buffers=large)
+            return entry.values[program]
 
 
 store = Store()

@@ -48,12 +48,16 @@ class Worker:
         self.execution = execution
         self.streams = streams
         self._runner = Runner()
-        self.modules = ProgramModules(self._runner.forget)
+        self.modules = ProgramModules(self._forget)
         # What shall be gone when a large call is over: its buffers, and its function if that is not kept.
         self._shall_go: list[weakref.ref[Any]] = []
         self._is_dropped = False
         self._probe_lock = threading.Lock()
         self._probe: Probe | None = None
+
+    def _forget(self, program: bytes) -> None:
+        self._runner.forget(program)
+        store.forget(program)
 
     def probe(self) -> Probe:
         """By which a caller learns whether it can open our files. Raises OSError or AttributeError."""

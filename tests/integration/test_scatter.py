@@ -200,3 +200,23 @@ def test_a_value_brings_the_modules_that_it_needs(
             area = pool.submit(lambda: handle[0].area())
         assert area.result() == 9
     del sys.modules["shapes"]
+
+
+def prepare() -> None:
+    """An executor with an initializer has modules of its own."""
+
+
+def test_a_value_has_the_classes_of_whoever_uses_it(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "circles.py").write_text(
+        "class Circle:\n    pass\n\ndef is_circle(x): return isinstance(x, Circle)\n"
+    )
+    with monkeypatch.context() as path:  # Workers would look there themselves.
+        path.syspath_prepend(str(tmp_path))
+        circles = importlib.import_module("circles")
+    with PoolExecutor(max_workers=1, initializer=prepare) as first, PoolExecutor(max_workers=1) as second:
+        handle = first.scatter(circles.Circle())
+        for pool in (first, second, first, second):
+            assert pool.submit(circles.is_circle, handle).result()
+    del sys.modules["circles"]

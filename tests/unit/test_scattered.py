@@ -7,9 +7,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from distribute_challenge.calls import scattered
+from distribute_challenge.calls import payload, scattered
 from distribute_challenge.calls.buffers import Parts
+from distribute_challenge.calls.program import current
+from distribute_challenge.calls.regions import MAX_OPEN
 from distribute_challenge.calls.scattered import TOKEN_BYTES, Store
+from distribute_challenge.client.parcels.parcel import Sent
+from distribute_challenge.client.parcels.shipping import Shipment, scatter
 from distribute_challenge.values import PROTOCOL
 
 ONE, TWO = b"1" * TOKEN_BYTES, b"2" * TOKEN_BYTES
@@ -58,3 +62,38 @@ def test_what_has_gone_may_come_again():
         store.take(section({ONE: value}), held)
         assert store.value(ONE) == value
         store.release(held, list(held))
+
+
+def test_each_program_has_its_own(monkeypatch: pytest.MonkeyPatch):
+    """Whose classes are those of its own modules."""
+    store = Store()
+    store.take(section({ONE: ["one"]}), set())
+    first = store.value(ONE)
+    assert store.value(ONE) is first
+    before = current.id
+    monkeypatch.setattr(current, "id", b"another")
+    second = store.value(ONE)
+    assert (second, second is first) == (first, False)
+    store.forget(before)
+    assert store.value(ONE) is second
+    monkeypatch.setattr(current, "id", before)
+    assert store.value(ONE) is not first
+
+
+@pytest.mark.parametrize("limit", ["of workers", "of calls"])
+def test_what_was_refused_with_its_call_goes_with_the_next(monkeypatch: pytest.MonkeyPatch, limit: str):
+    handles = [scatter(bytes(100_000)), scatter(bytes(100_000))]
+    shipment, sent = Shipment(len), Sent()
+    both, one = (shipment.parcel((some,), {}) for some in (handles, handles[:1]))
+    monkeypatch.setattr(payload, "MAX_BYTES", 150_000 if limit == "of calls" else payload.MAX_BYTES)
+    at_most = 150_000 if limit == "of workers" else payload.MAX_BYTES
+    with pytest.raises(OverflowError):
+        both.pack(sent, can_share=False, limit=at_most)
+    assert len(one.pack(sent, can_share=False, limit=at_most)) > 100_000
+
+
+def test_small_values_take_no_files(monkeypatch: pytest.MonkeyPatch):
+    """Or large ones had none any more."""
+    handles = [scatter(number) for number in range(MAX_OPEN)]
+    assert all(len(handle.pack(can_share=True)) < 50 for handle in handles)
+    assert scatter(bytes(1 << 20)).pack(can_share=True).startswith(b"s")

@@ -135,19 +135,22 @@ class Parcel:
 
         `can_share` says whether who is at its other end can open files of ours, and we those of theirs.
         """
-        buffers = () if self.large is None else self.large.pack(can_share=can_share)
-        modules = self.modules.pack(sent.modules.setdefault(self.program, set()))
         before = set(sent.values)
-        values = self.pack_values(sent.values, can_share=can_share) if self.values or before else b""
-        flags = self.flags | SHARES * can_share
-        call = self._call(flags, values, modules).pack(buffers)
-        if (size := len(call) + 4 * len(self.source)) > limit:
-            del sent.modules[self.program]  # These modules have not gone there after all.
+        try:
+            buffers = () if self.large is None else self.large.pack(can_share=can_share)
+            modules = self.modules.pack(sent.modules.setdefault(self.program, set()))
+            values = self.pack_values(sent.values, can_share=can_share) if self.values or before else b""
+            flags = self.flags | SHARES * can_share
+            call = self._call(flags, values, modules).pack(buffers)
+            if (size := len(call) + 4 * len(self.source)) > limit:
+                raise OverflowError(
+                    f"{size} bytes are more than the {limit} that workers take at once: split them, use a "
+                    "file, or start the server with a larger --max-frame"
+                )
+        except BaseException:  # Neither these modules nor these values have gone there after all.
+            sent.modules.pop(self.program, None)
             sent.values = before
-            raise OverflowError(
-                f"{size} bytes are more than the {limit} that workers take at once: split them, use a file, "
-                "or start the server with a larger --max-frame"
-            )
+            raise
         return call
 
     def pack_values(self, sent: set[bytes], *, can_share: bool) -> bytes:

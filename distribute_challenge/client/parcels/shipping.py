@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from distribute_challenge.calls import payload
-from distribute_challenge.calls.buffers import BytesWrapper, Collector, Parts
+from distribute_challenge.calls.buffers import LARGE_BYTES, BytesWrapper, Collector, Parts
 from distribute_challenge.calls.constant import Snapshot, snapshot
 from distribute_challenge.calls.payload import CHUNK, PRINTS
 from distribute_challenge.client.parcels.durations import Pace, pace_of
@@ -184,7 +184,9 @@ def scatter(value: Any, to: Destination = ANYWHERE) -> Scattered:
     written = shipment_of(_scattered_value).dump_arguments(((value,), {}), to.python)
     if written.values:
         raise TaskNotSendable("a scattered value cannot hold another one: scatter what that holds, too")
-    return Scattered(Parts([written.data, *written.buffers], may_share=to.may_share), written.modules)
+    is_large = bool(written.buffers) or len(written.data) >= LARGE_BYTES
+    parts = Parts([written.data, *written.buffers], may_share=to.may_share and is_large)
+    return Scattered(parts, written.modules)
 
 
 def _scattered_value() -> None:

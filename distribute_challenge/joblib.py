@@ -76,7 +76,8 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         self._defaults = self._options = (server, tls, initializer, initargs)
         self._own: PoolExecutor | None = None  # for its initializer
         self._lock = threading.Lock()  # guards the one below
-        self._futures: weakref.WeakSet[TaskFuture[Any]] = weakref.WeakSet()  # of this backend, perhaps done
+        # Of batches, perhaps done, with whose they are: several `Parallel` may use this at once.
+        self._futures: weakref.WeakKeyDictionary[TaskFuture[Any], Any] = weakref.WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """It travels with each batch, for calls within calls: there, the pool is that of the worker."""
@@ -127,7 +128,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         """Run a batch; the future of its results."""
         future: Any = self._executor().engine.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
         with self._lock:
-            self._futures.add(future)
+            self._futures[future] = getattr(callback, "parallel", None)
         if callback is not None:
             future.add_done_callback(callback)
         return future
@@ -137,10 +138,14 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:  # noqa: ARG002  joblib's signature.
-        """Stop what runs, and cancel what waits. The pool goes on working."""
+        """Stop what runs of a `Parallel`, and cancel what waits. The pool goes on working.
+
+        Which one asks, joblib does not say; but by then it has marked that as one that ends.
+        """
         with self._lock:
-            futures = list(self._futures)
-            self._futures.clear()
+            futures = [future for future, owner in self._futures.items() if getattr(owner, "_aborting", True)]
+            for future in futures:
+                del self._futures[future]
         for future in futures:
             future.kill()
 

@@ -229,8 +229,8 @@ def compute_this(
     *,
     server: str | None = None,
     timeout: float | None = None,
-    retries: int = 0,
-    prints: bool = True,
+    retries: int | None = None,
+    prints: bool | None = None,
     wait: float = 0,
     tls: Tls | None = None,
     profile: str | os.PathLike[str] | None = None,
@@ -241,8 +241,8 @@ def compute_this(
     *,
     server: str | None = None,
     timeout: float | None = None,
-    retries: int = 0,
-    prints: bool = True,
+    retries: int | None = None,
+    prints: bool | None = None,
     wait: float = 0,
     tls: Tls | None = None,
     profile: str | os.PathLike[str] | None = None,
@@ -256,7 +256,8 @@ def compute_this(
     here. With `wait=10`, a server that is not there is waited for, at most so many seconds. With
     `tls=Tls(cert, key, ca)` server and workers are reached by mutual TLS; by default with the environment's
     COMPUTE_TLS_CERT, COMPUTE_TLS_KEY and COMPUTE_TLS_CA, if it has them. `profile=FILE` is where a private
-    pool writes what its workers do.
+    pool writes what its workers do. Where a function is given to a `PoolExecutor`, what its decorator says of
+    `timeout`, `retries` and `prints` goes first, and for the rest that executor's options hold.
 
     Nothing connects before the first call. Raises ValueError if `server` is no address or another argument
     makes no sense, TypeError if `function` is not callable.
@@ -275,7 +276,14 @@ def compute_this(
         check_address(server)
     if profile is not None and not (server or "").startswith("local://"):
         raise ValueError('profile= is for a private pool: say server="local://N" as well')
-    options = Options(timeout, retries, prints, wait, tls, None if profile is None else os.fspath(profile))
+    options = Options.of_function(
+        timeout_s=timeout,
+        retries=retries,
+        prints=prints,
+        wait_s=wait,
+        tls=tls,
+        profile=None if profile is None else os.fspath(profile),
+    )
     if function is None:
         return functools.partial(ComputeFunction, server=server, options=options)
     return ComputeFunction(function, server=server, options=options)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from distribute_challenge.tls import Tls
 
 LONGEST_S = 1e6
+_OF_CALLS = {"timeout_s", "retries", "prints"}  # The others say where the pool is.
 RESTART_S = 10.0  # How long a server that has gone is waited for at least, by a call that is to be run again.
 
 
@@ -21,6 +23,7 @@ class Options:
     wait_s: float = 0  # for a server that is not there
     tls: Tls | None = None  # for the connections to it; else what the environment says
     profile: str | None = None  # the file where a private pool writes what its workers do
+    said: frozenset[str] = frozenset()  # the names of those that a function says itself
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not (
@@ -35,6 +38,22 @@ class Options:
             raise TypeError(f"prints is True or False, not {self.prints!r}")
         if not isinstance(self.retries, int) or self.retries < 0:
             raise ValueError(f"retries is how often to run again, 0 or more, not {self.retries!r}")
+
+    @classmethod
+    def of_function(cls, **options: Any) -> Options:
+        """Those of a function, which says nothing of the ones that are None."""
+        said = {name: value for name, value in options.items() if value is not None}
+        return cls(**said, said=frozenset(said))
+
+    def within(self, pool: Options) -> Options:
+        """Those of a function that is given to an executor: what it says itself goes first.
+
+        >>> pool = Options(timeout_s=10, retries=2)
+        >>> own = Options.of_function(timeout_s=None, retries=0).within(pool)
+        >>> own.timeout_s, own.retries
+        (10, 0)
+        """
+        return replace(pool, **{name: getattr(self, name) for name in self.said & _OF_CALLS})
 
     def with_timeout(self, timeout_s: float | None) -> Options:
         """The same with another time limit, if there is one."""

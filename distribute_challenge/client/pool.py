@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import DASK, INSIDE_VARIABLE, chosen, dask_scheduler, worker_count
@@ -210,14 +209,7 @@ class PoolExecutor(Executor):
     def _options_of(self, function: Callable[..., Any]) -> Options:
         """This executor's options; a decorated function's own go first."""
         own = getattr(function, "options", None)
-        if not isinstance(own, Options):
-            return self._options
-        return replace(
-            self._options,
-            timeout_s=own.timeout_s or self._options.timeout_s,
-            retries=own.retries or self._options.retries,
-            prints=own.prints and self._options.prints,
-        )
+        return own.within(self._options) if isinstance(own, Options) else self._options
 
 
 def _engine(

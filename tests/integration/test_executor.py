@@ -36,6 +36,7 @@ from distribute_challenge import (
     PoolExecutor,
     ServerUnavailable,
     TaskTimeout,
+    WorkerLost,
     compute_this,
     progress,
 )
@@ -895,6 +896,26 @@ def test_a_decorated_functions_own_options_hold_in_an_executor(used_server: Runn
         with pytest.raises(TaskTimeout):
             list(pool.map(limited, [HANG_S]))
         assert pool.submit(limited, 0).exception(HANG_S) is None
+
+
+def leave_a_mark_and_die(folder: Path) -> None:
+    (folder / str(len(list(folder.iterdir())))).touch()
+    os._exit(1)
+
+
+def test_what_a_decorator_says_goes_first_also_if_it_is_the_usual(
+    used_server: RunningServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    once, twice = compute_this(retries=0)(leave_a_mark_and_die), compute_this()(leave_a_mark_and_die)
+    says = compute_this(prints=True)(print)
+    with PoolExecutor(retries=1, prints=False) as pool:
+        for number, function in ((1, once), (2, twice)):
+            (folder := tmp_path / str(number)).mkdir()
+            assert isinstance(pool.submit(function, folder).exception(HANG_S), WorkerLost)
+            assert len(list(folder.iterdir())) == number
+        pool.submit(says, "heard").result(HANG_S)
+        pool.submit(print, "not heard").result(HANG_S)
+    assert capfd.readouterr().out == "heard\n"
 
 
 AT_EXIT = """

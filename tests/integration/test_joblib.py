@@ -39,6 +39,11 @@ def fail_at_three(x: int) -> int:
     return x
 
 
+def after(seconds: float, value: int) -> int:
+    time.sleep(seconds)
+    return value
+
+
 def sum_of_squares(count: int) -> int:
     return int(sum(Parallel(n_jobs=2)(delayed(square)(number) for number in range(count))))
 
@@ -68,7 +73,7 @@ def test_an_option_that_nobody_knows_is_refused():
     with pytest.raises(TypeError, match=r"has no option 'sever': it takes server, tls"):
         joblib.parallel_config(backend="compute", sever="localhost:1")
     with pytest.raises(TypeError, match="has no option 'sever'"):
-        joblib.Parallel(2, backend="compute", sever="localhost:1")([])
+        Parallel(2, backend="compute", sever="localhost:1")([])
 
 
 def test_options_of_one_call_go_first(server: RunningServer):
@@ -183,3 +188,14 @@ def test_scikit_learn_runs_on_it(pool: RunningServer):
     assert RandomForestClassifier(n_estimators=8, n_jobs=2, random_state=0).fit(X, y).score(X, y) > 0.9
     with pytest.raises(ValueError, match="All the 3 fits failed"):
         cross_validate(NeverFits(), X, y, cv=3, n_jobs=2)
+
+
+def test_one_that_fails_ends_no_other(pool: RunningServer):
+    """All that are made within one `parallel_config` have one backend."""
+    several = Parallel(n_jobs=2, return_as="generator")(delayed(after)(0.1, 7) for _ in range(6))
+    with pytest.raises(ValueError, match="invalid literal"):
+        Parallel(n_jobs=2)(delayed(int)("x") for _ in range(2))
+    dropped = Parallel(n_jobs=2, return_as="generator")(delayed(after)(0.1, 7) for _ in range(6))
+    next(dropped)
+    del dropped
+    assert list(several) == [7] * 6

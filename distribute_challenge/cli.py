@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, time
 from typing import NoReturn
 
-from distribute_challenge.address import SERVER_VARIABLE, Address, check_address, chosen
+from distribute_challenge.address import DASK, LOCAL, SERVER_VARIABLE, Address, check_address, chosen
 from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls, environment
 
@@ -199,25 +199,37 @@ def add_server(parser: Parser) -> None:
 
 def server_in(options: argparse.Namespace) -> tuple[Address, Tls | None]:
     """Where the pool is, and the files by which it is reached. Ends the script if they are of no use."""
+    server = chosen() if options.server is None else options.server
+    if server.startswith((LOCAL, DASK)):
+        fail(f"{server} is no server that can be asked: give the HOST:PORT of one with --server")
     try:
-        return Address.choose(options.server), Tls.choose(tls_in(options))
+        return Address.parse(server), Tls.choose(tls_in(options))
     except (ValueError, PoolError) as error:
         fail(str(error))
 
 
-def listen(host: str, port: int, other: str = "another --port", *, with_tls: bool = False) -> socket.socket:
+def listen(
+    host: str,
+    port: int,
+    other: str = "another --port",
+    *,
+    other_host: str = "another --host",
+    danger: str = "runs any code",
+    with_tls: bool = False,
+) -> socket.socket:
     """A listening socket on a loopback address; with TLS, on any.
 
-    Ends the script if that cannot be had; `other` is what to try then.
+    Ends the script if that cannot be had; `other` and `other_host` are what to try then, and `danger` is what
+    everybody could do who connects.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        fail(f"cannot find the host {host} ({error}): choose another --host")
+        fail(f"cannot find the host {host} ({error}): choose {other_host}")
     try:
         if not (with_tls or ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback):
             fail(
-                f"will not listen on {host}: other machines reach that, and whoever connects runs any code. "
+                f"will not listen on {host}: other machines reach that, and whoever connects {danger}. "
                 "Listen on 127.0.0.1, and reach it from elsewhere through an ssh tunnel, "
                 "or give --tls-cert, --tls-key and --tls-ca"
             )
@@ -231,6 +243,13 @@ def listen(host: str, port: int, other: str = "another --port", *, with_tls: boo
             f"stop what listens there, or choose {other}"
         )
     return sock
+
+
+def listen_for_page(place: Address, option: str, *, with_tls: bool) -> socket.socket:
+    """A listening socket for the live page, whose place an option says. Ends the script as `listen` does."""
+    other = f"another {option}"
+    danger = "sees what the pool does"
+    return listen(*place, other, other_host=other, danger=danger, with_tls=with_tls)
 
 
 def number_range(text: str) -> range:

@@ -72,6 +72,8 @@ class MapOptions:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        if not (self.timeout is None or isinstance(self.timeout, int | float)):
+            raise TypeError(f"timeout is a number of seconds, or None, not {self.timeout!r}")
         for name, size in (("chunksize", self.chunksize), ("buffersize", self.buffersize)):
             if size is not None and operator.index(size) < 1:
                 raise ValueError(f"{name} must be 1 or more")

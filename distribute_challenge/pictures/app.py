@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figure = benchmark(path)
         save({"benchmark": figure}, folder, options.format)
         return 0
+    for option in ("html", "trace"):
+        if (name := getattr(options, option)) is not None:
+            check_output(Path(name), f"--{option}", path)
     with files_are_read():
         run = read(path, options)
     tell(run)
@@ -67,6 +70,15 @@ def parse(arguments: Sequence[str] | None) -> Any:
     last = "only the end of the record: like 90s, 10m or 2h"
     either.add_argument("--last", metavar="LENGTH", type=cli.length_of_time, help=last)
     return parser.parse_args(arguments)
+
+
+def check_output(path: Path, option: str, profile: Path) -> None:
+    """End the script if a record would be written over: FILE may be left out, and stand for the option's."""
+    records = [one for one in (profile, tasks_path(profile)) if one.exists()]
+    if path.suffix == ".csv" or (path.exists() and any(map(path.samefile, records))):
+        cli.fail(
+            f"will not write to {path}, which is a record, or named like one: give {option} another name"
+        )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from distribute_challenge.server.workers.template import Template
 from distribute_challenge.wire.stream import GIBI
 
 MIN_MEMORY_BYTES = 64 << 20
+WORKERS_DESCRIPTORS, OTHER_DESCRIPTORS = 6, 64  # what each worker takes of this process, and the rest
 
 for _name in ("record.flight", "record.stacks", "wire.acceptor", "wire.serving", "wire.tls"):
     importlib.import_module(f"distribute_challenge.{_name}")
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(importlib.import_module("distribute_challenge.cluster.app").main(arguments))
     options = parse(arguments)
     raise_descriptor_limit()
+    check_descriptors(options.workers)
     template = Template()
     from distribute_challenge.server.wiring import serve_pool
 
@@ -91,6 +93,17 @@ def memory_limit(text: str) -> int:
     if size < MIN_MEMORY_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is too little: a worker takes 30M, give 64M or more")
     return size
+
+
+def check_descriptors(workers: int) -> None:
+    """End the script if there cannot be enough descriptors for so many workers."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = (limit - OTHER_DESCRIPTORS) // WORKERS_DESCRIPTORS
+    if limit != resource.RLIM_INFINITY and workers > most:
+        cli.fail(
+            f"{workers} workers need more descriptors than the {limit} that this process may have: start at "
+            f"most {most}, or raise the limit (ulimit -n)"
+        )
 
 
 def raise_descriptor_limit() -> None:

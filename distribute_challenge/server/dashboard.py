@@ -33,7 +33,7 @@ class Dashboard:
                 raise ModuleNotFoundError(name="bokeh")
         if profile is None:
             cli.fail("the live page shows what is recorded, and nothing is: give another --profile")
-        self._listener = cli.listen(*place, "another --dashboard-address", with_tls=tls is not None)
+        self._listener = cli.listen_for_page(place, "--dashboard-address", with_tls=tls is not None)
         address = Address(*self._listener.getsockname()[:2])
         if tls is not None:
             address = address.as_named(place.host)

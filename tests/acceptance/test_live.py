@@ -177,7 +177,7 @@ def test_what_is_wrong_with_the_page_is_said_before_the_pool_starts(tmp_path: Pa
             result, f"cannot listen on 127.0.0.1:{port}", "choose another --dashboard-address"
         )
     assert_is_one_helpful_line(
-        server("--dashboard-address", "0.0.0.0:0"), "will not listen on 0.0.0.0", "--tls-cert"
+        server("--dashboard-address", "0.0.0.0:0"), "whoever connects sees what the pool does", "--tls-cert"
     )
     assert_is_one_helpful_line(
         server("--dashboard-address", "host:port"), "is not an address: write HOST:PORT"

@@ -349,6 +349,23 @@ def test_the_benchmark_says_what_is_wrong(tmp_path: Path):
     assert_is_one_helpful_line(result, "profiling/benchmarks.csv, line 1: not a sweep")
 
 
+@pytest.mark.parametrize("option", ["--html", "--trace"])
+@pytest.mark.parametrize("file", ["p.csv", "p.tasks.csv", "p.csv (again)", "p.json"])
+def test_no_record_is_written_over(tmp_path: Path, option: str, file: str):
+    """Least of all where FILE was forgotten, and its name stands for the option's."""
+    (tmp_path / "profiling").mkdir()
+    for name in ("p.csv", "p.json", "profiling/results_1.csv"):
+        (tmp_path / name).write_text(PROFILE)
+    (tmp_path / "p.tasks.csv").write_text(HEADER + TASK)
+    before = {path: path.read_text() for path in tmp_path.rglob("*.*")}
+    words = {"p.csv (again)": ["p.csv", option, "./p.csv"], "p.json": ["p.json", option, "./p.json"]}
+    result = grapher(*words.get(file, [option, file]), cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "will not write to" in result.stderr
+    assert f"give {option} another name" in result.stderr
+    assert {path: path.read_text() for path in tmp_path.rglob("*.*")} == before
+
+
 def test_a_cell_above_the_ideal_is_not_believed(tmp_path: Path):
     (tmp_path / "profiling").mkdir()
     (tmp_path / "profiling" / "benchmarks.csv").write_text(SWEEP)

@@ -57,6 +57,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
         (["9" * 30], ["is not a number of workers"]),
         (["2", "3"], ["unrecognized arguments: 3"]),
         (["2", "--port", "70000"], ["'70000' is not a port"]),
+        (["2000000", "--port", "0"], ["2000000 workers need more descriptors than the", "start at most"]),
         (["2", "--port", "65535"], ["2 workers do not fit above port 65535"]),
         (["2", "--grace", "-1"], ["'-1' is not a duration"]),
         (["2", "--interval", "0"], ["'0' is too short"]),

@@ -96,7 +96,7 @@ def test_stack_takes_a_port(server: RunningServer):
 def test_without_a_server_one_line_says_what_to_do(command: str):
     for words, said in (
         (["--server", f"localhost:{free_port()}"], "start one with `compute server 2`"),
-        (["--server", "local://2"], "is not an address: write HOST:PORT"),
+        (["--server", "local://2"], "is no server that can be asked: give the HOST:PORT of one"),
         (["--no-such"], f"see `compute {command} --help`"),
     ):
         shown = compute(command, *words)

@@ -404,6 +404,10 @@ def test_a_bar_of_futures_counts_those_that_failed_too(address: str, capsys: pyt
     with PoolExecutor(address) as pool:
         futures = [pool.submit(square, x) for x in (1, 2, "three")]
         progress([*futures, futures[0]], "squares")
+        with pytest.raises(TypeError, match="progress takes futures"):
+            progress([1])
+        with pytest.raises(TypeError, match="timeout is a number of seconds"):
+            pool.map(abs, [1], timeout="soon")
         assert all(future.done() for future in futures)
     assert re.search(r"squares: 100%.* 3/3 ", capsys.readouterr().err)
 

@@ -161,6 +161,8 @@ def test_what_cannot_be_sent_cannot_be_scattered(used_server: RunningServer):
     with PoolExecutor() as pool:
         with pytest.raises(TaskNotSendable, match="open file"), Path(__file__).open() as file:
             pool.scatter(file)
+        with pytest.raises(TaskNotSendable, match=r"a generator cannot be scattered .*inside the functions"):
+            pool.scatter(x for x in [1])
         handle = pool.scatter(1)
         with pytest.raises(TaskNotSendable, match="another one"):
             pool.scatter([handle])

@@ -181,7 +181,13 @@ class Shipment:
 
 def scatter(value: Any, to: Destination = ANYWHERE) -> Scattered:
     """A value that is pickled now, and sent to each worker once. Raises TaskNotSendable."""
-    written = shipment_of(_scattered_value).dump_arguments(((value,), {}), to.python)
+    try:
+        written = shipment_of(_scattered_value).dump_arguments(((value,), {}), to.python)
+    except TaskNotSendable as error:
+        raise TaskNotSendable(
+            f"a {type(value).__name__} cannot be scattered ({error.__cause__}): make it inside the functions "
+            "that use it"
+        ) from error.__cause__
     if written.values:
         raise TaskNotSendable("a scattered value cannot hold another one: scatter what that holds, too")
     is_large = bool(written.buffers) or len(written.data) >= LARGE_BYTES
@@ -190,7 +196,7 @@ def scatter(value: Any, to: Destination = ANYWHERE) -> Scattered:
 
 
 def _scattered_value() -> None:
-    """Names, in messages, what is scattered."""
+    """Stands for the function that a scattered value is an argument of."""
 
 
 # Of functions that hold on to nothing but constants: the latest that were sent for the first time.

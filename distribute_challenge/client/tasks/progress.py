@@ -59,6 +59,9 @@ def progress(futures: Iterable[Future[Any]], desc: str | None = None) -> None:
     [1, 2, 4]
     """
     every = list(dict.fromkeys(futures))
+    for future in every:
+        if not isinstance(future, Future):
+            raise TypeError(f"progress takes futures, as `submit` gives them, not {future!r}")
     bar = Bar(len(every), desc)
     try:
         for future in as_completed(every):

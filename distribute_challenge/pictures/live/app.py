@@ -29,8 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = find(options.file)
     tls = cli.tls_in(options)
     if options.listener is None:
-        host, port = options.address
-        listener = cli.listen(host, port, "another --address", with_tls=tls is not None)
+        listener = cli.listen_for_page(options.address, "--address", with_tls=tls is not None)
         token = secrets.token_urlsafe(TOKEN_BYTES)
     else:  # The server has made both. It is gone when its end of the pipe, our standard input, is closed.
         listener = socket.socket(fileno=options.listener)

@@ -181,7 +181,7 @@ def _name_of(batch: Callable[[], Any]) -> str:
 
 @functools.lru_cache
 def _shipment(name: str) -> Shipment:
-    return shipment_of(run_batch).called(name)
+    return shipment_of(run_batch).called(name, by_file=True)
 
 
 def run_batch(batch: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -12,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distribute_challenge import register_joblib
+from distribute_challenge.client.parcels.shipping import Shipment
 from tests.running import HANG_S, ROOT, RunningServer
 
 joblib = pytest.importorskip("joblib")
@@ -199,3 +202,37 @@ def test_one_that_fails_ends_no_other(pool: RunningServer):
     next(dropped)
     del dropped
     assert list(several) == [7] * 6
+
+
+def fill(out: Any, number: int) -> None:
+    out[number] = number + 1
+
+
+def test_what_functions_write_into_a_mapped_file_is_there(pool: RunningServer, tmp_path: Path):
+    """As joblib's users give their workers a place for results."""
+    out = np.memmap(tmp_path / "out", float, "w+", shape=(3, 8), offset=24)
+    for part in (out[0], out[1, ::-1], np.asarray(out[2, ::2])):
+        Parallel(n_jobs=2)(delayed(fill)(part, number) for number in range(4))
+    assert out.tolist() == [[1, 2, 3, 4, 0, 0, 0, 0], [0, 0, 0, 0, 4, 3, 2, 1], [1, 0, 2, 0, 3, 0, 4, 0]]
+    read = np.memmap(tmp_path / "out", float, "r", shape=(3, 8), offset=24)
+    assert Parallel(n_jobs=2)(delayed(np.sum)(read[row]) for row in range(3)) == [10, 10, 10]
+    with pytest.raises(ValueError, match="read-only"):
+        Parallel(n_jobs=2)([delayed(fill)(read[0], 0)])
+
+
+def test_what_is_in_no_file_any_more_is_copied(pool: RunningServer, tmp_path: Path):
+    changed = np.memmap(tmp_path / "file", float, "w+", shape=8)
+    changed.flush()
+    private = np.memmap(tmp_path / "file", float, "c", shape=8)
+    private[:] = 2
+    (tmp_path / "file").unlink()
+    changed[:] = 1
+    assert Parallel(n_jobs=2)(delayed(np.sum)(array) for array in (changed, private)) == [8, 16]
+    other = np.memmap(tmp_path / "file", float, "w+", shape=8)
+    call = Shipment(np.sum).called("sum", by_file=True).parcel((other,), {}).call()
+    pickle.loads(call.arguments)[0][0][0] = 5
+    assert other[0] == 5
+    (tmp_path / "file").rename(tmp_path / "moved")
+    np.zeros(8).tofile(tmp_path / "file")
+    with pytest.raises(ValueError, match=r"is not the same here: give the function its content"):
+        pickle.loads(call.arguments)

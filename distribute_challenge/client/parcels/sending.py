@@ -16,7 +16,7 @@ from distribute_challenge.client.parcels.modules import is_users
 from distribute_challenge.client.parcels.parcel import Written
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.parcels.source import find_text
-from distribute_challenge.values import PROTOCOL
+from distribute_challenge.values import PROTOCOL, memmaps
 from distribute_challenge.values.code import names_of
 from distribute_challenge.values.definition import Definition
 from distribute_challenge.values.functions import ByCode, values_of
@@ -36,7 +36,8 @@ class Sender(ValuePickler):
     """Writes values for workers of the version `python`, as `3.12`; None: of this one.
 
     The text of `called` is not written: it travels beside the call. `modules` collects the user's own modules
-    that are needed to load what was written, `values` the scattered values that it refers to.
+    that are needed to load what was written, `values` the scattered values that it refers to. With `by_file`,
+    workers map the files of a `numpy.memmap` themselves.
     """
 
     def __init__(
@@ -47,12 +48,15 @@ class Sender(ValuePickler):
         large: Collector | None = None,
         modules: set[str] | None = None,
         values: list[Scattered] | None = None,
+        *,
+        by_file: bool = False,
     ) -> None:
         super().__init__(file, large)
         self.modules = set() if modules is None else modules
         self.values = [] if values is None else values
         self._called = called
         self._python = python or _HERE
+        self._by_file = by_file
 
     def reducer_override(self, obj: Any) -> Any:
         """Called by pickle for all that is not of a plain type."""
@@ -60,6 +64,8 @@ class Sender(ValuePickler):
             self.values.append(obj)
             self.modules |= obj.modules
             return scattered, (obj.token,)
+        if self._by_file and (reduced := memmaps.by_file(obj)) is not None:
+            return reduced
         return super().reducer_override(obj)
 
     @property

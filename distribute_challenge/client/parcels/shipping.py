@@ -45,12 +45,17 @@ class Shipment:
         self.source = self._find_source()
         self.pace = pace_of(function)
         self._written: tuple[Snapshot, str | None, Written] | None = None
+        self._by_file = False
 
-    def called(self, name: str) -> Shipment:
-        """The same under another name, in messages and in the record, and with a pace of its own."""
+    def called(self, name: str, *, by_file: bool) -> Shipment:
+        """The same under another name, in messages and in the record, and with a pace of its own.
+
+        With `by_file`, workers of this machine map the file of a `numpy.memmap` too; else it is copied.
+        """
         other = copy.copy(self)
         other.name = other._qualified_name = name
         other.pace = Pace()
+        other._by_file = by_file
         return other
 
     def _find_source(self) -> str:
@@ -74,12 +79,13 @@ class Shipment:
 
         Raises TaskNotSendable, which names what cannot be pickled.
         """
-        function = self.dump_function(to.python)
-        return self._pack(function, self.dump_arguments((args, kwargs), to.python), 1, to, flags)
+        return self._pack(
+            self.dump_function(to.python), self.dump_arguments((args, kwargs), to), 1, to, flags
+        )
 
     def chunk(self, function: Written, columns: list[list[Any]], to: Destination, flags: int) -> Parcel:
         """Several calls, given what `dump_function` returned, and for each parameter a list of its values."""
-        arguments = self.dump_arguments(columns, to.python)
+        arguments = self.dump_arguments(columns, to)
         return self._pack(function, arguments, len(columns[0]), to, flags | CHUNK)
 
     def _pack(self, function: Written, arguments: Written, count: int, to: Destination, flags: int) -> Parcel:
@@ -117,7 +123,7 @@ class Shipment:
         self._written = None if now is None else (now, python, written)
         return written
 
-    def dump_arguments(self, arguments: Any, python: str | None) -> Written:
+    def dump_arguments(self, arguments: Any, to: Destination) -> Written:
         """Arguments of a call, as (args, kwargs), or those of several, as a list for each parameter."""
         kinds = _kinds_in(arguments)
         if bytes not in kinds and payload.PLAIN_TYPES.issuperset(kinds):  # As in most calls.
@@ -125,17 +131,24 @@ class Shipment:
         if bytes not in kinds and _WITH_SCATTERED.issuperset(kinds):
             return dump_scattered(arguments)
         wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
-        return self._dump(wrapped, kinds, python, lambda: _parts_of_arguments(arguments))
+        by_file = self._by_file and to.may_share
+        return self._dump(wrapped, kinds, to.python, lambda: _parts_of_arguments(arguments), by_file=by_file)
 
     def _dump(
-        self, value: Any, kinds: set[type], python: str | None, parts: Callable[[], Iterable[tuple[str, Any]]]
+        self,
+        value: Any,
+        kinds: set[type],
+        python: str | None,
+        parts: Callable[[], Iterable[tuple[str, Any]]],
+        *,
+        by_file: bool = False,
     ) -> Written:
         large = Collector()
         modules: set[str] = set()
         values: list[Scattered] = []
 
         def pickler(file: io.BytesIO, large: Collector | None) -> Sender:
-            return Sender(file, self._code, python, large, modules, values)
+            return Sender(file, self._code, python, large, modules, values, by_file=by_file)
 
         try:
             data = payload.dump(value, kinds, pickler, large)
@@ -182,7 +195,7 @@ class Shipment:
 def scatter(value: Any, to: Destination = ANYWHERE) -> Scattered:
     """A value that is pickled now, and sent to each worker once. Raises TaskNotSendable."""
     try:
-        written = shipment_of(_scattered_value).dump_arguments(((value,), {}), to.python)
+        written = shipment_of(_scattered_value).dump_arguments(((value,), {}), to)
     except TaskNotSendable as error:
         raise TaskNotSendable(
             f"a {type(value).__name__} cannot be scattered ({error.__cause__}): make it inside the functions "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 from collections.abc import Callable
 
 
@@ -22,8 +23,9 @@ class Owned:
 
     def end(self) -> None:
         """End it all, and wait for that."""
-        for end in reversed(self._ends):
-            end()
+        with contextlib.ExitStack() as stack:  # What one raises keeps no other from ending.
+            for end in self._ends:
+                stack.callback(end)
 
     def end_soon(self) -> None:
         """End it all in another thread: this one collects garbage, and may hold any lock meanwhile."""

@@ -51,7 +51,7 @@ class Table:
         """The error that says which line of the file is the first that is wrong."""
         with self.path.open("rb") as file:
             part = io.BufferedReader(_Part(file, 0, self.end))
-            lines = io.TextIOWrapper(part, "utf-8", errors="replace", newline="")
+            lines = io.TextIOWrapper(part, "utf-8-sig", errors="replace", newline="")
             line, fault = faults.first_fault(lines, check, before)
         return ProfileFormatError(f"{self.path}, line {line}: {fault}")
 
@@ -68,7 +68,7 @@ def open_table(
         if not first.strip():
             raise ProfileFormatError(f"{path}, line 1: the file is empty: the server wrote nothing to it")
         try:
-            names = next(csv.reader([first.decode()]))
+            names = next(csv.reader([first.decode("utf-8-sig")]))
         except (UnicodeDecodeError, csv.Error):
             names = []
         if any(name not in names for name in required):

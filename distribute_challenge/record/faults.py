@@ -20,6 +20,7 @@ Row = dict[str, Any]
 Known = TypeVar("Known")
 Number = TypeVar("Number", np.float64, np.uint8)
 COUNTS = ("Finished", "Failed", "Waiting", "Tasks")
+MOST_TIME = 32e9  # About the year 2984: times beyond it are none.
 LIMITS = {"Worker": 65_535, "Count": 2**53}  # of whole numbers from 1 in a tasks file
 # A number as files have it. What else Python takes for one (1_000, nan) is none.
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
@@ -123,7 +124,7 @@ def check_task(row: Row, before: float) -> float:
         ("Ended", ended),
         ("Queued", 0 if not row["Queued"] else queued),
     ):
-        if not math.isfinite(value):
+        if not abs(value) < MOST_TIME:
             raise ValueError(f"{quoted(row[name])} is not a time ({name})")
     if started > ended or queued > started:
         name, other = ("Ended", "Started") if started > ended else ("Started", "Queued")

@@ -349,6 +349,14 @@ def test_the_benchmark_says_what_is_wrong(tmp_path: Path):
     assert_is_one_helpful_line(result, "profiling/benchmarks.csv, line 1: not a sweep")
 
 
+def test_names_are_drawn_as_they_are(tmp_path: Path):
+    """Dask's keys, for one, may hold anything: also what matplotlib takes for a formula."""
+    (tmp_path / "p.csv").write_text(PROFILE)
+    (tmp_path / "p.tasks.csv").write_text(HEADER + TASK.replace("0,f", "0,cost $x^{$ of $y$"))
+    result = grapher("p.csv", "--out", ".", "--format", "svg", cwd=tmp_path)
+    assert (result.stderr, result.returncode) == ("", 0)
+
+
 @pytest.mark.parametrize("option", ["--html", "--trace"])
 @pytest.mark.parametrize("file", ["p.csv", "p.tasks.csv", "p.csv (again)", "p.json"])
 def test_no_record_is_written_over(tmp_path: Path, option: str, file: str):

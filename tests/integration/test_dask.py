@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -29,6 +31,7 @@ from distribute_challenge import (
 )
 from distribute_challenge.calls.logs import forwarded
 from distribute_challenge.client.dask import cluster as clusters
+from distribute_challenge.client.dask import connection as connections
 from distribute_challenge.client.dask.connection import Connection
 from distribute_challenge.client.dask.differences import DIFFERENCES
 from distribute_challenge.client.tasks.task import Task
@@ -115,6 +118,32 @@ def test_where_there_is_no_scheduler_it_says_how_to_start_one():
         compute_this(server=f"dask://127.0.0.1:{free_port()}")(len)("abc").run()
 
 
+def test_a_program_that_has_met_something_else_ends_at_once():
+    """Dask's client would wait for it when it goes."""
+    code = (
+        "import sys, distribute_challenge as d\n"
+        "try: d.PoolExecutor(sys.argv[1]).submit(abs, -1).result()\n"
+        "except d.ServerUnavailable as error: print(error)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=greet, args=(listener,), daemon=True).start()
+        address = f"dask://127.0.0.1:{listener.getsockname()[1]}"
+        began = time.monotonic()
+        told = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, cwd=ROOT)
+        assert time.monotonic() - began < 2 * clusters.CONNECT_S
+    assert "does not answer as a Dask scheduler" in told.stdout
+    assert told.stderr == ""
+
+
+def greet(listener: socket.socket) -> None:
+    """As an ssh server does."""
+    held = []
+    with contextlib.suppress(OSError):
+        while True:
+            held.append(listener.accept()[0])
+            held[-1].sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")
+
+
 def test_what_is_no_scheduler_is_told_from_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(clusters, "CONNECT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -194,6 +223,24 @@ def test_a_scheduler_that_ends_ends_what_it_had(start_cluster: Callable[..., Run
         running.scheduler.kill()
         with pytest.raises(ServerUnavailable, match="has gone"):
             future.result(HANG_S)
+
+
+def test_an_executor_ends_in_order_after_its_scheduler(
+    start_cluster: Callable[..., RunningCluster], monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+
+    def connect(*place: Any) -> Any:
+        made.append(clusters.connect(*place))
+        return made[-1]
+
+    monkeypatch.setattr(clusters, "CONNECT_S", 1.0)  # So long Dask's client looks for another one.
+    monkeypatch.setattr(connections, "cluster", SimpleNamespace(connect=connect))
+    running = start_cluster(1, "--no-nanny")
+    with PoolExecutor(running.address) as pool:
+        assert pool.submit(abs, -1).result(HANG_S) == 1
+        running.scheduler.kill()
+        eventually(lambda: made[0].status == "closed", "Dask's client has given up")
 
 
 # Stopping
@@ -399,6 +446,35 @@ def test_ctrl_c_stops_what_runs(cluster: RunningCluster, tmp_path: Path):
     eventually(lambda: not is_running(pid), "its process is replaced")
 
 
+CLIENT = """
+import sys, time
+from distribute_challenge import PoolExecutor
+
+def begins(path):
+    import os, pathlib
+    pathlib.Path(path).write_text(str(os.getpid()))
+    time.sleep(1000)
+
+pool = PoolExecutor(sys.argv[1])
+futures = [pool.submit(begins, path) for path in sys.argv[2:]]
+futures[0].result()
+"""
+
+
+@pytest.mark.parametrize("kind", ["cluster", "threads"])
+def test_what_a_killed_program_had_under_way_is_stopped(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    address = request.getfixturevalue(kind).address
+    paths = [tmp_path / "one", tmp_path / "two"]
+    words = [sys.executable, "-c", CLIENT, address, *map(str, paths)]
+    with subprocess.Popen(words, cwd=ROOT) as client:
+        eventually(lambda: all(path.exists() and path.read_text() for path in paths), "both run")
+        client.kill()
+    for path in paths:
+        eventually(lambda path=path: not is_running(int(path.read_text())), "its process is replaced")
+
+
 def tells_and_sleeps(path):
     note(path)
     time.sleep(2 * HANG_S)
@@ -448,7 +524,7 @@ def test_the_pool_beside_a_dask_worker_ends_with_it(tmp_path: Path):
 
 
 def test_letters_of_several_bytes_arrive_whole(cluster: RunningCluster, capsys: pytest.CaptureFixture[str]):
-    from distribute_challenge.client.dask.there import LIVE_S  # Late: each worker imports this module.
+    from distribute_challenge.client.dask.carried import LIVE_S  # Late: each worker imports this module.
 
     text = "a" + 20_000 * "é"
 

@@ -50,6 +50,10 @@ def test_tasks_are_read_as_they_were_written(tmp_path: Path):
     assert (len(tasks), tasks.is_cut_short) == (4, False)
 
 
+def test_a_file_that_a_spreadsheet_has_marked_is_read(tmp_path: Path):
+    assert len(read_tasks(write(tmp_path, "\ufeff" + HEADER + ROWS))) == len(ROWS.splitlines())
+
+
 def test_a_file_in_which_no_task_has_ended_is_read(tmp_path: Path):
     tasks = read_tasks(write(tmp_path, HEADER))
     assert (len(tasks), tasks.functions, summarize(tasks)) == (0, (), [])
@@ -105,6 +109,10 @@ def test_quantiles_are_those_of_each_value_written_out_so_many_times(
         (HEADER + ROWS + "4,f,c,1,x,1,2,1,1,done,0,0,,\n", "line 6: 'x' is not a time (Queued)"),
         (HEADER + ROWS + "4,f,c,1,nan,1,2,1,1,done,0,0,,\n", "line 6: 'nan' is not a time (Queued)"),
         (HEADER + ROWS + "4,f,c,1,inf,1,2,1,1,done,0,0,,\n", "line 6: 'inf' is not a time (Queued)"),
+        (HEADER + ROWS + "4,f,c,1,-1e30,1,2,1,1,done,0,0,,\n", "line 6: '-1e30' is not a time (Queued)"),
+        (HEADER + ROWS + "4,f,c,1,,1,1e12,1,1,done,0,0,,\n", "line 6: '1e12' is not a time (Ended)"),
+        (f"{HEADER}{ROWS}4,f,c,1,,1,2,{'9' * 400},1,done,0,0,,\n", f"line 6: '{'9' * 80}...' is not a"),
+        ("\ufeff" + HEADER + ROWS + "4,f,c,1,,1,,1,1,done,0,0,,\n", "line 6: '' is not a time (Ended)"),
         (HEADER + ROWS + "4,f,c,1,,3,2,1,1,done,0,0,,\n", "line 6: Ended is before Started: 2 and 3"),
         (HEADER + ROWS + "4,f,c,1,2,1,2,1,1,done,0,0,,\n", "line 6: Started is before Queued: 1 and 2"),
         (HEADER + ROWS + "4,f,c,70000,,1,2,1,1,done,0,0,,\n", "line 6: '70000' is not a whole number from 1"),
@@ -120,7 +128,7 @@ def test_quantiles_are_those_of_each_value_written_out_so_many_times(
         (HEADER + ROWS + '4,f,c,1,,1,2,1,1,done,0,0,,"E\n', "line 6: the file ends within quotes"),
         (HEADER.encode() + bytes(range(128, 256)) * 100 + b"\n", "line 2: "),
     ],
-    ids=range(25),
+    ids=range(29),
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, content: str | bytes, message: str):
     path = write(tmp_path, content)

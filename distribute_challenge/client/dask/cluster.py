@@ -124,11 +124,11 @@ class _Opening:
             raise self._error or TimeoutError(f"nothing came in {2 * CONNECT_S:g} s")
 
     def _open(self) -> None:
-        from distributed import Client
+        from distribute_challenge.client.dask.closing import ClosingClient
 
         client = None
         try:
-            client = Client(
+            client = ClosingClient(
                 self._url,
                 security=self._security,
                 set_as_default=False,

@@ -179,7 +179,8 @@ class Connection:
             self._is_closed = True
             self._values.clear()
         if client is not None:
-            client.unsubscribe_topic(_topic(client))
+            if client.status == "running":
+                client.unsubscribe_topic(_topic(client))
             client.close(CLOSE_S)
 
     def _scattered(self, client: Client, value: Any) -> Any:

@@ -13,7 +13,6 @@ import pickle
 import socket
 import sys
 import threading
-import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,7 +25,8 @@ from distributed import Worker, WorkerPlugin, get_worker
 from distribute_challenge.address import CLUSTER_VARIABLE
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
-from distribute_challenge.calls.payload import LOG, Outcome, Piece
+from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.client.dask.carried import CarriedTask, Tell
 from distribute_challenge.client.dask.freight import (
     ERROR,
     FORMAT,
@@ -43,7 +43,6 @@ from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.running.driver import Driver
 from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.errors import PoolError, ServerUnavailable, TaskTimeout, WorkerLost
@@ -53,46 +52,11 @@ from distribute_challenge.record.tasks import DONE, FAILED, KILLED, LOST, TIMEOU
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.wire.access import Trust
 
-LIVE_S = 0.1  # What a function prints later than that is told at once, else with its outcome.
-MESSAGE_BYTES = 1 << 14  # The scheduler keeps the last thousand of each client.
 MIN_MEMORY_BYTES = 64 << 20  # the least limit that a pool takes
 MAX_UNWANTED = 10_000
 MAX_PROGRAMS = 16  # executors with an initializer, of which the latest are known
 
-Tell = Callable[[int, bytes], None]
 Say = Callable[[dict[str, Any]], None]
-
-
-class CarriedTask(Task):
-    """A task whose result is the outcome itself, and not what is in it."""
-
-    __slots__ = ("_began_at", "_tell", "printed")
-
-    def __init__(self, name: str, parcel: Forwarded, options: Options, tell: Tell) -> None:
-        super().__init__(name, parcel, Pace(), options, parcel.count)
-        self.printed: list[Piece] = []  # that has not been told
-        self._tell = tell
-        self._began_at = time.monotonic()
-
-    def printer(self) -> Printer:
-        """What it prints is told if it goes on for some time."""
-        return Printer(self._print)
-
-    def complete(self, outcome: Outcome) -> None:
-        """Give the future the outcome."""
-        self.future.task = None
-        self.future.set_result(outcome)
-
-    def _print(self, number: int, data: bytes) -> None:
-        if time.monotonic() - self._began_at < LIVE_S:
-            self.printed.append((number, data))
-            return
-        while data:
-            size = len(data) if number == LOG else MESSAGE_BYTES  # A log record is one.
-            while size < len(data) and data[size] & 0xC0 == 0x80:  # In the middle of a letter.
-                size -= 1
-            self._tell(number, data[:size])
-            data = data[size:]
 
 
 class Outpost:
@@ -110,13 +74,14 @@ class Outpost:
             OrderedDict()
         )  # for each initializer's executor; b"": none
         self._tasks: dict[bytes, Task] = {}
+        self._keys: dict[str, Task] = {}  # the same, as Dask calls them
         self._unwanted: OrderedDict[bytes, None] = (
             OrderedDict()
         )  # calls that are to be killed, and may come yet
         self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
         self._meter = Meter()
 
-    def run(self, freight: Freight, values: tuple[Any, ...], tell: Tell, say: Say) -> Report:
+    def run(self, key: str, freight: Freight, values: tuple[Any, ...], tell: Tell, say: Say) -> Report:
         """Run a call; what became of it. `say` is called with that for the record, if it ran."""
         scattered = tuple(map(self._scattered, freight.values, values))
         parcel = Forwarded(freight.packed, scattered)
@@ -125,7 +90,7 @@ class Outpost:
         with self._lock:
             if parcel.id in self._unwanted:
                 return ERROR, pickle.dumps(CancelledError("it was killed, as its caller wished")), []
-            self._tasks[parcel.id] = task
+            self._tasks[parcel.id] = self._keys[key] = task
         try:
             self._driver(parcel.program, freight.initializer).add(task, self._threads, None)
             outcome: Outcome = task.future.result()
@@ -134,7 +99,7 @@ class Outpost:
             return ERROR, _dump_error(error), task.printed
         finally:
             with self._lock:
-                del self._tasks[parcel.id]
+                del self._tasks[parcel.id], self._keys[key]
         content = outcome._replace(offset=0, output=(), buffers=())
         buffers = Parts(outcome.buffers, may_share=False).pack(can_share=False) if outcome.buffers else ()
         packed = content.pack(buffers)
@@ -156,6 +121,13 @@ class Outpost:
         for task in tasks.values():
             task.future.kill()
         return list(tasks)
+
+    def drop(self, key: str) -> None:
+        """Nobody wants a call any more."""
+        with self._lock:
+            task = self._keys.get(key)
+        if task is not None:
+            task.future.kill()
 
     def forget(self, program: bytes) -> None:
         """The executor of an initializer has ended."""
@@ -215,10 +187,15 @@ def _outpost_of(worker: Worker) -> Outpost:
 
 
 class _Ends(WorkerPlugin):
-    """Ends a pool with its Dask worker, which need not be a process of its own."""
+    """Ends a pool with its Dask worker, which may share its process, and calls with their clients."""
 
     def __init__(self, outpost: Outpost) -> None:
         self._outpost = outpost
+
+    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
+        """Called by Dask, which drops a task whose client has gone, but cannot stop it."""
+        if start in ("executing", "long-running") and finish == "released":
+            self._outpost.drop(key)
 
     async def teardown(self, worker: Worker) -> None:
         """Called by Dask when the worker closes."""
@@ -256,14 +233,15 @@ def run(format_: int, data: bytes, *values: Any) -> Report:
     def tell(number: int, text: bytes) -> None:
         worker.log_event(freight.topic, [number, text])
 
-    task = worker.state.tasks.get(worker.get_current_task())
+    key = worker.get_current_task()
+    task = worker.state.tasks.get(key)
 
     def say(said: dict[str, Any]) -> None:
         if task is not None:
             task.metadata[SAID] = said
 
     try:
-        report = outpost.run(freight, values, tell, say)
+        report = outpost.run(key, freight, values, tell, say)
     except (OSError, PoolError) as error:  # Its pool cannot be started, or has ended.
         report = ERROR, _dump_error(error), []
     if report[0] == ERROR and isinstance(pickle.loads(report[1]), ServerUnavailable):

@@ -6,6 +6,7 @@ Here is what all engines share. What they differ in is how a task gets to where 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
@@ -214,5 +215,6 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 @atexit.register
 def _close_all() -> None:
     """The program ends, and all that was submitted has."""
-    for engine in list(_engines):
-        engine.close(wait=True, cancel=False)
+    with contextlib.ExitStack() as stack:  # What one raises keeps no other from ending.
+        for engine in list(_engines):
+            stack.callback(engine.close, wait=True, cancel=False)

@@ -9,6 +9,7 @@ import math
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from distribute_challenge.pictures.reading import Profile
+from distribute_challenge.record.faults import MOST_TIME
 
 Values = NDArray[np.float64]
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
@@ -26,7 +28,7 @@ GRID = 1000  # points of a curve
 MOST_TICKS = 7
 # Steps of a clock's ticks, in seconds: below a second and above a day, powers of ten are taken.
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
-MOST_TIME = 32e9  # About the year 2984: times beyond it are none.
+matplotlib.rcParams["text.parse_math"] = False  # Names of functions may hold any sign.
 
 
 class Ticks(NamedTuple):

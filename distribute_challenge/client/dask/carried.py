@@ -1,0 +1,50 @@
+"""A task that Dask has brought to a worker, whose outcome and output go back through Dask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from distribute_challenge.calls.payload import LOG, Outcome, Piece
+from distribute_challenge.client.dask.freight import Forwarded
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.durations import Pace
+from distribute_challenge.client.peers.printing import Printer
+from distribute_challenge.client.tasks.task import Task
+
+LIVE_S = 0.1  # What a function prints later than that is told at once, else with its outcome.
+MESSAGE_BYTES = 1 << 14  # The scheduler keeps the last thousand of each client.
+
+Tell = Callable[[int, bytes], None]
+
+
+class CarriedTask(Task):
+    """A task whose result is the outcome itself, and not what is in it."""
+
+    __slots__ = ("_began_at", "_tell", "printed")
+
+    def __init__(self, name: str, parcel: Forwarded, options: Options, tell: Tell) -> None:
+        super().__init__(name, parcel, Pace(), options, parcel.count)
+        self.printed: list[Piece] = []  # that has not been told
+        self._tell = tell
+        self._began_at = time.monotonic()
+
+    def printer(self) -> Printer:
+        """What it prints is told if it goes on for some time."""
+        return Printer(self._print)
+
+    def complete(self, outcome: Outcome) -> None:
+        """Give the future the outcome."""
+        self.future.task = None
+        self.future.set_result(outcome)
+
+    def _print(self, number: int, data: bytes) -> None:
+        if time.monotonic() - self._began_at < LIVE_S:
+            self.printed.append((number, data))
+            return
+        while data:
+            size = len(data) if number == LOG else MESSAGE_BYTES  # A log record is one.
+            while size < len(data) and data[size] & 0xC0 == 0x80:  # In the middle of a letter.
+                size -= 1
+            self._tell(number, data[:size])
+            data = data[size:]

@@ -41,6 +41,7 @@ class Problem(NamedTuple):
     """Why the record ends, unless a signal says so."""
 
     text: str
+    has_gone: bool  # the scheduler, and what ran on its workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,7 +133,7 @@ def _record(
     fetching.start()
     mail = mailbox.read()
     try:
-        recorder.close()
+        recorder.close(has_gone=isinstance(mail, Problem) and mail.has_gone)
         acceptor.close()
         if dashboard is not None:
             dashboard.stop()
@@ -147,18 +148,19 @@ def _keep_fetching(
     fetch: Callable[[], Mapping[str, Any]], recorder: Recorder, mailbox: Mailbox[Problem | str], place: str
 ) -> None:
     """Fetch and record. In a thread of its own: a scheduler that was stopped does not answer."""
-    problem = f"the Dask scheduler at {place} has gone, or lost the observer"
+    gone = f"the Dask scheduler at {place} has gone, or lost the observer"
+    problem = gone
     try:
         while True:
             fetched = fetch()
             problem = "the record of the cluster cannot go on"
             if not recorder.take(fetched):
                 return
-            problem = f"the Dask scheduler at {place} has gone, or lost the observer"
+            problem = gone
             time.sleep(FETCH_S)  # Notes are gathered at the scheduler: each fetch costs it some time.
     except Exception as error:  # Dask raises many kinds.
         log.debug("the record ends", exc_info=True)
-        mailbox.post(Problem(f"{problem} ({error})"))
+        mailbox.post(Problem(f"{problem} ({error})", has_gone=problem is gone))
 
 
 def _fetch_notes(name: str, dask_scheduler: Any = None) -> Any:

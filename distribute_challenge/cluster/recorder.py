@@ -106,9 +106,13 @@ class Recorder:
             self._sample(fetched["usage"])
         self._tell()
 
-    def close(self) -> None:
-        """End the record."""
+    def close(self, *, has_gone: bool = False) -> None:
+        """End the record. What runs is lost if the scheduler `has_gone`, and else goes on unseen."""
         with self._lock:
+            if has_gone:
+                tasks = [running.task for _, running in self.slots.running()]
+                notes = [("ended", self._now, task, "over", None, 0, None, "") for task in tasks]
+                self._take({"now": self._now, "missed": 0, "notes": notes, "usage": {}})
             self._is_closed = True
             self._close()
 

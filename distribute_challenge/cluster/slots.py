@@ -274,6 +274,7 @@ def _done(
         "retried": (FAILED, "it raised, and Dask runs it again"),
         "released": (KILLED, "CancelledError: its client wants it no more"),
         "lost": (LOST, "WorkerLost: the Dask worker has gone"),
+        "over": (LOST, "ServerUnavailable: the Dask scheduler has gone"),
     }[how]
     done = Done(
         slot=running.slot,

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from distributed import Client
 
-from distribute_challenge import PoolExecutor, TaskTimeout
+from distribute_challenge import PoolExecutor, ServerUnavailable, TaskTimeout
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
 from tests.running import HANG_S, ROOT, RunningServer, eventually, grapher, is_running, script
@@ -227,11 +227,21 @@ def test_a_client_that_comes_to_it_is_told_where_to_go(recorder: RunningServer, 
         pool.submit(doubles, 1).result(HANG_S)
 
 
-def test_the_scheduler_goes_and_so_does_it(started: RunningCluster, recorder: RunningServer, tmp_path: Path):
-    started.scheduler.send_signal(signal.SIGTERM)
-    assert recorder.process.wait(HANG_S) == 1
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_scheduler_goes_and_so_does_it(
+    started: RunningCluster, recorder: RunningServer, tmp_path: Path, how: signal.Signals
+):
+    with PoolExecutor(started.address) as pool:
+        future = pool.submit(time.sleep, 2 * HANG_S)
+        eventually(lambda: 1 in recorder.status()["busy"], "it runs")
+        started.scheduler.send_signal(how)
+        assert recorder.process.wait(HANG_S) == 1
+        assert isinstance(future.exception(HANG_S), ServerUnavailable)
     assert "has gone" in recorder.stderr()
     assert rows(tmp_path / "run.csv")[-1]["Event"] == "stop"
+    (lost,) = rows(tmp_path / "run.tasks.csv")
+    assert (lost["Function"], lost["Status"]) == ("sleep", "lost")
+    assert rows(tmp_path / "run.csv")[-1]["Failed"] == "1"
 
 
 def test_a_cluster_that_demands_tls_is_recorded(tmp_path: Path, certificates: Certificates):

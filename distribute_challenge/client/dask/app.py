@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
         memory_limit=0,
+        # What closes tells of each other, and in it is nothing to be done about.
+        silence_logs=logging.CRITICAL,
     ) as cluster:
         print(f"ready: {cluster.scheduler_address.partition('://')[2]}", flush=True)
         os.read(options.owner, 1)

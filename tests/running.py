@@ -13,8 +13,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ class RunningServer:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.log.close()
+
+
+@contextlib.contextmanager
+def ssh_server() -> Iterator[int]:
+    """The port of something that greets as an ssh server does, and is no server of ours."""
+
+    def greet() -> None:
+        held = []
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(listener.accept()[0])
+                held[-1].sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=greet, daemon=True).start()
+        yield listener.getsockname()[1]
 
 
 def free_port(count: int = 1) -> int:

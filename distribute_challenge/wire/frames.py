@@ -24,6 +24,10 @@ _SPIN_S = 100e-6
 _MAX_SPINS_SKIPPED = 63
 
 
+class Garbled(EOFError):
+    """What the peer has sent is nothing that an RPyC peer sends: the connection has ended."""
+
+
 class FrameReader:
     """Bytes, as they arrive, -> frames. Knows no socket.
 
@@ -54,7 +58,7 @@ class FrameReader:
         while needed <= there:
             length, is_compressed = _HEADER.unpack_from(data, at)
             if length > self._limit:
-                raise EOFError(
+                raise Garbled(
                     f"the peer sent a frame of {length} bytes, more than the {self._limit} allowed here"
                 )
             begin = at + _HEADER.size
@@ -63,7 +67,7 @@ class FrameReader:
             if needed > there:
                 break
             if data[end:needed] != _END:
-                raise EOFError("the peer sent a frame without its end")
+                raise Garbled("the peer sent a frame without its end")
             frames.append(self._decompress(data[begin:end]) if is_compressed else data[begin:end])
             self._limit = self._max_frame_bytes
             at = needed
@@ -77,9 +81,9 @@ class FrameReader:
         try:
             plain = unpacker.decompress(data, self._limit)
         except zlib.error as error:
-            raise EOFError(f"the peer sent a broken compressed frame ({error})") from None
+            raise Garbled(f"the peer sent a broken compressed frame ({error})") from None
         if not unpacker.eof:
-            raise EOFError(
+            raise Garbled(
                 f"the peer sent a compressed frame of more than the {self._limit} bytes allowed here"
             )
         return plain
@@ -122,7 +126,7 @@ class FrameChannel(rpyc.Channel):
     def taken_in(self) -> list[bytes]:
         """All frames that have been received whole. EOFError if there is nothing but the end."""
         if self._end is not None and not self._frames:
-            raise EOFError(*self._end.args)
+            raise type(self._end)(*self._end.args)
         frames = list(self._frames)
         self._frames.clear()
         return frames
@@ -178,7 +182,7 @@ class FrameChannel(rpyc.Channel):
     def _take_in(self, flags: int) -> bool:
         """Receive once; False if nothing came. EOFError if there is nothing but the end of the connection."""
         if self._end is not None:
-            raise EOFError(*self._end.args)
+            raise type(self._end)(*self._end.args)
         reader = self._reader
         try:
             data = self.stream.receive(reader.wanted, flags)

@@ -19,7 +19,7 @@ from rpyc.core import brine, consts, vinegar
 
 from distribute_challenge.address import Address
 from distribute_challenge.wire.access import Trust, check_listener, check_loopback
-from distribute_challenge.wire.frames import FrameChannel
+from distribute_challenge.wire.frames import FrameChannel, Garbled
 from distribute_challenge.wire.messages import (
     EXCEPTION,
     FIRST_NUMBER,
@@ -233,7 +233,7 @@ class Link:
 
     def _refuse(self, what: str) -> NoReturn:
         self.close()
-        raise EOFError(f"the peer sent {what}")
+        raise Garbled(f"the peer sent {what}")
 
 
 def _exception(content: Any) -> BaseException:

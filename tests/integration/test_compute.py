@@ -37,7 +37,7 @@ from distribute_challenge import compute_this as on_the_pool
 from distribute_challenge.calls.payload import RemoteTraceback
 from distribute_challenge.client.executors import executor_at
 from distribute_challenge.client.parcels.parcel import client_name
-from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, free_port
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, free_port, ssh_server
 
 FACTOR = 10
 TABLE = {"seven": 7}
@@ -484,6 +484,15 @@ def test_a_server_that_was_restarted_is_used_without_a_hitch(start_server: Calla
 def test_what_is_no_pool_is_told(server: RunningServer):
     with pytest.raises(PoolError, match="not the server of a pool"):
         compute_this(server=f"127.0.0.1:{server.ports[0]}")(helper)(3).run()
+
+
+@pytest.mark.parametrize("way", ["run", "submit"])
+def test_what_is_no_rpyc_server_is_told_from_one_that_lets_nobody_in(way: str):
+    """A Dask scheduler, for one, greets with what would be a frame of a gigabyte."""
+    with ssh_server() as port:
+        call = compute_this(server=f"127.0.0.1:{port}")(abs)(-1)
+        with pytest.raises(PoolError, match=r"not the server of a pool .*dask://"):
+            call.run() if way == "run" else call.submit().result(HANG_S)
 
 
 def test_an_interrupted_call_takes_its_worker_with_it(server: RunningServer, interruptible: None):

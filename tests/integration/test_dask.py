@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -37,7 +36,7 @@ from distribute_challenge.client.dask.differences import DIFFERENCES
 from distribute_challenge.client.tasks.task import Task
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
-from tests.running import HANG_S, ROOT, eventually, free_port, is_running
+from tests.running import HANG_S, ROOT, eventually, free_port, is_running, ssh_server
 
 
 @pytest.fixture(scope="module")
@@ -125,23 +124,11 @@ def test_a_program_that_has_met_something_else_ends_at_once():
         "try: d.PoolExecutor(sys.argv[1]).submit(abs, -1).result()\n"
         "except d.ServerUnavailable as error: print(error)\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=greet, args=(listener,), daemon=True).start()
-        address = f"dask://127.0.0.1:{listener.getsockname()[1]}"
-        began = time.monotonic()
-        told = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, cwd=ROOT)
-        assert time.monotonic() - began < 2 * clusters.CONNECT_S
+    with ssh_server() as port:
+        words = [sys.executable, "-c", code, f"dask://127.0.0.1:{port}"]
+        told = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=HANG_S)
     assert "does not answer as a Dask scheduler" in told.stdout
     assert told.stderr == ""
-
-
-def greet(listener: socket.socket) -> None:
-    """As an ssh server does."""
-    held = []
-    with contextlib.suppress(OSError):
-        while True:
-            held.append(listener.accept()[0])
-            held[-1].sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")
 
 
 def test_what_is_no_scheduler_is_told_from_none(monkeypatch: pytest.MonkeyPatch):

@@ -16,6 +16,7 @@ from distribute_challenge.client.peers.failures import ADVICE, Broken, distruste
 from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailable
 from distribute_challenge.tls import VARIABLES
 from distribute_challenge.wire.access import Trust
+from distribute_challenge.wire.frames import Garbled
 from distribute_challenge.wire.link import NO_OTHERS, Answer, Link, Refused
 from distribute_challenge.wire.messages import MethodCall
 
@@ -138,10 +139,8 @@ class ServerConnection:
         """The pool's state. Raises PoolError if this is not the server of a pool."""
         try:
             status: dict[str, Any] = json.loads(self.link.call(_STATUS))
-        except (KeyError, AttributeError):
-            raise PoolError(
-                f"what listens at {self._address} is not the server of a pool: check it"
-            ) from None
+        except (KeyError, AttributeError) as error:
+            raise self._no_server(error) from None
         return status
 
     def stack(self, port: int) -> str:
@@ -159,9 +158,17 @@ class ServerConnection:
         """The error when a server connection that is new has ended, or does not answer."""
         if isinstance(error, Refused):
             return ServerUnavailable(f"the server at {self._address} has refused the connection: {error}")
+        if isinstance(error, Garbled):
+            return self._no_server(error)
         if isinstance(error, EOFError) and not self.link.has_heard:
             return self._denied(error)
         return self.unavailable(error)
+
+    def _no_server(self, error: Exception) -> PoolError:
+        return PoolError(
+            f"what listens at {self._address} is not the server of a pool ({error}): check the address (that "
+            "of a Dask cluster begins with dask://)"
+        )
 
     def unavailable(self, error: BaseException) -> ServerUnavailable:
         """The error when the server does not answer."""

@@ -455,7 +455,7 @@ def exists(pid: int) -> bool:
 def test_a_server_that_is_not_there_yet_can_be_waited_for(
     start_server: Callable[..., RunningServer], tmp_path: Path
 ):
-    port = free_port()
+    port = free_port(2)
     threads = concurrent.futures.ThreadPoolExecutor()
     with PoolExecutor(f"localhost:{port}", wait=HANG_S) as pool, threads:
         waiting = threads.submit(lambda: pool.submit(square, 3).result(HANG_S))

@@ -32,7 +32,17 @@ from distribute_challenge import (
 from distribute_challenge.tls import VARIABLES, environment
 from distribute_challenge.wire.tls import HANDSHAKE_S
 from tests.certificates import Certificates
-from tests.running import HANG_S, ROOT, RunningServer, connect, eventually, is_running, script, tls_options
+from tests.running import (
+    HANG_S,
+    ROOT,
+    RunningServer,
+    connect,
+    eventually,
+    free_port,
+    is_running,
+    script,
+    tls_options,
+)
 
 HELLO = b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03"  # The beginning of a handshake.
 
@@ -273,11 +283,12 @@ def test_a_program_may_set_its_environment_after_a_call_was_refused(
 ):
     """Also when a server that did without was restarted with TLS."""
     function = compute_this(divmod)
-    plain = start_server(1)
+    port = str(free_port(2))
+    plain = start_server(1, "--port", port)
     use(monkeypatch, f"localhost:{plain.port}", None)
     assert function(7, 3).run() == (2, 1)
     plain.stop()
-    start_server(1, "--port", str(plain.port), tls=certificates.server)
+    start_server(1, "--port", port, tls=certificates.server)
     with pytest.raises((AccessDenied, ServerUnavailable)):
         function(7, 3).run()
     use(monkeypatch, f"localhost:{plain.port}", certificates.client)

@@ -20,6 +20,7 @@ from distribute_challenge.server.workers.template import Template
 from distribute_challenge.wire.stream import GIBI
 
 MIN_MEMORY_BYTES = 64 << 20
+MIN_FRAME_BYTES = 64 << 10
 WORKERS_DESCRIPTORS, OTHER_DESCRIPTORS = 6, 64  # what each worker takes of this process, and the rest
 
 for _name in ("record.flight", "record.stacks", "wire.acceptor", "wire.serving", "wire.tls"):
@@ -68,7 +69,8 @@ def parse(arguments: Sequence[str] | None) -> Any:
     threads = "threads that libraries (BLAS, OpenMP) use in each worker (its share of the processors)"
     add("--threads", metavar="K", type=cli.number_of("threads"), help=threads)
     add("--fresh", action="store_true", help="a new worker process where a worker passes to another program")
-    add("--max-frame", metavar="SIZE", type=cli.size, default=GIBI, help="the largest call workers take (1G)")
+    frame = "the largest call workers take (1G)"
+    add("--max-frame", metavar="SIZE", type=frame_limit, default=GIBI, help=frame)
     anybody = "let in every user of this machine: each can then run any code as you"
     add("--allow-any-local-user", action="store_true", help=anybody)
     cli.add_tls(parser)
@@ -92,6 +94,14 @@ def memory_limit(text: str) -> int:
     size = cli.size(text)
     if size < MIN_MEMORY_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is too little: a worker takes 30M, give 64M or more")
+    return size
+
+
+def frame_limit(text: str) -> int:
+    """An argument that is a size of calls, enough for a small function and what RPyC adds."""
+    size = cli.size(text)
+    if size < MIN_FRAME_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is too little for most functions: give 64K or more")
     return size
 
 

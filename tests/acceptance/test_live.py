@@ -51,10 +51,10 @@ class Page(NamedTuple):
         """Ask for it: the status and the text of the answer."""
         return get(http.client.HTTPConnection(self.host, timeout=HANG_S), f"{path}?{query}", headers)
 
-    def open_socket(self, query: str, origin: str) -> int:
+    def open_socket(self, query: str, origin: str, protocol: str = "bokeh, nonsense") -> int:
         """Try to open its socket: the status of the answer, 101 if that works."""
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-        key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "bokeh, nonsense"}
+        key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": protocol}
         return self.get(query, "/ws", Origin=origin, **upgrade, **key)[0]
 
 
@@ -123,6 +123,8 @@ def test_only_pages_of_this_machine_with_the_token_open_the_socket(live: Running
     for origin in ("http://example.org", f"http://example.org:{port}", "http://127.0.0.1:1", "null"):
         assert page.open_socket(right, origin) == 403
     assert page.open_socket("", f"http://{page.host}") == 403
+    for protocol in ("", "other", "other, nonsense"):
+        assert page.open_socket(right, f"http://{page.host}", protocol) == 400
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -60,6 +60,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
         (["2000000", "--port", "0"], ["2000000 workers need more descriptors than the", "start at most"]),
         (["2", "--port", "65535"], ["2 workers do not fit above port 65535"]),
         (["2", "--grace", "-1"], ["'-1' is not a duration"]),
+        (["2", "--max-frame", "1"], ["'1' is too little for most functions", "give 64K or more"]),
         (["2", "--interval", "0"], ["'0' is too short"]),
         (["2", "--grace", "nan"], ["'nan' is not a duration"]),
         (["2", "--host", "0.0.0.0"], ["will not listen on 0.0.0.0", "ssh tunnel"]),

@@ -54,6 +54,10 @@ class Token(AuthProvider):
         given = handler.get_query_argument("token", "")
         if not hmac.compare_digest(given.encode(), self._token):
             raise HTTPError(403, reason=REFUSED)
+        headers = handler.request.headers
+        is_socket = headers.get("Upgrade", "").lower() == "websocket"
+        if is_socket and not headers.get("Sec-WebSocket-Protocol", "").startswith("bokeh,"):
+            raise HTTPError(400, reason="only the page opens its socket")  # Bokeh would log the URL.
         return "whoever has the token"
 
 

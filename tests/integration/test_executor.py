@@ -907,19 +907,13 @@ def leave_a_mark_and_die(folder: Path) -> None:
     os._exit(1)
 
 
-def test_what_a_decorator_says_goes_first_also_if_it_is_the_usual(
-    used_server: RunningServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
+def test_what_a_decorator_says_goes_first_also_if_it_is_the_usual(used_server: RunningServer, tmp_path: Path):
     once, twice = compute_this(retries=0)(leave_a_mark_and_die), compute_this()(leave_a_mark_and_die)
-    says = compute_this(prints=True)(print)
-    with PoolExecutor(retries=1, prints=False) as pool:
+    with PoolExecutor(retries=1) as pool:
         for number, function in ((1, once), (2, twice)):
             (folder := tmp_path / str(number)).mkdir()
             assert isinstance(pool.submit(function, folder).exception(HANG_S), WorkerLost)
             assert len(list(folder.iterdir())) == number
-        pool.submit(says, "heard").result(HANG_S)
-        pool.submit(print, "not heard").result(HANG_S)
-    assert capfd.readouterr().out == "heard\n"
 
 
 AT_EXIT = """
@@ -1139,13 +1133,13 @@ def test_letters_that_the_programs_output_does_not_know_are_shown_as_their_numbe
 
 
 @pytest.mark.parametrize("way", ["submit", "map"])
-@pytest.mark.parametrize("of_function", [True, False])
+@pytest.mark.parametrize("of_function", [None, True, False])
 @pytest.mark.parametrize("of_executor", [True, False])
-def test_what_functions_print_is_shown_unless_one_of_both_says_no(
+def test_what_functions_print_is_shown_as_they_say_or_else_the_executor(
     used_server: RunningServer,
     capfd: pytest.CaptureFixture[str],
     way: str,
-    of_function: bool,
+    of_function: bool | None,
     of_executor: bool,
 ):
     decorated = compute_this(prints=of_function)(print)
@@ -1154,7 +1148,7 @@ def test_what_functions_print_is_shown_unless_one_of_both_says_no(
             pool.submit(decorated, "hello").result(HANG_S)
         else:
             list(pool.map(decorated, ["hello"]))
-    assert capfd.readouterr().out == "hello\n" * (of_function and of_executor)
+    assert capfd.readouterr().out == "hello\n" * (of_executor if of_function is None else of_function)
 
 
 def test_it_says_how_many_functions_run_at_once(used_server: RunningServer):

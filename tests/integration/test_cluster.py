@@ -236,6 +236,7 @@ def test_the_scheduler_goes_and_so_does_it(
         eventually(lambda: 1 in recorder.status()["busy"], "it runs")
         started.scheduler.send_signal(how)
         assert recorder.process.wait(HANG_S) == 1
+        started.scheduler.wait(HANG_S)
         assert isinstance(future.exception(HANG_S), ServerUnavailable)
     assert "has gone" in recorder.stderr()
     assert rows(tmp_path / "run.csv")[-1]["Event"] == "stop"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed import Client
+import distributed
 
 
-class ClosingClient(Client):
+class Client(distributed.Client):
     """A client that has closed what it had opened when making it fails, whatever the other end has said.
 
-    Dask's own does so for some errors; after others it waits for the other end when it goes.
+    Dask's own does so for some errors; after others it waits for the other end when it goes. Its class has
+    the same name, by which the scheduler knows clients.
     """
 
     async def _start(self, **how: Any) -> Any:

@@ -124,11 +124,11 @@ class _Opening:
             raise self._error or TimeoutError(f"nothing came in {2 * CONNECT_S:g} s")
 
     def _open(self) -> None:
-        from distribute_challenge.client.dask.closing import ClosingClient
+        from distribute_challenge.client.dask.closing import Client
 
         client = None
         try:
-            client = ClosingClient(
+            client = Client(
                 self._url,
                 security=self._security,
                 set_as_default=False,

@@ -140,7 +140,7 @@ class ServerConnection:
         try:
             status: dict[str, Any] = json.loads(self.link.call(_STATUS))
         except (KeyError, AttributeError) as error:
-            raise self._no_server(error) from None
+            raise PoolError(self._no_server(error)) from None
         return status
 
     def stack(self, port: int) -> str:
@@ -159,13 +159,13 @@ class ServerConnection:
         if isinstance(error, Refused):
             return ServerUnavailable(f"the server at {self._address} has refused the connection: {error}")
         if isinstance(error, Garbled):
-            return self._no_server(error)
+            return ServerUnavailable(self._no_server(error))
         if isinstance(error, EOFError) and not self.link.has_heard:
             return self._denied(error)
         return self.unavailable(error)
 
-    def _no_server(self, error: Exception) -> PoolError:
-        return PoolError(
+    def _no_server(self, error: Exception) -> str:
+        return (
             f"what listens at {self._address} is not the server of a pool ({error}): check the address (that "
             "of a Dask cluster begins with dask://)"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  Else the first look-up of a host imports it, and may be forked meanwhile.
 import ipaddress
 import os
 from typing import NamedTuple

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from distribute_challenge.client.body import Body
+from distribute_challenge.client.importing import importing
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.tls import Tls
 from distribute_challenge.values.code import explained
@@ -20,6 +21,16 @@ if TYPE_CHECKING:  # Late: a worker that loads a decorated function never needs 
     from distribute_challenge.client.parcels.shipping import Shipment
     from distribute_challenge.client.pool import PoolExecutor
     from distribute_challenge.client.tasks.task import TaskFuture
+
+
+@functools.lru_cache(maxsize=1)
+def _needed_by_calls() -> tuple[Any, Any]:
+    """How a function is shipped, and where to: imported late, since a worker that loads one needs neither."""
+    with importing:
+        from distribute_challenge.client.executors import executor_at
+        from distribute_challenge.client.parcels.shipping import Shipment
+    return Shipment, executor_at
+
 
 _NOT_SENT = ("_body", "fixed", "shipment")  # of a decorated function: they are made anew
 P = ParamSpec("P")
@@ -192,15 +203,15 @@ class ComputeFunction(Wrapper, Generic[P, R]):
     @functools.cached_property
     def shipment(self) -> Shipment:
         """How the function travels."""
-        from distribute_challenge.client.parcels.shipping import Shipment
-
-        return Shipment(self.__wrapped__)
+        make, _ = _needed_by_calls()
+        shipment: Shipment = make(self.__wrapped__)
+        return shipment
 
     def executor(self) -> PoolExecutor:
         """Where its calls run."""
-        from distribute_challenge.client.executors import executor_at
-
-        return executor_at(self._server, self.options.tls, self.options.profile)
+        _, executor_at = _needed_by_calls()
+        executor: PoolExecutor = executor_at(self._server, self.options.tls, self.options.profile)
+        return executor
 
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
@@ -271,8 +282,8 @@ def compute_this(
     9
     """
     if server is not None:
-        from distribute_challenge.address import check_address
-
+        with importing:
+            from distribute_challenge.address import check_address
         check_address(server)
     if profile is not None and not (server or "").startswith("local://"):
         raise ValueError('profile= is for a private pool: say server="local://N" as well')

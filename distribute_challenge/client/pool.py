@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import DASK, INSIDE_VARIABLE, chosen, dask_scheduler, worker_count
+from distribute_challenge.client.importing import importing
 from distribute_challenge.client.local import PrivateServer
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.patched import check_nothing_is_patched
@@ -156,7 +156,7 @@ class PoolExecutor(Executor):
 
     def _made(self, *, starts: bool = False) -> Engine:
         """What runs the calls, made now if need be; with `starts`, after the start of a private server."""
-        with _making:
+        with importing:
             if self._engine is None:
                 private = None if self._private is None else PrivateServer(*self._private)
                 try:
@@ -233,8 +233,3 @@ def _engine(
     from distribute_challenge.client.dask.engine import DaskEngine
 
     return DaskEngine(address, limit, first, options)
-
-
-_making = threading.RLock()
-# A child that is forked in the middle of an import could never import that: nobody forks meanwhile.
-os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)

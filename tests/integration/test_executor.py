@@ -1053,6 +1053,35 @@ def test_a_private_pool_that_ends_in_order_says_nothing():
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 
+IMPORTS = """
+import sys, threading, traceback
+from distribute_challenge import PoolExecutor, compute_this
+from distribute_challenge.client.importing import importing
+
+def look(event, args):
+    if event == "import" and threading.current_thread() is thread and not importing._is_owned():
+        print(args[0], [place.filename for place in traceback.extract_stack()[-3:]])
+
+def use():
+    assert pool.submit(pow, 2, 3).result() == 8
+    assert list(pool.map(abs, [-1, -2])) == [1, 2]
+    assert compute_this(server="local://1")(len)("abc").run() == 3
+
+sys.addaudithook(look)
+pool = PoolExecutor("local://1", prints=False)
+thread = threading.Thread(target=use)
+thread.start()
+thread.join()
+"""
+
+
+def test_nothing_is_imported_while_another_thread_may_fork():
+    """The child could never import that: the lock of the module is held by a thread that is not there."""
+    command = [sys.executable, "-c", IMPORTS]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, cwd=ROOT)
+    assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
+
+
 FORKS = """
 import os, signal, sys, threading, time
 from distribute_challenge import PoolExecutor, compute_this

@@ -5,6 +5,7 @@ Whatever Dask raises becomes an error of ours here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -181,7 +182,10 @@ class Connection:
         if client is not None:
             if client.status == "running":
                 client.unsubscribe_topic(_topic(client))
-            client.close(CLOSE_S)
+            try:
+                client.close(CLOSE_S)
+            except asyncio.TimeoutError:  # It still looks for a scheduler that has gone.
+                client.status = "closed"  # Or it would wait for that again when it goes.
 
     def _scattered(self, client: Client, value: Any) -> Any:
         """A scattered value at Dask, which goes to each worker once."""

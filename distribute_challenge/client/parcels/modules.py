@@ -201,14 +201,16 @@ def _users_place(file: str | None, folders: Iterable[str], spec: Any) -> _Place 
 def _is_outside(path: str) -> bool:
     """Whether a path lies outside the library folders."""
     resolved = Path(path).resolve()
-    return not any(resolved.is_relative_to(folder) for folder in _library_folders())
+    return not any(resolved.is_relative_to(folder) for folder in _LIBRARY_FOLDERS)
 
 
-@functools.lru_cache(maxsize=1)
 def _library_folders() -> tuple[Path, ...]:
     folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages()}
     return (Path(__file__).resolve().parents[2], *(Path(folder).resolve() for folder in folders if folder))
+
+
+_LIBRARY_FOLDERS = _library_folders()  # Now: it imports a module, and who does that shall not be forked.
 
 
 def _version(name: str) -> Any:

@@ -168,13 +168,15 @@ class SchedulerService(rpyc.Service):
         counts = count(finished), count(failed), count(tasks)
         return self._dispatcher.keep(self._caller, self._pool.worker(port), *counts, executor_id(executor))
 
-    def exposed_recycle_worker(self, port: int, reason: str, status: str = LOST) -> str:
+    def exposed_recycle_worker(self, port: int, reason: str, status: str | None = None) -> str:
         """End the lease, and replace the worker; JSON on how its process ended.
 
-        `status` is what that means for the function, in the record: timeout, killed or lost.
+        `status` is what that means for the function, in the record: timeout, killed or lost. Who does not say
+        has had one run: that is counted, also if the worker knows of none.
         """
         if type(reason) is not str:
             raise ValueError("the reason must be a str")
+        least, status = (1, LOST) if status is None else (0, status)
         if type(status) is not str or status not in _ERRORS:
             raise ValueError(f"the status must be one of {', '.join(_ERRORS)}")
         worker = self._pool.worker(port)
@@ -184,7 +186,7 @@ class SchedulerService(rpyc.Service):
         process, successor, counted = self._dispatcher.recycle(self._caller, worker, end)
         ending = process.ending(ENDING_TIMEOUT_S)
         begun = sum(one.flight.functions for one in {process, successor})
-        self._dispatcher.count(0, max(begun - counted, 1))
+        self._dispatcher.count(0, max(begun - counted, least))
         # Its client may have run something on either.
         last_calls = [*ending.last_calls, successor.last_call()]
         ending = replace(ending, memory_bytes=memory_bytes, last_calls=last_calls)

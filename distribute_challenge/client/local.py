@@ -9,12 +9,14 @@ import contextlib
 import fcntl
 import logging
 import os
+import select
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from distribute_challenge.address import Address
 from distribute_challenge.errors import ServerUnavailable
@@ -36,7 +38,8 @@ class OwnedServer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all that follows
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | None = None  # None also if a parent of this process has it
+        self._output: IO[str] | None = None  # its standard output, which ends when it does
         self._address: Address | None = None
         self._owner: int | None = None
         self._is_closed = False
@@ -61,13 +64,8 @@ class OwnedServer:
         Raises ServerUnavailable, also once it is closed.
         """
         with self._lock:
-            process = self._process
-            if self._address is not None and process is not None and process.poll() is not None:
-                log.warning(
-                    "the private %s has ended (exit code %d): another one is started",
-                    self.name,
-                    process.returncode,
-                )
+            if self._address is not None and self.has_ended():
+                log.warning("the private %s has ended: another one is started", self.name)
                 self.let_go()
                 self._address = None
             self._start_once()
@@ -76,6 +74,15 @@ class OwnedServer:
             address = self._address
         assert address is not None
         return address
+
+    def has_ended(self, within_s: float = 0) -> bool:
+        """Whether it has, or does in that time: one that lets nobody in is about to."""
+        output = self._output
+        if output is None:
+            return True
+        end = select.poll()
+        end.register(output, 0)
+        return bool(end.poll(1000 * within_s))
 
     @property
     def pid(self) -> int | None:
@@ -87,7 +94,7 @@ class OwnedServer:
         """End it, and its workers, and wait for that. Harmless to repeat."""
         with self._lock:
             self.let_go()
-            process, self._process = self._process, None
+            process, self._process, self._output = self._process, None, None
             self._address, self._is_closed = None, True
         if process is not None:
             with process:
@@ -140,9 +147,10 @@ class OwnedServer:
     def _await_ready(self) -> None:
         process = self._process
         assert process is not None
-        assert process.stdout is not None
+        output = self._output = process.stdout
+        assert output is not None
         try:
-            line = process.stdout.readline()
+            line = output.readline()
             if line.startswith("ready: "):
                 self._address = Address.parse(line.split()[1].rstrip(","))
         finally:

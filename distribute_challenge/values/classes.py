@@ -68,7 +68,8 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
         space = dict(space)
         if "__slots__" in vars(cls):  # cloudpickle would set them on the finished class, to no effect.
             space["__slots__"] = cls.__slots__  # type: ignore[attr-defined]
-        if issubclass(cls, tuple) and bases != cls.__bases__:  # Of NamedTuple, it would make another one.
+        # Of NamedTuple, it would make another one; and what was written may have been replaced since.
+        if bases != cls.__bases__ and (issubclass(cls, tuple) or types.resolve_bases(bases) != cls.__bases__):
             space["__orig_bases__"], bases = bases, cls.__bases__
         # Without cloudpickle's own token, by which it would find a class that is there already.
         make, arguments = _make_class, (make, kind, name, bases, space, None, extra)
@@ -78,7 +79,15 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
             token = _tokens[cls] = uuid.uuid4().hex
             _classes[token] = cls
             _own.add(cls)
-    return _receive, (token, make, arguments), (set_state, attributes, slot_state), None, None, _update
+    kinds = type(cls), cls.__bases__
+    return (
+        _receive,
+        (token, make, arguments),
+        (set_state, attributes, slot_state, *kinds),
+        None,
+        None,
+        _update,
+    )
 
 
 def by_token(cls: type) -> Reduced | None:
@@ -147,9 +156,14 @@ def _make_class(
 
 
 def _update(cls: type, state: Reduced) -> None:
-    set_state, attributes, slots = state
+    set_state, attributes, slots, kind, bases = state
     if cls in _own:
         return
+    # A copy that is here since an earlier call may have those that its original had then.
+    if type(cls) is not kind:
+        cls.__class__ = kind
+    if cls.__bases__ != bases:
+        cls.__bases__ = bases
     # What its original does not have (any more), nor a copy that an earlier call has changed.
     for name in set(vars(cls)).difference(attributes, _skeletons[cls]):
         delattr(cls, name)

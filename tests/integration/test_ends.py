@@ -105,3 +105,44 @@ def test_a_private_server_lives_on_after_a_ctrl_c_that_its_program_handles():
         os.killpg(program.pid, signal.SIGINT)
         assert program.stdout.read() == "4\n"
     assert program.returncode == 0
+
+
+FORKS = """
+import os, psutil, sys
+from distribute_challenge import PoolExecutor, compute_this
+
+how, parent = sys.argv[1], os.getpid()
+pool, length = PoolExecutor("local://1"), compute_this(server="local://1")(len)
+assert pool.submit(abs, -2).result() == length("ab").run() == 2
+is_ready, has_gone = os.pipe(), os.pipe()
+if os.fork() != 0:
+    os.close(has_gone[0]), os.close(is_ready[1])
+    os.read(is_ready[0], 1)
+    if how == "its servers are killed":
+        assert os.wait()[1] == 0
+        assert pool.submit(abs, -5).result() == length("abcde").run() == 5
+    sys.exit()
+os.close(has_gone[1]), os.close(is_ready[0])
+assert pool.submit(abs, -3).result() == length("abc").run() == 3
+os.close(is_ready[1])
+if how == "its servers are killed":
+    for server in psutil.Process(parent).children():
+        if server.pid != os.getpid():
+            server.kill()
+else:
+    os.read(has_gone[0], 1)
+for _ in range(2):
+    assert pool.submit(abs, -4).result() == length("abcd").run() == next(pool.map(abs, [-4])) == 4
+servers = [server.pid for server in psutil.Process().children()]
+pool.shutdown()
+print(len(servers), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["its parent ends", "its servers are killed"])
+def test_a_forked_child_gets_servers_of_its_own_when_those_of_its_parent_are_gone(how: str):
+    command, environment = [sys.executable, "-c", FORKS, how], {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=HANG_S, check=False
+    )
+    assert program.stdout == "2\n", program.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import re
 import signal
@@ -520,12 +520,12 @@ def test_a_call_larger_than_workers_take_costs_none_of_them(start_server: Callab
 
 
 def holds_its_workers_sockets(path):
-    """C code forks, which no hook of Python's notices, and the child leaves the group."""
-    if ctypes.PyDLL(None).fork() == 0:
-        os.setsid()
-        Path(path).write_text(str(os.getpid()))
-        time.sleep(HANG_S)
-        os._exit(0)
+    """A program that it starts has them all, which no hook of Python's notices, and leaves the group."""
+    for opened in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # The one of the folder is closed already.
+            os.set_inheritable(int(opened.name), True)
+    program = subprocess.Popen(["sleep", str(HANG_S)], close_fds=False, start_new_session=True)
+    Path(path).write_text(str(program.pid))
 
 
 @pytest.mark.parametrize("how", ["run", "submit"])

@@ -25,7 +25,7 @@ from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
 from distribute_challenge.values.classes import apart
 
 SCRIPT = """
-import collections, datetime, decimal, enum, functools, json, math, re, types, xml
+import collections, datetime, decimal, enum, functools, json, math, re, types, typing, xml
 import random as random_module
 from math import sqrt
 from random import getrandbits as draw_integers, random
@@ -169,6 +169,31 @@ def replaces_a_method(x):
     Shape.area = lambda self: 0
     return before
 
+class Metric(type):
+    unit = "m"
+
+class Imperial(type):
+    unit = "ft"
+
+class Square(Base, typing.Generic[typing.TypeVar("T")], metaclass=Metric):
+    pass
+
+class Feet:
+    unit = "ft"
+
+def uses_a_generic_class(x):
+    return Square.unit, type(Square).unit, typing.get_args(Square[int])
+
+def replaces_a_base(x):
+    before = Shape.unit
+    Shape.__bases__ = (Feet,)
+    return before
+
+def replaces_a_metaclass(x):
+    before = type(Square).unit
+    Square.__class__ = Imperial
+    return before
+
 def takes_an_object(made):
     return isinstance(made, Base) and made.unit
 
@@ -229,6 +254,8 @@ def watched(function: Callable[..., Any]) -> Snapshot:
         ("uses_a_class", (12, "m")),
         ("counts_in_a_class", 3),
         ("replaces_a_method", 12),
+        ("replaces_a_base", "m"),
+        ("replaces_a_metaclass", "m"),
         ("draws", True),
         ("uses_its_enum", 1),
     ],
@@ -461,6 +488,18 @@ def test_other_bases_of_a_class_are_noticed(names: dict[str, Any]):
     before = watched(names["uses_a_class"])
     names["Shape"].__bases__ = (type("Other", (), {}),)
     assert not before.still_holds()
+
+
+def test_a_class_has_the_bases_that_it_has_now(names: dict[str, Any]):
+    """What its definition says of them, as `__orig_bases__` does, may have been true once."""
+    runner, shipment = Runner(), Shipment(names["uses_a_generic_class"])
+    square, bases = names["Square"], names["Square"].__bases__
+    with apart():
+        assert run(runner, shipment, 1) == ("m", "m", (int,))
+        square.__bases__, square.__class__ = (names["Feet"], *bases[1:]), names["Imperial"]
+        assert run(runner, Shipment(names["uses_a_generic_class"]), 1) == ("ft", "ft", (int,))
+    with apart():  # One that has never seen it
+        assert run(Runner(), Shipment(names["uses_a_generic_class"]), 1) == ("ft", "ft", (int,))
 
 
 def test_a_function_is_kept_if_objects_of_its_class_have_travelled(names: dict[str, Any]):

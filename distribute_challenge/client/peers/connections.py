@@ -14,6 +14,7 @@ from distribute_challenge.address import Address, is_loopback
 from distribute_challenge.calls import regions
 from distribute_challenge.calls.payload import MAX_BYTES, NO_PROGRAM
 from distribute_challenge.calls.program import current
+from distribute_challenge.client.local import STOP_S, PrivateServer
 from distribute_challenge.client.peers.distance import Distance
 from distribute_challenge.client.peers.failures import why_no_worker
 from distribute_challenge.client.peers.inside import is_inside
@@ -48,16 +49,15 @@ class Connections:
         address: Address,
         trust: Trust = NO_OTHERS,
         program: bytes = NO_PROGRAM,
-        *,
-        find_private: Callable[[], Address] | None = None,
+        private: PrivateServer | None = None,
     ) -> None:
         """`program` is that of an executor with an initializer; else they belong to this one.
 
-        `find_private` tells where a private server is now, which may be another one.
+        A `private` server is where it says, which may be elsewhere when another one had to be started.
         """
         self.address = address
-        self._find_private = find_private
-        self.leases = None if find_private is None else KeptLeases(self.put_server)
+        self._private = private
+        self.leases = None if private is None else KeptLeases(self.put_server)
         self._program = program
         self.are_inside = is_inside(address)
         # Memory, with the workers, if they are on this machine.
@@ -146,9 +146,7 @@ class Connections:
                 return server, answer
 
     def _connect(self, first: Callable[[ServerConnection], T]) -> tuple[ServerConnection, T]:
-        if self._find_private is not None:
-            self.address = self._find_private()
-        server = ServerConnection(self.address, self._trust)
+        server = self._open()
         try:
             self._introduce(server, self._facts)
             return server, first(server)
@@ -157,6 +155,19 @@ class Connections:
             if isinstance(error, EOFError | OSError) and not isinstance(error, PoolError):
                 raise server.failed(error) from None
             raise
+
+    def _open(self) -> ServerConnection:
+        private = self._private
+        if private is None:
+            return ServerConnection(self.address, self._trust)
+        self.address = private.address()
+        try:
+            return ServerConnection(self.address, self._trust)
+        except ServerUnavailable:
+            if not private.has_ended(within_s=STOP_S):
+                raise
+        self.address = private.address()
+        return ServerConnection(self.address, self._trust)
 
     def _introduce(self, server: ServerConnection, facts: Facts | None) -> None:
         """Say to which program a connection belongs, where that counts."""

@@ -108,12 +108,9 @@ class PoolEngine(Engine):
             return known
         with self._lock:
             if self._known_connections is None:
-                find_private = None if self._private is None else self._private.address
-                address = self._public if find_private is None else find_private()
+                address = self._public if self._private is None else self._private.address()
                 assert address is not None
-                self._known_connections = Connections(
-                    address, self._trust, self._program, find_private=find_private
-                )
+                self._known_connections = Connections(address, self._trust, self._program, self._private)
                 self._owned.add(self._known_connections.close)
             return self._known_connections
 

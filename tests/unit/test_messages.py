@@ -19,7 +19,7 @@ from distribute_challenge.wire.messages import (
     value_content,
 )
 
-MANY = settings(max_examples=int(os.environ.get("EXAMPLES", "500")), deadline=None, database=None)
+MANY = settings(max_examples=int(os.environ.get("EXAMPLES", "200")), deadline=None, database=None)
 REFERENCE = ("a.method", 12, 345)
 CALL = MethodCall(REFERENCE)
 NUMBERS = st.integers(FIRST_NUMBER, 1 << 70)

@@ -48,6 +48,7 @@ $(VENV)/made:
 	  { echo "make: this Python cannot make virtual environments: install python3-venv" \
 	    "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip  # One that came with an older Python takes minutes for what this one does in one.
 	@touch $@
 
 $(VENV)/run: requirements.txt $(VENV)/made

@@ -117,7 +117,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     """A Dask cluster of two workers, which tests leave as they find it."""
     running = RunningCluster(2, folder=tmp_path_factory.mktemp("cluster"))

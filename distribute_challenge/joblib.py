@@ -73,10 +73,13 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
     ) -> None:
         _refuse(options)
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
-        self._defaults = self._options = (server, tls, initializer, initargs)
-        self._own: PoolExecutor | None = None  # for its initializer
-        self._lock = threading.Lock()  # guards the one below
-        # Of batches, perhaps done, with whose they are: several `Parallel` may use this at once.
+        self.parallel: Any = None  # the latest that was configured
+        self._defaults = (server, tls, initializer, initargs)
+        # Several `Parallel` may use this at once: each has its options, its executor if it has an
+        # initializer, and its batches, which are perhaps done.
+        self._lock = threading.Lock()  # guards the next three
+        self._chosen: weakref.WeakKeyDictionary[Any, tuple[Any, ...]] = weakref.WeakKeyDictionary()
+        self._own: weakref.WeakKeyDictionary[Any, PoolExecutor] = weakref.WeakKeyDictionary()
         self._futures: weakref.WeakKeyDictionary[TaskFuture[Any], Any] = weakref.WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,7 +93,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
                 "n_jobs == 0 in Parallel has no meaning: give a number of jobs, or -1 for all workers"
             )
         if n_jobs is None or n_jobs < 0:
-            workers = self._executor()._max_workers  # As dask and others ask an executor.
+            workers = self._executor(self.parallel)._max_workers  # As dask and others ask an executor.
             return max(workers + 1 + (-1 if n_jobs is None else n_jobs), 1)
         return n_jobs
 
@@ -113,22 +116,29 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         _refuse({name for name in others if name not in _JOBLIBS})
         before = self._defaults
         prepare = (initializer, initargs) if initializer is not None else before[2:]
-        self._options = (server or before[0], tls or before[1], *prepare)
         self.parallel = parallel
+        if parallel is not None:
+            with self._lock:
+                self._chosen[parallel] = (server or before[0], tls or before[1], *prepare)
         return self.effective_n_jobs(n_jobs)
 
     def terminate(self) -> None:
         """A `Parallel` has ended. The next may have shorter functions, or longer ones."""
         self.reset_batch_stats()
-        own, self._own = self._own, None
-        if own is not None:
+        with self._lock:  # Which one has, joblib does not say: those that wait for nothing.
+            waiting = {id(owner) for future, owner in self._futures.items() if not future.done()}
+            ended = [owner for owner in self._own if id(owner) not in waiting]
+            executors = [self._own.pop(owner) for owner in ended]
+        for own in executors:
             own.shutdown()
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
         """Run a batch; the future of its results."""
-        future: Any = self._executor().engine.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
+        owner = getattr(callback, "parallel", self.parallel)
+        engine = self._executor(owner).engine
+        future: Any = engine.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
         with self._lock:
-            self._futures[future] = getattr(callback, "parallel", None)
+            self._futures[future] = owner
         if callback is not None:
             future.add_done_callback(callback)
         return future
@@ -156,14 +166,17 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
             return SequentialBackend(nesting_level=level), None
         return ComputeBackend(nesting_level=level), None
 
-    def _executor(self) -> PoolExecutor:
-        """Connections are kept for the next call of joblib, until the program ends."""
-        server, tls, initializer, initargs = self._options
-        if initializer is None:
-            return executor_at(server, tls)
-        if self._own is None:
-            self._own = PoolExecutor(server, tls=tls, initializer=initializer, initargs=initargs)
-        return self._own
+    def _executor(self, owner: Any) -> PoolExecutor:
+        """That of a `Parallel`. Connections are kept for the next call of joblib, until the program ends."""
+        with self._lock:
+            chosen = self._defaults if owner is None else self._chosen.get(owner, self._defaults)
+            server, tls, initializer, initargs = chosen
+            if initializer is None:
+                return executor_at(server, tls)
+            owner = self if owner is None else owner
+            if owner not in self._own:
+                self._own[owner] = PoolExecutor(server, tls=tls, initializer=initializer, initargs=initargs)
+            return self._own[owner]
 
 
 def _refuse(options: Iterable[str]) -> None:

@@ -125,7 +125,9 @@ def unpack(section: memoryview, *, is_writable: bool = True) -> list[Buffer]:
             raise ValueError("buffers of another size")
         ends = itertools.accumulate(sizes)
         parts = [rest[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-        return [bytearray(part) for part in parts] if is_writable else [*parts]
+        return [
+            bytearray(part) if is_writable else bytes(part) for part in parts
+        ]  # Aligned, as slices are not
     except OSError as error:
         is_gone = error.errno in (errno.ENOENT, errno.ESRCH)
         raise Unreadable(f"the buffers beside it cannot be read ({error})", is_gone=is_gone) from None

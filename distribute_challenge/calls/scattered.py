@@ -13,6 +13,7 @@ from typing import Any
 
 from distribute_challenge.calls.buffers import unpack
 from distribute_challenge.calls.program import current
+from distribute_challenge.calls.regions import Buffer
 
 TOKEN_BYTES = 16
 
@@ -23,12 +24,21 @@ class _Entry:
     Each program has its own, whose classes are those of its own modules. Large buffers are there once.
     """
 
-    __slots__ = ("holds", "packed", "values")
+    __slots__ = ("_buffers", "_packed", "holds", "values")
 
     def __init__(self, packed: bytes) -> None:
-        self.packed = packed
+        self._packed = packed
+        self._buffers: list[Buffer] = []
         self.values: dict[bytes, Any] = {}  # by program
         self.holds = 0  # by so many connections
+
+    def load(self) -> Any:
+        """The value. Raises what loading it raises: ValueError if the buffers cannot be opened."""
+        if not self._buffers:
+            self._buffers, self._packed = unpack(memoryview(self._packed), is_writable=False), b""
+        data, *large = self._buffers
+        ((value,), _) = pickle.loads(data, buffers=large)
+        return value
 
 
 class Store:
@@ -75,8 +85,7 @@ class Store:
                 raise LookupError("a scattered value has not come with this call")
             program = current.id
             if program not in entry.values:
-                data, *large = unpack(memoryview(entry.packed), is_writable=False)
-                ((entry.values[program],), _) = pickle.loads(data, buffers=large)
+                entry.values[program] = entry.load()
             return entry.values[program]
 
 

@@ -68,6 +68,9 @@ class OwnedServer:
                 log.warning("the private %s has ended: another one is started", self.name)
                 self.let_go()
                 self._address = None
+                if self._process is not None:
+                    with self._process:  # Its exit is taken note of, and its output closed.
+                        self._process = None
             self._start_once()
             if self._address is None:
                 self._await_ready()
@@ -76,12 +79,15 @@ class OwnedServer:
         return address
 
     def has_ended(self, within_s: float = 0) -> bool:
-        """Whether it has, or does in that time: one that lets nobody in is about to."""
+        """Whether it has, or does in that time: one that refuses connections is about to."""
         output = self._output
         if output is None:
             return True
         end = select.poll()
-        end.register(output, 0)
+        try:
+            end.register(output, 0)
+        except ValueError:  # It was closed just now.
+            return True
         return bool(end.poll(1000 * within_s))
 
     @property

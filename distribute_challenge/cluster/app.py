@@ -148,19 +148,27 @@ def _keep_fetching(
     fetch: Callable[[], Mapping[str, Any]], recorder: Recorder, mailbox: Mailbox[Problem | str], place: str
 ) -> None:
     """Fetch and record. In a thread of its own: a scheduler that was stopped does not answer."""
-    gone = f"the Dask scheduler at {place} has gone, or lost the observer"
-    problem = gone
-    try:
-        while True:
+
+    def ends(problem: str, error: Exception, *, has_gone: bool) -> None:
+        log.debug("the record ends", exc_info=True)
+        mailbox.post(Problem(f"{problem} ({error})", has_gone))
+
+    while True:
+        try:
             fetched = fetch()
-            problem = "the record of the cluster cannot go on"
+        except KeyError as error:
+            ends(f"the Dask scheduler at {place} has lost the observer", error, has_gone=False)
+            return
+        except Exception as error:  # Dask raises many kinds.
+            ends(f"the Dask scheduler at {place} has gone", error, has_gone=True)
+            return
+        try:
             if not recorder.take(fetched):
                 return
-            problem = gone
-            time.sleep(FETCH_S)  # Notes are gathered at the scheduler: each fetch costs it some time.
-    except Exception as error:  # Dask raises many kinds.
-        log.debug("the record ends", exc_info=True)
-        mailbox.post(Problem(f"{problem} ({error})", has_gone=problem is gone))
+        except Exception as error:
+            ends("the record of the cluster cannot go on", error, has_gone=False)
+            return
+        time.sleep(FETCH_S)  # Notes are gathered at the scheduler: each fetch costs it some time.
 
 
 def _fetch_notes(name: str, dask_scheduler: Any = None) -> Any:

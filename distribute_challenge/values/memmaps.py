@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,16 @@ def by_file(array: Any) -> tuple[Any, ...] | None:
         whole = whole.base
         if not isinstance(whole, numpy.ndarray):
             return None
-    if type(whole) is not numpy.memmap or whole.filename is None or whole.mode == "c":
+    if type(whole) is not numpy.memmap or whole.filename is None or whole.mode == "c" or not array.size:
         return None  # What was changed in a "c" is nowhere but here.
+    path = os.path.realpath(whole.filename)
     try:
-        found = Path(whole.filename).stat()
+        found = Path(path).stat()
     except OSError:
         return None
-    file = str(whole.filename), (found.st_dev, found.st_ino)
+    if path != _mapped_at(_address(whole)) or found.st_size < whole.offset + whole.nbytes:
+        return None  # Another file has that name by now, or it was cut.
+    file = path, (found.st_dev, found.st_ino)
     part = _address(array) - _address(whole), array.shape, array.strides, array.dtype
     return load_part, (*file, array.flags.writeable, whole.offset, whole.nbytes, *part)
 
@@ -42,18 +46,30 @@ def load_part(
     strides: tuple[int, ...],
     dtype: Any,
 ) -> Any:
-    """The array. Raises OSError if the file cannot be opened, ValueError if it is another one."""
+    """The array, a `numpy.memmap`. Raises ValueError if the file is another one here, or not there."""
     import numpy
 
-    found = Path(path).stat()
-    if (found.st_dev, found.st_ino) != identity:
+    try:
+        found = Path(path).stat()
+        if (found.st_dev, found.st_ino) != identity or found.st_size < offset + size:
+            raise FileNotFoundError("another file has its name")
+        whole = numpy.memmap(path, numpy.uint8, "r+" if is_writable else "r", offset, (size,))
+    except OSError as error:
         raise ValueError(
-            f"{path}, the file of a numpy.memmap, is not the same here: give the function its content, as "
-            "numpy.array(...), or open it there"
-        )
-    whole = numpy.memmap(path, numpy.uint8, "r+" if is_writable else "r", offset, (size,))
-    array = numpy.ndarray(shape, dtype, whole, begin, strides)
-    return array.view(numpy.memmap)
+            f"{path}, the file of a numpy.memmap, cannot be mapped here ({error}): give the function its "
+            "content, as numpy.array(...), or open it there"
+        ) from None
+    first = whole[begin : begin + dtype.itemsize].view(dtype)
+    return numpy.lib.stride_tricks.as_strided(first, shape, strides, subok=True, writeable=is_writable)
+
+
+def _mapped_at(address: int) -> str | None:
+    """The file that is mapped there, where it is now. None if it has no name any more."""
+    for line in Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines():
+        begin, _, end = line.partition(" ")[0].partition("-")
+        if int(begin, 16) <= address < int(end, 16):
+            return line.split(None, 5)[-1].replace("\\012", "\n")
+    return None
 
 
 def _address(array: Any) -> int:

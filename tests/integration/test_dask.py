@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -137,6 +138,29 @@ def test_what_is_no_scheduler_is_told_from_none(monkeypatch: pytest.MonkeyPatch)
         address = f"dask://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ServerUnavailable, match="does not answer as a Dask scheduler"):
             compute_this(server=address)(len)("abc").run()
+
+
+def test_what_is_no_scheduler_leaves_no_thread_and_no_descriptor():
+    def answers(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # It is closed in the end.
+            while True:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def opened() -> tuple[int, int]:
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=answers, args=(listener,), daemon=True).start()
+        address = f"dask://127.0.0.1:{listener.getsockname()[1]}"
+        for attempt in range(4):
+            with pytest.raises(ServerUnavailable, match="does not answer as a Dask scheduler"):
+                compute_this(server=address)(len)("abc").run()
+            if attempt == 0:
+                before = opened()
+        eventually(lambda: opened() <= before, f"no more than {before} are there")
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_another_version_of_python_is_an_error_that_says_which_end_to_update():
@@ -519,6 +543,12 @@ def test_letters_of_several_bytes_arrive_whole(cluster: RunningCluster, capsys: 
         time.sleep(2 * LIVE_S)
         print(text)
 
+    def writes():  # What is no text
+        time.sleep(2 * LIVE_S)
+        sys.stdout.buffer.write(b"a" + b"\x80" * 20_000)
+
     with PoolExecutor(cluster.address) as pool:
         pool.submit(prints).result(HANG_S)
         assert capsys.readouterr().out == text + "\n"
+        pool.submit(writes).result(HANG_S)
+        assert capsys.readouterr().out == "a" + "\\x80" * 20_000

@@ -208,9 +208,15 @@ def fill(out: Any, number: int) -> None:
     out[number] = number + 1
 
 
+def describe(array: Any) -> Any:
+    return array.filename, array.mode, array.offset, array.flags.aligned
+
+
 def test_what_functions_write_into_a_mapped_file_is_there(pool: RunningServer, tmp_path: Path):
     """As joblib's users give their workers a place for results."""
     out = np.memmap(tmp_path / "out", float, "w+", shape=(3, 8), offset=24)
+    (mapped,) = Parallel(n_jobs=2)([delayed(describe)(out[1:])])
+    assert mapped == (str(tmp_path / "out"), "r+", 24, True)
     for part in (out[0], out[1, ::-1], np.asarray(out[2, ::2])):
         Parallel(n_jobs=2)(delayed(fill)(part, number) for number in range(4))
     assert out.tolist() == [[1, 2, 3, 4, 0, 0, 0, 0], [0, 0, 0, 0, 4, 3, 2, 1], [1, 0, 2, 0, 3, 0, 4, 0]]
@@ -229,10 +235,31 @@ def test_what_is_in_no_file_any_more_is_copied(pool: RunningServer, tmp_path: Pa
     changed[:] = 1
     assert Parallel(n_jobs=2)(delayed(np.sum)(array) for array in (changed, private)) == [8, 16]
     other = np.memmap(tmp_path / "file", float, "w+", shape=8)
-    call = Shipment(np.sum).called("sum", by_file=True).parcel((other,), {}).call()
-    pickle.loads(call.arguments)[0][0][0] = 5
+    written = Shipment(np.sum).called("sum", by_file=True).parcel((other,), {}).call().arguments
+    pickle.loads(written)[0][0][0] = 5
     assert other[0] == 5
     (tmp_path / "file").rename(tmp_path / "moved")
     np.zeros(8).tofile(tmp_path / "file")
-    with pytest.raises(ValueError, match=r"is not the same here: give the function its content"):
-        pickle.loads(call.arguments)
+    assert Parallel(n_jobs=2)([delayed(np.sum)(other)]) == [5]
+    for unlike in (lambda: None, lambda: os.truncate(tmp_path / "file", 8), (tmp_path / "file").unlink):
+        unlike()
+        with pytest.raises(ValueError, match=r"cannot be mapped here .*give the function its content"):
+            pickle.loads(written)
+
+
+def which_pool(_: int) -> Any:
+    return os.environ["COMPUTE_SERVER"], what_is_prepared()
+
+
+def test_each_parallel_has_its_own_options(pool: RunningServer, start_server: Any):
+    """Two that take turns: results are taken from one while the other one is begun."""
+    other = start_server(1)
+    calls = [delayed(which_pool)(number) for number in range(40)]
+    how: Any = {"n_jobs": 2, "pre_dispatch": 2, "batch_size": 1, "return_as": "generator"}
+    first = Parallel(server=other.address, initializer=prepare, initargs=("a",), **how)(calls)
+    found = [next(first)]
+    second = Parallel(initializer=prepare, initargs=("b",), **how)(calls)
+    for _ in range(39):
+        assert next(second) == (pool.address, "b")
+        found.append(next(first))
+    assert found == [(other.address, "a")] * 40

@@ -41,6 +41,14 @@ def test_buffers_arrive_as_they_were_and_may_be_written_to(can_share: bool, may_
     assert descriptors() == before
 
 
+@pytest.mark.parametrize("is_writable", [True, False])
+@pytest.mark.parametrize("can_share", [True, False])
+def test_numbers_in_buffers_are_where_a_processor_wants_them(can_share: bool, is_writable: bool):
+    section = b"".join(Parts([B, A], may_share=True).pack(can_share=can_share))
+    for buffer in unpack(memoryview(section), is_writable=is_writable):
+        assert np.frombuffer(buffer, float, 8).flags.aligned
+
+
 def test_what_a_receiver_writes_is_not_seen_by_the_next_one():
     parts = Parts([A], may_share=True)
     section = b"".join(parts.pack(can_share=True))

@@ -43,8 +43,14 @@ class CarriedTask(Task):
             self.printed.append((number, data))
             return
         while data:
-            size = len(data) if number == LOG else MESSAGE_BYTES  # A log record is one.
-            while size < len(data) and data[size] & 0xC0 == 0x80:  # In the middle of a letter.
-                size -= 1
+            size = len(data) if number == LOG else _end_of_a_letter(data)  # A log record is one.
             self._tell(number, data[:size])
             data = data[size:]
+
+
+def _end_of_a_letter(data: bytes) -> int:
+    """Where a message may end. What is not UTF-8 has no letters, which are of at most four bytes."""
+    for size in range(MESSAGE_BYTES, MESSAGE_BYTES - 4, -1):
+        if size >= len(data) or data[size] & 0xC0 != 0x80:
+            return size
+    return MESSAGE_BYTES

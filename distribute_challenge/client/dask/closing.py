@@ -1,4 +1,4 @@
-"""A Dask client that is closed if it cannot be made."""
+"""A Dask client that leaves nothing behind if it cannot be made, or cannot be closed."""
 
 from __future__ import annotations
 
@@ -20,3 +20,16 @@ class Client(distributed.Client):
         except BaseException:
             await self._close(fast=True)
             raise
+
+    def start(self, **how: Any) -> None:
+        """Called by Dask when it is made."""
+        try:
+            super().start(**how)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """End its thread at once, and with it whatever it still waits for."""
+        self.status = "closed"
+        self._loop_runner.stop()

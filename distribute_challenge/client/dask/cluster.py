@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import processors
 from distribute_challenge.address import CLUSTER_VARIABLE, Address
+from distribute_challenge.client.importing import importing
 from distribute_challenge.client.local import OwnedServer
 from distribute_challenge.client.parcels.parcel import client_name
 from distribute_challenge.client.peers.inside import are_here
@@ -20,7 +21,7 @@ from distribute_challenge.errors import PoolError, ServerUnavailable
 from distribute_challenge.tls import Tls
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distribute_challenge.client.dask.closing import Client
 
 CONNECT_S = 10.0
 RETRY_S = 0.2
@@ -70,14 +71,15 @@ class LocalCluster(OwnedServer):
 
 
 def check_installed() -> None:
-    """Raise PoolError if there is no Dask here."""
+    """Import Dask, for all that comes. Raises PoolError if it is not there."""
     try:
-        import distributed
+        with importing:
+            import distribute_challenge.client.dask.closing
     except ImportError as error:
         raise PoolError(
             f"dask:// needs Dask, which is not installed ({error}): pip install 'distribute-challenge[dask]'"
         ) from None
-    del distributed
+    del distribute_challenge
 
 
 def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:

@@ -30,7 +30,7 @@ from distribute_challenge.errors import PoolError, ServerUnavailable, WorkerLost
 from distribute_challenge.tls import Tls
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distribute_challenge.client.dask.closing import Client
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ class Connection:
             try:
                 client.close(CLOSE_S)
             except asyncio.TimeoutError:  # It still looks for a scheduler that has gone.
-                client.status = "closed"  # Or it would wait for that again when it goes.
+                client.abandon()  # Or it would wait for that again when it goes.
 
     def _scattered(self, client: Client, value: Any) -> Any:
         """A scattered value at Dask, which goes to each worker once."""

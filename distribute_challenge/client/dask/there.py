@@ -53,6 +53,7 @@ from distribute_challenge.values import PROTOCOL
 from distribute_challenge.wire.access import Trust
 
 MIN_MEMORY_BYTES = 64 << 20  # the least limit that a pool takes
+RUNNING = ("executing", "long-running")  # as Dask's worker calls it
 MAX_UNWANTED = 10_000
 MAX_PROGRAMS = 16  # executors with an initializer, of which the latest are known
 
@@ -68,21 +69,32 @@ class Outpost:
             options = ["--memory-limit", str(memory_limit // threads)]
         self._threads = threads
         self._server = PrivateServer(threads, "none", options, {CLUSTER_VARIABLE: cluster})
-        self._lock = threading.Lock()  # guards all that follows
+        self._making = threading.Lock()  # held while any of the next three is made, which takes time
         self._connections: Connections | None = None
         self._drivers: OrderedDict[bytes, Driver] = (
             OrderedDict()
         )  # for each initializer's executor; b"": none
-        self._tasks: dict[bytes, Task] = {}
-        self._keys: dict[str, Task] = {}  # the same, as Dask calls them
+        self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()  # guards the next two, for a moment: Dask's event loop waits for it
+        self._tasks: dict[str, tuple[bytes, Task]] = {}  # by Dask's key: the call's id, and it
         self._unwanted: OrderedDict[bytes, None] = (
             OrderedDict()
         )  # calls that are to be killed, and may come yet
-        self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
         self._meter = Meter()
 
-    def run(self, key: str, freight: Freight, values: tuple[Any, ...], tell: Tell, say: Say) -> Report:
-        """Run a call; what became of it. `say` is called with that for the record, if it ran."""
+    def run(
+        self,
+        key: str,
+        freight: Freight,
+        values: tuple[Any, ...],
+        tell: Tell,
+        say: Say,
+        is_wanted: Callable[[], bool],
+    ) -> Report:
+        """Run a call; what became of it. `say` is called with that for the record, if it ran.
+
+        `is_wanted` tells whether Dask has not dropped it before `drop` can find it here.
+        """
         scattered = tuple(map(self._scattered, freight.values, values))
         parcel = Forwarded(freight.packed, scattered)
         options = Options(freight.timeout_s)  # Its client sends it again, if it is to be.
@@ -90,7 +102,9 @@ class Outpost:
         with self._lock:
             if parcel.id in self._unwanted:
                 return ERROR, pickle.dumps(CancelledError("it was killed, as its caller wished")), []
-            self._tasks[parcel.id] = self._keys[key] = task
+            self._tasks[key] = parcel.id, task
+        if not is_wanted():
+            task.future.kill()
         try:
             self._driver(parcel.program, freight.initializer).add(task, self._threads, None)
             outcome: Outcome = task.future.result()
@@ -99,7 +113,7 @@ class Outpost:
             return ERROR, _dump_error(error), task.printed
         finally:
             with self._lock:
-                del self._tasks[parcel.id], self._keys[key]
+                del self._tasks[key]
         content = outcome._replace(offset=0, output=(), buffers=())
         buffers = Parts(outcome.buffers, may_share=False).pack(can_share=False) if outcome.buffers else ()
         packed = content.pack(buffers)
@@ -114,24 +128,24 @@ class Outpost:
     def kill(self, ids: list[bytes]) -> list[bytes]:
         """Stop calls: those that run, and those that come yet. Those that run here."""
         with self._lock:
-            tasks = {id_: self._tasks[id_] for id_ in ids if id_ in self._tasks}
+            found = [(id_, task) for id_, task in self._tasks.values() if id_ in ids]
             self._unwanted.update(dict.fromkeys(ids))
             while len(self._unwanted) > MAX_UNWANTED:
                 self._unwanted.popitem(last=False)
-        for task in tasks.values():
+        for _, task in found:
             task.future.kill()
-        return list(tasks)
+        return [id_ for id_, _ in found]
 
     def drop(self, key: str) -> None:
         """Nobody wants a call any more."""
         with self._lock:
-            task = self._keys.get(key)
+            _, task = self._tasks.get(key, (b"", None))
         if task is not None:
             task.future.kill()
 
     def forget(self, program: bytes) -> None:
         """The executor of an initializer has ended."""
-        with self._lock:
+        with self._making:
             self._drivers.pop(program, None)
 
     def close(self) -> None:
@@ -140,7 +154,7 @@ class Outpost:
 
     def _driver(self, program: bytes, initializer: Packed | None) -> Driver:
         key = b"" if initializer is None else program
-        with self._lock:
+        with self._making:
             if self._connections is None:
                 self._connections = Connections(self._server.address(), Trust())
                 self._connections.facts()
@@ -156,7 +170,7 @@ class Outpost:
         return driver
 
     def _scattered(self, token: bytes, value: Any) -> Scattered:
-        with self._lock:
+        with self._making:
             known = self._values.get(value)
             if known is None:
                 buffers = unpack_buffers(memoryview(value.data))
@@ -194,7 +208,7 @@ class _Ends(WorkerPlugin):
 
     def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
         """Called by Dask, which drops a task whose client has gone, but cannot stop it."""
-        if start in ("executing", "long-running") and finish == "released":
+        if start in RUNNING and finish == "released":
             self._outpost.drop(key)
 
     async def teardown(self, worker: Worker) -> None:
@@ -240,8 +254,11 @@ def run(format_: int, data: bytes, *values: Any) -> Report:
         if task is not None:
             task.metadata[SAID] = said
 
+    def is_wanted() -> bool:
+        return task is None or task.state in RUNNING
+
     try:
-        report = outpost.run(key, freight, values, tell, say)
+        report = outpost.run(key, freight, values, tell, say, is_wanted)
     except (OSError, PoolError) as error:  # Its pool cannot be started, or has ended.
         report = ERROR, _dump_error(error), []
     if report[0] == ERROR and isinstance(pickle.loads(report[1]), ServerUnavailable):

@@ -163,8 +163,8 @@ class Connections:
         self.address = private.address()
         try:
             return ServerConnection(self.address, self._trust)
-        except ServerUnavailable:
-            if not private.has_ended(within_s=STOP_S):
+        except ServerUnavailable as error:
+            if not isinstance(error.__context__, ConnectionRefusedError) or not private.has_ended(STOP_S):
                 raise
         self.address = private.address()
         return ServerConnection(self.address, self._trust)

@@ -136,11 +136,11 @@ class ServerConnection:
         return answer
 
     def status(self) -> dict[str, Any]:
-        """The pool's state. Raises PoolError if this is not the server of a pool."""
+        """The pool's state. Raises ServerUnavailable if this is not the server of a pool."""
         try:
             status: dict[str, Any] = json.loads(self.link.call(_STATUS))
         except (KeyError, AttributeError) as error:
-            raise PoolError(self._no_server(error)) from None
+            raise ServerUnavailable(self._no_server(error)) from None
         return status
 
     def stack(self, port: int) -> str:

@@ -161,8 +161,8 @@ def size(text: str) -> int:
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     unit = units.get(text[-1:].upper(), 1)
     count = _whole(text if unit == 1 else text[:-1])
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: give it like 2G or 500M")
+    if not 1 <= count * unit < 10**15:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of memory: give it like 2G or 500M")
     return count * unit
 
 

@@ -212,27 +212,25 @@ class Slots:
         if running is None:
             return
         slot = running.slot
-        has_run = how != "released" or ran is not None or told is not None
-        if not has_run and (slot < 0 or time - running.begun < SHORT_S):
-            # Many are cancelled at once, and it had its turn among them.
-            if slot >= 0 and worker is not None:
-                yield Step(time, "free", slot, 0)
-                yield from self._begin_next(worker, time)
-            return
-        if slot < 0:
-            # It ran before another that was thought to: that one has its place.
-            others = [] if worker is None else [it.slot for it in worker.tasks.values() if it.slot >= 0]
-            slot = others[-1] if others else worker.slots[0] if worker is not None else 0
-            running.begun = time if ran is None else ran[0]
-        if how == "lost" and worker is not None:
-            self._lost.add(worker.address)
-        done = _done(replace(running, slot=slot), time, how, ran, size, told, error)
-        self.finished += done.finished
-        self.failed += done.failed
-        yield done
+        has_run = how not in ("released", "lost") or ran is not None or told is not None
+        if how == "lost":  # It waited there for a thread, or it ran.
+            has_run |= slot >= 0
+            if worker is not None:
+                self._lost.add(worker.address)
+        if has_run or (slot >= 0 and time - running.begun >= SHORT_S):  # Many are cancelled at once.
+            if slot < 0:
+                # It ran before another that was thought to: that one has its place.
+                others = [] if worker is None else [it.slot for it in worker.tasks.values() if it.slot >= 0]
+                slot = others[-1] if others else worker.slots[0] if worker is not None else 0
+                running.begun = time if ran is None else ran[0]
+            done = _done(replace(running, slot=slot), time, how, ran, size, told, error)
+            self.finished += done.finished
+            self.failed += done.failed
+            yield done
         if running.slot >= 0 and worker is not None:
             yield Step(time, "free", slot, 0)
-            yield from self._begin_next(worker, time)
+            if worker.address not in self._lost:
+                yield from self._begin_next(worker, time)
 
 
 def _kind(name: str) -> str:

@@ -54,7 +54,8 @@ def failures(tasks: Tasks) -> list[str]:
             if tasks.error[row]
             else STATUSES[tasks.status[row]]
         )
-        lines.append(f"  {when:%Y-%m-%d %H:%M:%S}  {name}  {where}  {end}")
+        line = f"  {when:%Y-%m-%d %H:%M:%S}  {name}  {where}  {end}"
+        lines.append("".join(letter if letter.isprintable() else "?" for letter in line))
     return lines
 
 

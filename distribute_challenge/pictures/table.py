@@ -71,8 +71,10 @@ def open_table(
             names = next(csv.reader([first.decode("utf-8-sig")]))
         except (UnicodeDecodeError, csv.Error):
             names = []
+        if names and names[0] not in known:  # Who writes it anew may call the numbers of the rows otherwise.
+            names[0] = ""
         if any(name not in names for name in required):
-            wanted = ",".join(("", *required))
+            wanted = ",".join(("", *filter(None, required)))
             raise ProfileFormatError(f"{path}, line 1: not {kind}: it should begin with {wanted}")
         twice = [name for name in known if names.count(name) > 1]
         if twice:

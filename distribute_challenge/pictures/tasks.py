@@ -90,7 +90,7 @@ def read_tasks(path: Path, start: int = 0) -> Tasks:
 
     Names have places of their own each time. Raises ProfileFormatError, and OSError if there is no such file.
     """
-    table = open_table(path, "a tasks file", COLUMNS[1:], COLUMNS, start)
+    table = open_table(path, "a tasks file", COLUMNS, COLUMNS, start)
     try:
         return _tasks(table, table.read(TYPES, OPTIONAL))
     except ValueError:

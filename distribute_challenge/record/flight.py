@@ -278,7 +278,7 @@ def label(function: str, client: str) -> bytes:
     >>> label("func", "challenge.py:7")
     b'func\\x00challenge.py:7'
     """
-    return f"{function}\0{client}".encode(errors="replace")
+    return f"{function.replace(chr(0), ' ')}\0{client}".encode(errors="replace")
 
 
 def _texts(label: bytes) -> tuple[str, str]:

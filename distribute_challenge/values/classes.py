@@ -52,6 +52,8 @@ _MADE_BY_ENUM = {
 
 def with_token(cls: type, reduced: Reduced) -> Reduced:
     """The reduced form of a class: that of cloudpickle, and its token."""
+    if type(cls).__module__ == "_ctypes":
+        raise TypeError(f"the ctypes class {cls.__qualname__} travels only from a module of its own")
     make, arguments, state, _, _, set_state = reduced
     attributes, slot_state = state
     names = {"__name__": cls.__name__, "__qualname__": cls.__qualname__}

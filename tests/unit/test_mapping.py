@@ -86,6 +86,14 @@ def test_the_last_chunks_are_small_so_that_all_workers_end_together():
         assert cut.next(taken) == max(min((total - taken) // (2 * workers), 2000), 1)
 
 
+def test_no_chunk_is_larger_than_workers_take():
+    pace = Pace()
+    pace.note(1e-6)
+    cut = chunks.ChunkSizes(None, 2000, pace, 1, None, max_frame=1 << 20)
+    cut.note(1, 30_000)
+    assert 1 < cut.next(0) * 30_000 < 1 << 19
+
+
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_chunk_size_that_is_given_holds(size: int):
     cut = sizes(lambda _: 1.0, 100, chunksize=size)

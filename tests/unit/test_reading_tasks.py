@@ -54,6 +54,14 @@ def test_a_file_that_a_spreadsheet_has_marked_is_read(tmp_path: Path):
     assert len(read_tasks(write(tmp_path, "\ufeff" + HEADER + ROWS))) == len(ROWS.splitlines())
 
 
+def test_a_file_that_pandas_has_written_anew_is_read(tmp_path: Path):
+    path = write(tmp_path, "Unnamed: 0" + HEADER + ROWS)
+    assert len(read_tasks(path)) == len(ROWS.splitlines())
+    path = write(tmp_path, "\n".join(line.partition(",")[2] for line in (HEADER + ROWS).splitlines()))
+    with pytest.raises(ProfileFormatError, match="not a tasks file: it should begin with ,Function"):
+        read_tasks(path)
+
+
 def test_a_file_in_which_no_task_has_ended_is_read(tmp_path: Path):
     tasks = read_tasks(write(tmp_path, HEADER))
     assert (len(tasks), tasks.functions, summarize(tasks)) == (0, (), [])

@@ -124,6 +124,16 @@ def test_a_worker_that_is_lost_and_comes_back_has_its_numbers(slots: Slots):
     assert slots.count == 3
 
 
+def test_what_waited_on_a_worker_that_is_lost_never_ran(slots: Slots):
+    """Dask calls all of them lost, in any order."""
+    take(slots, begun("t1", B), begun("t2", B), begun("t3", B))
+    how: Any = {"how": "lost", "ran": None}
+    found = take(slots, ended("t2", **how), ended("t1", **how), ended("t3", **how), ("left", 5.0, B))
+    assert [it.running.task if hasattr(it, "running") else it.slot for it in done(found)] == [2]
+    assert events(found) == [("free", 2), ("lost", 2)]
+    assert (slots.finished, slots.failed, slots.waiting) == (0, 1, 0)
+
+
 def test_one_that_leaves_in_order_is_no_loss_and_others_get_new_numbers(slots: Slots):
     assert events(take(slots, ("left", 5.0, B))) == [("left", 2)]
     assert slots.lost == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distribute_challenge.calls.payload import RemoteTraceback
+from distribute_challenge.calls.payload import MAX_BYTES, RemoteTraceback
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.wire.stream import MEBI
 
@@ -28,6 +28,7 @@ class ChunkSizes:
         workers: int,
         total: int | None,
         chunk_s: float = CHUNK_S,
+        max_frame: int = MAX_BYTES,
     ) -> None:
         self._given = given
         self._longest = longest
@@ -35,6 +36,7 @@ class ChunkSizes:
         self._workers = workers
         self._total = total
         self._chunk_s = chunk_s
+        self._max_bytes = min(CHUNK_BYTES, max_frame // 4)  # The next items may be somewhat larger.
         self._last = 1
         self._bytes_per_item = 0.0
 
@@ -52,7 +54,7 @@ class ChunkSizes:
             return 1
         size = min(int(self._chunk_s / max(pace_s, 1e-9)), MAX_GROWTH * self._last, self._longest)
         if self._bytes_per_item:
-            size = min(size, int(CHUNK_BYTES / self._bytes_per_item))
+            size = min(size, int(self._max_bytes / self._bytes_per_item))
         if self._total is not None:  # Near the end, all workers shall end together.
             size = min(size, (self._total - taken) // (2 * self._workers))
         return max(size, 1)

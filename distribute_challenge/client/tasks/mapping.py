@@ -81,7 +81,8 @@ class Mapping:
         if size is None and options.timeout_s is not None:
             size = 1  # Each has that time for itself.
         longest = min(MAX_CHUNK, self._buffer_size // 4, facts.max_tasks or MAX_CHUNK)
-        self._sizes = ChunkSizes(size, longest, self._pace, facts.workers, self._total, engine.chunk_s)
+        known = facts.workers, self._total, engine.chunk_s, facts.max_frame
+        self._sizes = ChunkSizes(size, longest, self._pace, *known)
         function = shipment.dump_function(facts.python)
         # Each chunk takes it along as it is now.
         self._function = function._replace(buffers=Parts(function.buffers, may_share=False).load())

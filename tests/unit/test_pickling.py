@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import enum
 import functools
@@ -112,8 +113,9 @@ def test_type_parameters_and_aliases(tmp_path: Path):
         (threading.Lock(), "lock"),
         (weakref.WeakSet([decorated]), "WeakSet"),
         (sys.modules["__main__"], "__main__"),
+        (3 * ctypes.c_int, "ctypes class c_int_Array_3"),
     ],
-    ids=["lock", "weak set", "the script"],
+    ids=["lock", "weak set", "the script", "ctypes"],
 )
 def test_what_cannot_travel_is_refused(value: Any, words: str):
     with pytest.raises(TypeError, match=words):

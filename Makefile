@@ -19,7 +19,7 @@ demo: $(VENV)/run
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev lint
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

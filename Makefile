@@ -48,7 +48,8 @@ $(VENV)/made:
 	  { echo "make: this Python cannot make virtual environments: install python3-venv" \
 	    "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --upgrade pip  # One that came with an older Python takes minutes for what this one does in one.
+# One that came with an older Python takes twice as long for all that follows.
+	$(INSTALL) --upgrade pip
 	@touch $@
 
 $(VENV)/run: requirements.txt $(VENV)/made

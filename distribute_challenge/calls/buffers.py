@@ -125,9 +125,8 @@ def unpack(section: memoryview, *, is_writable: bool = True) -> list[Buffer]:
             raise ValueError("buffers of another size")
         ends = itertools.accumulate(sizes)
         parts = [rest[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-        return [
-            bytearray(part) if is_writable else bytes(part) for part in parts
-        ]  # Aligned, as slices are not
+        # Copies are aligned, as numbers have to be, and slices are not.
+        return [bytearray(part) if is_writable else bytes(part) for part in parts]
     except OSError as error:
         is_gone = error.errno in (errno.ENOENT, errno.ESRCH)
         raise Unreadable(f"the buffers beside it cannot be read ({error})", is_gone=is_gone) from None

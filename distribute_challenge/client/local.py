@@ -65,12 +65,7 @@ class OwnedServer:
         """
         with self._lock:
             if self._address is not None and self.has_ended():
-                log.warning("the private %s has ended: another one is started", self.name)
-                self.let_go()
-                self._address = None
-                if self._process is not None:
-                    with self._process:  # Its exit is taken note of, and its output closed.
-                        self._process = None
+                self._forget_ended()
             self._start_once()
             if self._address is None:
                 self._await_ready()
@@ -121,6 +116,15 @@ class OwnedServer:
         if owner is not None:
             with contextlib.suppress(OSError):
                 os.close(owner)
+
+    def _forget_ended(self) -> None:
+        process, output = self._process, self._output
+        how = "" if process is None else f" (exit code {process.wait()})"
+        log.warning("the private %s has ended%s: another one is started", self.name, how)
+        self.let_go()
+        self._process = self._output = self._address = None
+        if output is not None:
+            output.close()
 
     def _start_once(self) -> None:
         if self._is_closed:

@@ -217,7 +217,8 @@ class Slots:
             has_run |= slot >= 0
             if worker is not None:
                 self._lost.add(worker.address)
-        if has_run or (slot >= 0 and time - running.begun >= SHORT_S):  # Many are cancelled at once.
+        # Many are cancelled at once, and those that had their turn among them have not run.
+        if has_run or (slot >= 0 and time - running.begun >= SHORT_S):
             if slot < 0:
                 # It ran before another that was thought to: that one has its place.
                 others = [] if worker is None else [it.slot for it in worker.tasks.values() if it.slot >= 0]

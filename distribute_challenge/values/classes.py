@@ -41,6 +41,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 _apart = threading.local()  # `copies`: those of the call that runs in its caller's process, by token
 
+_IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE, among the flags of a type
 # What an enum's metaclass works out anew.
 _MADE_BY_ENUM = {
     *("_generate_next_value_", "_member_names_", "_member_map_", "_member_type_", "_value2member_map_"),
@@ -52,8 +53,10 @@ _MADE_BY_ENUM = {
 
 def with_token(cls: type, reduced: Reduced) -> Reduced:
     """The reduced form of a class: that of cloudpickle, and its token."""
-    if type(cls).__module__ == "_ctypes":
-        raise TypeError(f"the ctypes class {cls.__qualname__} travels only from a module of its own")
+    if cls.__flags__ & _IMMUTABLE:
+        raise TypeError(
+            f"the type {cls.__qualname__}, which C code has made, has no name by which it is found"
+        )
     make, arguments, state, _, _, set_state = reduced
     attributes, slot_state = state
     names = {"__name__": cls.__name__, "__qualname__": cls.__qualname__}
@@ -81,15 +84,8 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
             token = _tokens[cls] = uuid.uuid4().hex
             _classes[token] = cls
             _own.add(cls)
-    kinds = type(cls), cls.__bases__
-    return (
-        _receive,
-        (token, make, arguments),
-        (set_state, attributes, slot_state, *kinds),
-        None,
-        None,
-        _update,
-    )
+    now = set_state, attributes, slot_state, type(cls), cls.__bases__
+    return _receive, (token, make, arguments), now, None, None, _update
 
 
 def by_token(cls: type) -> Reduced | None:

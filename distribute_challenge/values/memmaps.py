@@ -52,7 +52,7 @@ def load_part(
     try:
         found = Path(path).stat()
         if (found.st_dev, found.st_ino) != identity or found.st_size < offset + size:
-            raise FileNotFoundError("another file has its name")
+            raise FileNotFoundError("another file has its name, or it was cut")
         whole = numpy.memmap(path, numpy.uint8, "r+" if is_writable else "r", offset, (size,))
     except OSError as error:
         raise ValueError(
@@ -65,10 +65,10 @@ def load_part(
 
 def _mapped_at(address: int) -> str | None:
     """The file that is mapped there, where it is now. None if it has no name any more."""
-    for line in Path("/proc/self/maps").read_text(errors="surrogateescape").splitlines():
-        begin, _, end = line.partition(" ")[0].partition("-")
+    for line in Path("/proc/self/maps").read_bytes().split(b"\n")[:-1]:
+        begin, _, end = line.partition(b" ")[0].partition(b"-")
         if int(begin, 16) <= address < int(end, 16):
-            return line.split(None, 5)[-1].replace("\\012", "\n")
+            return os.fsdecode(line.split(None, 5)[-1].replace(rb"\012", b"\n"))
     return None
 
 

@@ -133,9 +133,8 @@ else:
     os.read(has_gone[0], 1)
 for _ in range(2):
     assert pool.submit(abs, -4).result() == length("abcd").run() == next(pool.map(abs, [-4])) == 4
-servers = [server.pid for server in psutil.Process().children()]
+print(len(psutil.Process().children()), flush=True)
 pool.shutdown()
-print(len(servers), flush=True)
 """
 
 

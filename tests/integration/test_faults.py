@@ -270,9 +270,15 @@ def test_two_hundred_clients_on_four_workers_are_served_right_and_in_order(
     assert server.idle_status()["finished"] == 204
 
 
-def test_a_function_may_take_longer_than_rpyc_waits(server: RunningServer, monkeypatch: pytest.MonkeyPatch):
-    """It gives up after 30 seconds, unless told otherwise."""
+def test_a_function_may_take_longer_than_rpyc_waits(
+    start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """It gives up after 30 seconds, unless told otherwise: 0.2 here, in all processes."""
+    setting = 'rpyc.core.protocol.DEFAULT_CONFIG["sync_request_timeout"] = 0.2'
+    (tmp_path / "sitecustomize.py").write_text(f"import rpyc\n{setting}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setitem(rpyc.core.protocol.DEFAULT_CONFIG, "sync_request_timeout", 0.2)
+    server = start_server(1)
 
     def sleeps(seconds):
         time.sleep(seconds)

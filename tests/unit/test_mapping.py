@@ -90,7 +90,7 @@ def test_no_chunk_is_larger_than_workers_take():
     pace = Pace()
     pace.note(1e-6)
     cut = chunks.ChunkSizes(None, 2000, pace, 1, None, max_frame=1 << 20)
-    cut.note(1, 30_000)
+    cut.note(100, 100 * 30_000)
     assert 1 < cut.next(0) * 30_000 < 1 << 19
 
 

@@ -113,9 +113,10 @@ def test_type_parameters_and_aliases(tmp_path: Path):
         (threading.Lock(), "lock"),
         (weakref.WeakSet([decorated]), "WeakSet"),
         (sys.modules["__main__"], "__main__"),
-        (3 * ctypes.c_int, "ctypes class c_int_Array_3"),
+        (3 * ctypes.c_int, "PyCArrayType, which C code has made"),
+        (type(iter([])), "list_iterator, which C code has made"),
     ],
-    ids=["lock", "weak set", "the script", "ctypes"],
+    ids=["lock", "weak set", "the script", "ctypes", "a type without a name"],
 )
 def test_what_cannot_travel_is_refused(value: Any, words: str):
     with pytest.raises(TypeError, match=words):

@@ -129,7 +129,7 @@ def test_what_waited_on_a_worker_that_is_lost_never_ran(slots: Slots):
     take(slots, begun("t1", B), begun("t2", B), begun("t3", B))
     how: Any = {"how": "lost", "ran": None}
     found = take(slots, ended("t2", **how), ended("t1", **how), ended("t3", **how), ("left", 5.0, B))
-    assert [it.running.task if hasattr(it, "running") else it.slot for it in done(found)] == [2]
+    assert [(it.task, it.status) for it in done(found)] == [("t1", "lost")]
     assert events(found) == [("free", 2), ("lost", 2)]
     assert (slots.finished, slots.failed, slots.waiting) == (0, 1, 0)
 

@@ -81,7 +81,6 @@ class Outpost:
             OrderedDict()
         )  # calls that are to be killed, and may come yet
         self._meter = Meter()
-        self._is_idle, self._memory_bytes = False, 0  # when it was last looked at
 
     def run(
         self,
@@ -123,12 +122,8 @@ class Outpost:
 
     def usage(self) -> tuple[float, int]:
         """What the pool's processes take: percent of one core since the last time, and resident bytes."""
-        was_idle, self._is_idle = self._is_idle, not self._tasks
-        if was_idle and self._is_idle:  # It takes nothing, and to look costs more than that.
-            return 0.0, self._memory_bytes
         (usage,) = self._meter.measure([self._server.pid], may_have_children=True)
-        self._memory_bytes = usage.memory_bytes or 0
-        return usage.cpu_percent or 0.0, self._memory_bytes
+        return usage.cpu_percent or 0.0, usage.memory_bytes or 0
 
     def kill(self, ids: list[bytes]) -> list[bytes]:
         """Stop calls: those that run, and those that come yet. Those that run here."""

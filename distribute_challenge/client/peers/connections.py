@@ -164,6 +164,7 @@ class Connections:
         try:
             return ServerConnection(self.address, self._trust)
         except ServerUnavailable as error:
+            # One that refuses is about to end. Against all else, as no descriptors, waiting does not help.
             if not isinstance(error.__context__, ConnectionRefusedError) or not private.has_ended(STOP_S):
                 raise
         self.address = private.address()

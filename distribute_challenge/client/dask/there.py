@@ -1,186 +1,22 @@
-"""What happens on a Dask worker: a pool of this package beside it runs the parcels that Dask brings.
-
-So a function runs in the main thread of a process of its own, is killed alone, and finds all that it finds on
-a pool, whatever the Dask worker is: one thread or several, with a nanny or without. The pool has as many
-workers as the Dask worker has threads, and ends with it.
-"""
+"""What happens on a Dask worker: Dask brings a parcel, and the pool beside the worker runs it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import socket
 import sys
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import CancelledError
-from functools import partial
 from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
-from distribute_challenge.address import CLUSTER_VARIABLE
-from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.buffers import unpack as unpack_buffers
-from distribute_challenge.calls.payload import Outcome
-from distribute_challenge.client.dask.carried import CarriedTask, Tell
-from distribute_challenge.client.dask.freight import (
-    ERROR,
-    FORMAT,
-    OUTCOME,
-    REFUSED,
-    SAID,
-    Forwarded,
-    Freight,
-    Packed,
-    Report,
-)
-from distribute_challenge.client.local import PrivateServer
-from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.durations import Pace
-from distribute_challenge.client.parcels.scattered import Scattered
-from distribute_challenge.client.peers.connections import Connections
-from distribute_challenge.client.running.driver import Driver
-from distribute_challenge.client.tasks.task import Task
-from distribute_challenge.errors import PoolError, ServerUnavailable, TaskTimeout, WorkerLost
-from distribute_challenge.record.flight import MAX_ERROR
-from distribute_challenge.record.meter import Meter
-from distribute_challenge.record.tasks import DONE, FAILED, KILLED, LOST, TIMEOUT
-from distribute_challenge.values import PROTOCOL
-from distribute_challenge.wire.access import Trust
+from distribute_challenge.client.dask.freight import ERROR, FORMAT, REFUSED, SAID, Freight, Report
+from distribute_challenge.client.dask.outpost import Outpost, dump_error
+from distribute_challenge.errors import PoolError, ServerUnavailable
 
-MIN_MEMORY_BYTES = 64 << 20  # the least limit that a pool takes
 RUNNING = ("executing", "long-running")  # as Dask's worker calls it
-MAX_UNWANTED = 10_000
-MAX_PROGRAMS = 16  # executors with an initializer, of which the latest are known
-
-Say = Callable[[dict[str, Any]], None]
-
-
-class Outpost:
-    """The pool beside one Dask worker, and the tasks that run there."""
-
-    def __init__(self, threads: int, memory_limit: int | None, cluster: str) -> None:
-        options = []
-        if memory_limit is not None and memory_limit // threads >= MIN_MEMORY_BYTES:
-            options = ["--memory-limit", str(memory_limit // threads)]
-        self._threads = threads
-        self._server = PrivateServer(threads, "none", options, {CLUSTER_VARIABLE: cluster})
-        self._making = threading.Lock()  # held while any of the next three is made, which takes time
-        self._connections: Connections | None = None
-        self._drivers: OrderedDict[bytes, Driver] = (
-            OrderedDict()
-        )  # for each initializer's executor; b"": none
-        self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()  # guards the next two, for a moment: Dask's event loop waits for it
-        self._tasks: dict[str, tuple[bytes, Task]] = {}  # by Dask's key: the call's id, and it
-        self._unwanted: OrderedDict[bytes, None] = (
-            OrderedDict()
-        )  # calls that are to be killed, and may come yet
-        self._meter = Meter()
-
-    def run(
-        self,
-        key: str,
-        freight: Freight,
-        values: tuple[Any, ...],
-        tell: Tell,
-        say: Say,
-        is_wanted: Callable[[], bool],
-    ) -> Report:
-        """Run a call; what became of it. `say` is called with that for the record, if it ran.
-
-        `is_wanted` tells whether Dask has not dropped it before `drop` can find it here.
-        """
-        scattered = tuple(map(self._scattered, freight.values, values))
-        parcel = Forwarded(freight.packed, scattered)
-        options = Options(freight.timeout_s)  # Its client sends it again, if it is to be.
-        task = CarriedTask(freight.packed[0], parcel, options, tell)
-        with self._lock:
-            if parcel.id in self._unwanted:
-                return ERROR, pickle.dumps(CancelledError("it was killed, as its caller wished")), []
-            self._tasks[key] = parcel.id, task
-        if not is_wanted():
-            task.future.kill()
-        try:
-            self._driver(parcel.program, freight.initializer).add(task, self._threads, None)
-            outcome: Outcome = task.future.result()
-        except BaseException as error:
-            say(_said(parcel, error))
-            return ERROR, _dump_error(error), task.printed
-        finally:
-            with self._lock:
-                del self._tasks[key]
-        content = outcome._replace(offset=0, output=(), buffers=())
-        buffers = Parts(outcome.buffers, may_share=False).pack(can_share=False) if outcome.buffers else ()
-        packed = content.pack(buffers)
-        say(_said(parcel, outcome, len(packed)))
-        return OUTCOME, packed, task.printed
-
-    def usage(self) -> tuple[float, int]:
-        """What the pool's processes take: percent of one core since the last time, and resident bytes."""
-        (usage,) = self._meter.measure([self._server.pid], may_have_children=True)
-        return usage.cpu_percent or 0.0, usage.memory_bytes or 0
-
-    def kill(self, ids: list[bytes]) -> list[bytes]:
-        """Stop calls: those that run, and those that come yet. Those that run here."""
-        with self._lock:
-            found = [(id_, task) for id_, task in self._tasks.values() if id_ in ids]
-            self._unwanted.update(dict.fromkeys(ids))
-            while len(self._unwanted) > MAX_UNWANTED:
-                self._unwanted.popitem(last=False)
-        for _, task in found:
-            task.future.kill()
-        return [id_ for id_, _ in found]
-
-    def drop(self, key: str) -> None:
-        """Nobody wants a call any more."""
-        with self._lock:
-            _, task = self._tasks.get(key, (b"", None))
-        if task is not None:
-            task.future.kill()
-
-    def forget(self, program: bytes) -> None:
-        """The executor of an initializer has ended."""
-        with self._making:
-            self._drivers.pop(program, None)
-
-    def close(self) -> None:
-        """End the pool."""
-        self._server.close()
-
-    def _driver(self, program: bytes, initializer: Packed | None) -> Driver:
-        key = b"" if initializer is None else program
-        with self._making:
-            if self._connections is None:
-                self._connections = Connections(self._server.address(), Trust())
-                self._connections.facts()
-            driver = self._drivers.pop(key, None)
-            if driver is None:
-                prepare = None if initializer is None else partial(_preparation, initializer)
-                driver = Driver(self._connections, prepare)
-            self._drivers[key] = driver
-            if len(self._drivers) > MAX_PROGRAMS:
-                self._drivers.popitem(last=False)  # What runs there goes on.
-        if driver.broken is not None:
-            raise driver.broken
-        return driver
-
-    def _scattered(self, token: bytes, value: Any) -> Scattered:
-        with self._making:
-            known = self._values.get(value)
-            if known is None:
-                buffers = unpack_buffers(memoryview(value.data))
-                known = self._values[value] = Scattered(Parts(buffers, may_share=True), frozenset(), token)
-            return known
-
-
-def _preparation(initializer: Packed) -> Task:
-    return Task(initializer[0], Forwarded(initializer, ()), Pace())
-
 
 _outposts: weakref.WeakKeyDictionary[Any, Outpost] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()  # guards it
@@ -217,23 +53,6 @@ class _Ends(WorkerPlugin):
         await asyncio.to_thread(self._outpost.close)
 
 
-def _said(parcel: Forwarded, end: Outcome | BaseException, size: int = 0) -> dict[str, Any]:
-    """A call that ran, for the record of a cluster."""
-    function, _, client = parcel.label.decode(errors="replace").partition("\0")
-    about = {"function": function, "client": client, "queued": parcel.queued, "sent": parcel.size}
-    if isinstance(end, Outcome):
-        finished, failed = end.counts(parcel.count)
-        error = end.error if failed else ""
-        status, seconds = DONE if finished else FAILED, end.seconds
-    else:
-        finished, failed, seconds = 0, 1, None
-        error = f"{type(end).__name__}: {end}".partition("\n")[0][:MAX_ERROR]
-        kinds = {TaskTimeout: TIMEOUT, CancelledError: KILLED, WorkerLost: LOST}
-        status = next((status for kind, status in kinds.items() if isinstance(end, kind)), FAILED)
-    ends = {"finished": finished, "failed": failed, "seconds": seconds, "status": status, "error": error}
-    return {**about, **ends, "returned": size}
-
-
 def run(format_: int, data: bytes, *values: Any) -> Report:
     """Run what Dask has brought; what became of it. Called in a thread of a Dask worker."""
     if format_ != FORMAT:
@@ -260,7 +79,7 @@ def run(format_: int, data: bytes, *values: Any) -> Report:
     try:
         report = outpost.run(key, freight, values, tell, say, is_wanted)
     except (OSError, PoolError) as error:  # Its pool cannot be started, or has ended.
-        report = ERROR, _dump_error(error), []
+        report = ERROR, dump_error(error), []
     if report[0] == ERROR and isinstance(pickle.loads(report[1]), ServerUnavailable):
         with _lock:  # The next call starts another pool.
             if _outposts.get(worker) is outpost:
@@ -282,14 +101,3 @@ def forget(program: bytes) -> None:
         outposts = list(_outposts.values())
     for outpost in outposts:
         outpost.forget(program)
-
-
-def _dump_error(error: BaseException) -> bytes:
-    """An exception of the pool here, which says in which Dask worker that is."""
-    where = f"{error} (beside the Dask worker {os.getpid()} on {socket.gethostname()})"
-    try:
-        told: BaseException = type(error)(where)
-        told.__cause__ = None
-        return pickle.dumps(told, PROTOCOL)
-    except Exception:  # Not one of ours: it has a constructor of its own, or cannot be pickled.
-        return pickle.dumps(PoolError(f"{type(error).__name__}: {where}"), PROTOCOL)

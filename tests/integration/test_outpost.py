@@ -1,0 +1,95 @@
+"""The pool beside a Dask worker, without Dask."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distribute_challenge.client.dask.freight import ERROR, OUTCOME, Freight, pack
+from distribute_challenge.client.dask.outpost import Outpost
+from distribute_challenge.client.parcels.shipping import Shipment
+from tests.running import HANG_S, eventually
+
+
+@pytest.fixture
+def outpost() -> Iterator[Outpost]:
+    """One of two threads."""
+    made = Outpost(2, None, "tcp://127.0.0.1:1")
+    yield made
+    made.close()
+
+
+def marks(path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write("begun\n")
+    while not Path(f"{path}.ends").exists():
+        time.sleep(0.001)
+
+
+def freight_of(function: Callable[..., Any], *args: Any) -> Freight:
+    return Freight(pack(function.__name__, Shipment(function).parcel(args, {})), None, None, "", ())
+
+
+def run(outpost: Outpost, key: str, freight: Freight, *, is_wanted: bool = True) -> str:
+    kind, content, _ = outpost.run(
+        key, freight, (), lambda *_: None, lambda _: None, is_wanted=lambda: is_wanted
+    )
+    if kind == ERROR:
+        assert isinstance(pickle.loads(content), CancelledError)
+    return kind
+
+
+def test_two_attempts_of_one_call_are_told_apart(outpost: Outpost, tmp_path: Path):
+    """One may still run when its client, which has lost its connection, sends the other."""
+    path = tmp_path / "marks"
+    freight = freight_of(marks, str(path))
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(run, outpost, key, freight) for key in ("first", "second")]
+        eventually(lambda: path.exists() and path.read_text() == "begun\n" * 2, "both run")
+        (tmp_path / "marks.ends").touch()
+        assert [future.result(HANG_S) for future in both] == [OUTCOME, OUTCOME]
+
+
+def test_what_dask_has_dropped_does_not_run_on(outpost: Outpost, tmp_path: Path):
+    path = tmp_path / "marks"
+    freight = freight_of(marks, str(path))
+    assert run(outpost, "early", freight, is_wanted=False) == ERROR
+    assert not path.exists()
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(run, outpost, "late", freight)
+        eventually(path.exists, "it runs")
+        outpost.drop("late")
+        assert future.result(HANG_S) == ERROR
+    assert run(outpost, "next", freight_of(os.getpid)) == OUTCOME
+
+
+def test_nobody_waits_for_a_pool_that_starts_to_have_a_call_dropped(
+    outpost: Outpost, monkeypatch: pytest.MonkeyPatch
+):
+    """It is in Dask's event loop that calls are dropped."""
+    starts, may_start = threading.Event(), threading.Event()
+    address = outpost._server.address
+
+    def slow() -> Any:
+        starts.set()
+        assert may_start.wait(HANG_S)
+        return address()
+
+    monkeypatch.setattr(outpost._server, "address", slow)
+    with ThreadPoolExecutor(2) as threads:
+        future = threads.submit(run, outpost, "it", freight_of(os.getpid))
+        assert starts.wait(HANG_S)
+        try:
+            threads.submit(outpost.drop, "it").result(HANG_S)
+            assert not future.done()
+        finally:
+            may_start.set()
+        assert future.result(HANG_S) == ERROR

@@ -253,9 +253,6 @@ def save(figures: dict[str, Any], folder: Path, suffix: str) -> None:
         for name, figure in figures.items():
             if figure is not None:
                 path = folder / f"{name}.{suffix}"
-                figure.set_dpi(150)
-                figure.get_layout_engine().execute(figure)
-                figure.set_layout_engine("none")  # It has been laid out: or all is drawn once more for that.
                 figure.savefig(path, dpi=150, metadata=DATELESS.get(suffix))
                 print(path)
     except OSError as error:

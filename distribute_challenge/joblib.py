@@ -125,10 +125,8 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
     def terminate(self) -> None:
         """A `Parallel` has ended. The next may have shorter functions, or longer ones."""
         self.reset_batch_stats()
-        with self._lock:  # Which one has, joblib does not say: those that wait for nothing.
-            waiting = {id(owner) for future, owner in self._futures.items() if not future.done()}
-            ended = [owner for owner in self._own if id(owner) not in waiting]
-            executors = [self._own.pop(owner) for owner in ended]
+        with self._lock:  # Which one has, joblib does not say: those that it has marked so.
+            executors = [self._own.pop(owner) for owner in list(self._own) if not _goes_on(owner)]
         for own in executors:
             own.shutdown()
 
@@ -177,6 +175,11 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
             if owner not in self._own:
                 self._own[owner] = PoolExecutor(server, tls=tls, initializer=initializer, initargs=initargs)
             return self._own[owner]
+
+
+def _goes_on(owner: Any) -> bool:
+    """Whether a `Parallel` is in a call, or in a `with` block and may call again."""
+    return getattr(owner, "_calling", True) or getattr(owner, "_managed_backend", True)
 
 
 def _refuse(options: Iterable[str]) -> None:

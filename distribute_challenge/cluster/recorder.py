@@ -44,6 +44,10 @@ class UnixClock(Clock):
         """The same."""
         return monotonic
 
+    def of(self, system: float) -> float:
+        """The same."""
+        return system
+
 
 class Recorder:
     """The record of a cluster. Safe to use from any thread.

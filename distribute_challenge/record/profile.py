@@ -87,21 +87,36 @@ class Usage(NamedTuple):
 
 
 UNKNOWN = Usage(None, None)
+_STEP_S = 0.1  # What two clocks that are read one after the other differ by is much less.
 
 
 class Clock:
-    """Unix time that never goes back, whatever happens to the system's clock."""
+    """Unix time that never goes back. It goes on with the system's clock where that is set forward, or has
+    been while the machine slept; where that is set back, it stays ahead.
+    """
 
     def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+        self._offset = _offset_now()
 
     def now(self) -> float:
         """Seconds since 1970."""
+        offset = _offset_now()
+        if offset > self._offset + _STEP_S:
+            self._offset = offset
         return self.at(time.monotonic())
 
     def at(self, monotonic: float) -> float:
         """Seconds since 1970 of a moment that `time.monotonic` told, in any process of this machine."""
         return self._offset + monotonic
+
+    def of(self, system: float) -> float:
+        """What this clock said, or would have, when the system's said this. NaN stays that."""
+        ahead = self._offset - _offset_now()
+        return system if abs(ahead) < _STEP_S else system + ahead
+
+
+def _offset_now() -> float:
+    return time.time() - time.monotonic()
 
 
 class Rows:

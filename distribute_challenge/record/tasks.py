@@ -94,15 +94,14 @@ class TaskRows:
     ) -> str:
         number, self._number = self._number, self._number + 1
         started = self._clock.at(call.started)
-        # The clock of another machine may be ahead.
         has_waited = not math.isnan(call.queued)
-        queued = f"{min(call.queued, started):.6f}" if has_waited else ""
-        self.on_row(
-            call.function, status, count, seconds, max(started - call.queued, 0) if has_waited else None
-        )
+        # The clock of another machine may be ahead.
+        queued = min(self._clock.of(call.queued), started) if has_waited else started
+        self.on_row(call.function, status, count, seconds, started - queued if has_waited else None)
         sent, returned, memory = size
         return (
-            f"{number},{_field(call.function)},{_field(call.client)},{self._ports[worker]},{queued},"
+            f"{number},{_field(call.function)},{_field(call.client)},{self._ports[worker]},"
+            f"{f'{queued:.6f}' if has_waited else ''},"
             f"{started:.6f},{self._clock.at(ended):.6f},{count},{seconds:.6f},{status},{sent},{returned},"
             f"{'' if memory is None else memory},{_field(error[:MAX_ERROR])}\n"
         )

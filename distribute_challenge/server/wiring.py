@@ -179,7 +179,7 @@ def open_recorder(options: Any, workers: int, make: Callable[[Path | None], T], 
     """
     if options.profile == "none":
         return make(None)
-    path = Path(options.profile or f"profiling/results_{workers}.csv")
+    path = Path(f"profiling/results_{workers}.csv" if options.profile is None else options.profile)
     try:
         if options.profile is None:
             path.parent.mkdir(exist_ok=True)

@@ -68,6 +68,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
         (["1", "--port", "0", "--profile", "/proc/no/such/place.csv"], ["cannot write the profile", "none"]),
         (["1", "--port", "0", "--profile", "/dev/null"], ["what is there is not a plain file"]),
         (["1", "--port", "0", "--profile", "/"], ["what is there is not a plain file"]),
+        (["1", "--port", "0", "--profile", ""], ["what is there is not a plain file"]),
         (["1", "--port", "0", "--profile", "."], ["what is there is not a plain file"]),
     ],
     ids=str,

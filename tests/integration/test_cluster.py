@@ -20,6 +20,8 @@ import pytest
 from distributed import Client
 
 from distribute_challenge import PoolExecutor, ServerUnavailable, TaskTimeout
+from distribute_challenge.client.dask.freight import travelling
+from distribute_challenge.cluster import observer
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
 from tests.running import HANG_S, ROOT, RunningServer, eventually, grapher, is_running, script
@@ -72,6 +74,11 @@ def fails(x):
 
 def sleeps(seconds):
     time.sleep(seconds)
+
+
+def sleeps_until(path):
+    while not Path(path).exists():
+        time.sleep(0.01)
 
 
 def stop(server: RunningServer) -> None:
@@ -243,6 +250,28 @@ def test_the_scheduler_goes_and_so_does_it(
     (lost,) = rows(tmp_path / "run.tasks.csv")
     assert (lost["Function"], lost["Status"]) == ("sleep", "lost")
     assert rows(tmp_path / "run.csv")[-1]["Failed"] == "1"
+
+
+def forget_observers(name: str, dask_scheduler: Any = None) -> None:
+    for found in [plugin for plugin in dask_scheduler.plugins if plugin.startswith(name)]:
+        del dask_scheduler.plugins[found]
+
+
+def test_without_its_observer_the_record_ends_and_loses_nothing(
+    started: RunningCluster, recorder: RunningServer, tmp_path: Path
+):
+    with PoolExecutor(started.address) as pool:
+        future = pool.submit(sleeps_until, str(tmp_path / "go"))
+        eventually(lambda: 1 in recorder.status()["busy"], "it runs")
+        with Client(started.url) as client:
+            client.run_on_scheduler(travelling(forget_observers), observer.NAME)
+        assert recorder.process.wait(HANG_S) == 1
+        (tmp_path / "go").touch()
+        assert future.result(HANG_S) is None
+    assert "has lost the observer" in recorder.stderr()
+    assert rows(tmp_path / "run.csv")[-1]["Event"] == "stop"
+    assert rows(tmp_path / "run.csv")[-1]["Failed"] == "0"
+    assert rows(tmp_path / "run.tasks.csv") == []
 
 
 def test_a_cluster_that_demands_tls_is_recorded(tmp_path: Path, certificates: Certificates):

@@ -103,6 +103,26 @@ def what_is_prepared() -> str:
     return prepared
 
 
+def note(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("prepared\n")
+
+
+def test_the_end_of_a_call_ends_no_initializer_of_another(start_server: Any, tmp_path: Path):
+    """Also while the other one has nothing under way, since nobody has asked it for its next result."""
+    register_joblib()
+    noted = tmp_path / "noted"
+    server = start_server(1)
+    with (
+        joblib.parallel_config(backend="compute", server=server.address),
+        Parallel(n_jobs=2, initializer=note, initargs=(noted,)) as call,
+    ):
+        for _ in range(3):
+            call(delayed(square)(2) for _ in range(2))
+            assert Parallel(n_jobs=2)(delayed(square)(x) for x in range(2)) == [0, 1]
+    assert noted.read_text() == "prepared\n"
+
+
 @pytest.mark.parametrize("where", ["call", "configuration"])
 def test_an_initializer_runs_first_on_each_worker(pool: RunningServer, where: str):
     for word in ("once", "again"):

@@ -144,6 +144,21 @@ def test_rows_say_for_whom_and_when(server: RunningServer):
     assert int(row["Returned"]) > 0
 
 
+def test_a_row_has_the_name_that_the_function_has_then(server: RunningServer):
+    def work() -> str:
+        return work.__qualname__
+
+    with PoolExecutor(server.address) as executor:
+        assert executor.submit(work).result().endswith("<locals>.work")
+        work.__qualname__ = "fit"
+        assert executor.submit(work).result() == "fit"
+    decorated = compute_this(server=server.address)(work)
+    work.__qualname__ = "predict"
+    assert decorated().run() == "predict"
+    server.stop()
+    assert [row["Function"].rpartition(".")[2] for row in tasks(server)] == ["work", "fit", "predict"]
+
+
 def test_the_status_says_what_runs_and_for_whom(server: RunningServer):
     running = sleep(60).submit()
     eventually(lambda: any(worker["running"] for worker in server.status()["workers"]), "it runs")

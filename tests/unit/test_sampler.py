@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +22,11 @@ import psutil
 import pytest
 
 from distribute_challenge.record.files import RecordFile, open_record
-from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader, FlightRecorder, label
+from distribute_challenge.record.flight import MEMORY_BYTES, Begun, Ended, FlightReader, FlightRecorder, label
 from distribute_challenge.record.meter import Meter
-from distribute_challenge.record.profile import COUNTS_ONLY, Change, Rows, Usage
+from distribute_challenge.record.profile import COUNTS_ONLY, Change, Clock, Rows, Usage
 from distribute_challenge.record.sampler import Sampler
-from distribute_challenge.record.tasks import KILLED, CutOff
+from distribute_challenge.record.tasks import KILLED, CutOff, TaskRows
 from tests.running import eventually
 
 
@@ -82,6 +83,28 @@ def test_time_in_a_profile_never_falls():
         made.change(Change(13.5, "free", 0, 0, 1, 0, 0, 0)),
     ]
     assert [text.split(",")[1] for text in texts] == ["13.000000", "13.000000", "13.500000"]
+
+
+@pytest.mark.parametrize("step_s", [3600, -3600])
+def test_how_long_a_task_waited_is_right_after_the_systems_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch, step_s: float
+):
+    clock = Clock()
+    rows = TaskRows([1], clock)
+    waited: list[float | None] = []
+    rows.on_row = lambda *row: waited.append(row[-1])
+    system = time.time
+    before = clock.now()
+    monkeypatch.setattr(time, "time", lambda: system() + step_s)
+    after = clock.now()
+    started = time.monotonic()
+    begun = Begun(started, time.time() - 2, 100, b"12345678", "func", "challenge.py:7")
+    row = rows.ended(0, Ended(begun, 100, started + 1, 1, 14, 1, 0, False, ""), memory_bytes=None)
+    assert waited == [pytest.approx(2, abs=0.05)]
+    queued, of_start, ended = map(float, row.split(",")[4:7])
+    assert [of_start - queued, ended - of_start] == pytest.approx([2, 1], abs=0.05)
+    assert after - before == pytest.approx(max(step_s, 0), abs=0.5), "set forward it follows; it never falls"
+    assert of_start == pytest.approx(after, abs=0.5)
 
 
 def test_a_record_that_was_never_started_is_written_when_it_is_closed(tmp_path: Path):

@@ -38,9 +38,7 @@ class Shipment:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
         self._functions = tuple(functions_in(function))
-        plain = self._functions[0] if self._functions else type(function)
-        self.name: str = getattr(function, "__name__", plain.__name__)
-        self._qualified_name: str = getattr(function, "__qualname__", plain.__qualname__)
+        self._called: str | None = None
         self._code = self._functions[-1].__code__ if self._functions else None
         self.source = self._find_source()
         self.pace = pace_of(function)
@@ -53,10 +51,21 @@ class Shipment:
         With `by_file`, workers of this machine map the file of a `numpy.memmap` too; else it is copied.
         """
         other = copy.copy(self)
-        other.name = other._qualified_name = name
+        other._called = name
         other.pace = Pace()
         other._by_file = by_file
         return other
+
+    @property
+    def name(self) -> str:
+        """What it is called now, in messages."""
+        return self._named("__name__")
+
+    def _named(self, attribute: str) -> str:
+        if self._called is not None:
+            return self._called
+        plain = self._functions[0] if self._functions else type(self.function)
+        return str(getattr(self.function, attribute, None) or getattr(plain, attribute))
 
     def _find_source(self) -> str:
         name = name_of(self.function)
@@ -100,7 +109,7 @@ class Shipment:
         large = None
         if function.buffers or arguments.buffers:
             large = Parts([*function.buffers, *arguments.buffers], may_share=to.may_share)
-        name = self._qualified_name
+        name = self._named("__qualname__")
         parcel = Parcel(self.source, name, count, flags, to.program, function, arguments, modules, large)
         if modules.size or parcel.size > _LARGE_BYTES:
             self._check_size(parcel)

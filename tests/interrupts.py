@@ -7,6 +7,7 @@ package's code and in what it calls of the standard library's threads, futures a
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -34,11 +35,13 @@ class Moments:
 
     def of(self, action: Callable[[], Any]) -> Any:
         """Do it; what it returns. Raises KeyboardInterrupt if it has so many moments."""
+        gc.disable()  # What an earlier test has left has no moments here.
         sys.settrace(self._enter)
         try:
             return action()
         finally:
             sys.settrace(None)
+            gc.enable()
             self._last.clear()
 
     def _enter(self, frame: FrameType, event: str, _: Any) -> Any:

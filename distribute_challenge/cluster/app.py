@@ -94,6 +94,9 @@ def _record(
     first = fetch()
     threads = sum(note[4] for note in first["notes"] if note[0] == "joined")
     place = f"{DASK}{options.scheduler}"
+    dashboard = None
+    if options.dashboard_address is not None:
+        dashboard = Dashboard(options.dashboard_address, tls)
     recorder = open_recorder(
         options,
         options.workers or threads,
@@ -101,9 +104,8 @@ def _record(
         "nothing is recorded",
     )
     recorder.take(first)
-    dashboard = None
-    if options.dashboard_address is not None:
-        dashboard = Dashboard(options.dashboard_address, tls, recorder.path)
+    if dashboard is not None:
+        dashboard.show(recorder.path)
     acceptor = Acceptor(
         listener,
         lambda: ClusterService(recorder.status),

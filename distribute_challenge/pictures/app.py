@@ -255,5 +255,7 @@ def save(figures: dict[str, Any], folder: Path, suffix: str) -> None:
                 path = folder / f"{name}.{suffix}"
                 figure.savefig(path, dpi=150, metadata=DATELESS.get(suffix))
                 print(path)
+    except BrokenPipeError:  # of those who read where they are
+        raise
     except OSError as error:
         cli.fail(f"cannot write the figures to {folder} ({error.strerror}): choose another --out")

@@ -39,10 +39,13 @@ class StatusLine(_StreamHandler):
         self._rate = Rate()
 
     @classmethod
-    def set_up_log(cls, *, is_wanted: bool, is_verbose: bool) -> StatusLine:
-        """Log to standard error, above such a line."""
+    def set_up_log(cls, *, is_wanted: bool, is_verbose: bool, is_private: bool = False) -> StatusLine:
+        """Log to standard error, above such a line.
+
+        What a private pool would warn of, its program learns from its calls.
+        """
         line = cls(sys.stderr, is_wanted=is_wanted)
-        level = logging.DEBUG if is_verbose else logging.WARNING
+        level = logging.DEBUG if is_verbose else logging.ERROR if is_private else logging.WARNING
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", handlers=[line])
         return line
 

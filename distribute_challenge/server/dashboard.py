@@ -25,14 +25,15 @@ STOP_S = 5.0
 
 
 class Dashboard:
-    """The page at an address. Making it ends the script if it cannot be had there, or not at all."""
+    """The page at an address. Making it ends the script if it cannot be had there, or not at all.
 
-    def __init__(self, place: Address, tls: Tls | None, profile: Path | None) -> None:
+    That comes first: the record that `show` names may only be begun by a server that starts.
+    """
+
+    def __init__(self, place: Address, tls: Tls | None) -> None:
         with cli.extra("live"):
             if importlib.util.find_spec("bokeh") is None:  # To import it takes long.
                 raise ModuleNotFoundError(name="bokeh")
-        if profile is None:
-            cli.fail("the live page shows what is recorded, and nothing is: give another --profile")
         self._listener = cli.listen_for_page(place, "--dashboard-address", with_tls=tls is not None)
         address = Address(*self._listener.getsockname()[:2])
         if tls is not None:
@@ -40,12 +41,18 @@ class Dashboard:
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         self.url = page_url(address, self._token, with_tls=tls is not None)
         self._command = [
-            *(sys.executable, _MAIN, str(profile.absolute()), "--address", str(address)),
+            *(sys.executable, _MAIN, "--address", str(address)),
             *("--listener", str(self._listener.fileno())),
             *(() if tls is None else ("--tls-cert", tls.cert, "--tls-key", tls.key, "--tls-ca", tls.ca)),
         ]
         self._process: subprocess.Popen[str] | None = None
         self._is_stopping = False
+
+    def show(self, profile: Path | None) -> None:
+        """Say which record it shows. Ends the script if that is none."""
+        if profile is None:
+            cli.fail("the live page shows what is recorded, and nothing is: give another --profile")
+        self._command.append(str(profile.absolute()))
 
     @property
     def pid(self) -> int:

@@ -58,11 +58,14 @@ class Progress(enum.Enum):
 
 def serve_pool(options: Any, template: Template) -> int:
     """Serve a pool with the options of the command line until a signal; the exit code."""
-    line = StatusLine.set_up_log(is_wanted=not options.quiet, is_verbose=options.verbose)
+    is_private = options.owner is not None
+    line = StatusLine.set_up_log(
+        is_wanted=not options.quiet, is_verbose=options.verbose, is_private=is_private
+    )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
     mailbox.post_signals(stop_signals(), lambda number: Stop(signal.Signals(number).name, 0, options.grace))
-    if options.owner is not None:
+    if is_private:
         mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 
     tls = cli.tls_in(options)
@@ -87,15 +90,17 @@ def serve_pool(options: Any, template: Template) -> int:
         ],
         environment=limits,
     )
+    dashboard = None
+    if options.dashboard_address is not None:
+        dashboard = Dashboard(options.dashboard_address, tls)
     sampler = open_recorder(
         options,
         options.workers,
         lambda path: Sampler(path, ports, options.interval, supervisor.processes),
         "the pool works without it",
     )
-    dashboard = None
-    if options.dashboard_address is not None:
-        dashboard = Dashboard(options.dashboard_address, tls, sampler.path)
+    if dashboard is not None:
+        dashboard.show(sampler.path)
     supervisor.on_gone = lambda worker, process: sampler.worker_gone(worker, process.flight, process.end)
     scheduler: FreshScheduler[Caller] | None = None
     if options.fresh:
@@ -188,7 +193,7 @@ def open_recorder(options: Any, workers: int, make: Callable[[Path | None], T], 
         problem = f"cannot write the profile {path} ({error.strerror})"
         if options.profile is not None:
             cli.fail(f"{problem}: choose another --profile, or `none`")
-        log.error("%s; %s", problem, without)
+        log.error("%s; %s. To have one, choose another --profile", problem, without)
         return make(None)
 
 

@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flight", type=int, help="used by the server: the memory of the flight recorder")
     parser.add_argument("--stacks", type=int, help="used by the server: a socket for stacks that it asks for")
     options = parser.parse_args(arguments)
+    del sys.argv[1:]  # Functions that look for options of their program find none, rather than ours.
 
     if options.owner is not None:
         die_with_owner(options.owner)

@@ -27,8 +27,7 @@ def run_block(server: RunningServer, folder: Path, block: str) -> str:
 
 
 def test_the_first_example(server: RunningServer, tmp_path: Path):
-    block = PYTHON_BLOCKS[0].replace("func(3).run()", "print(func(3).run())")
-    assert run_block(server, tmp_path, block) == "9\n"
+    assert run_block(server, tmp_path, PYTHON_BLOCKS[0]) == "9\n"
     assert server.idle_status()["finished"] == 1
 
 

@@ -1053,6 +1053,21 @@ def test_a_private_pool_that_ends_in_order_says_nothing():
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 
+def test_what_a_private_pool_has_lost_is_told_by_the_calls_alone():
+    text = (
+        "import os, signal, sys\nfrom distribute_challenge import PoolExecutor\n"
+        "with PoolExecutor('local://1') as pool:\n"
+        "    future = pool.submit(os.kill, pool.submit(os.getpid).result(), signal.SIGKILL)\n"
+        "    print(future.exception(), pool.submit(eval, 'len(sys.argv)', {'sys': sys}).result())\n"
+    )
+    command = [sys.executable, "-c", text, "--an-option", "of the program"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, env=environment)
+    assert "killed by SIGKILL" in result.stdout
+    assert result.stdout.endswith(" 1\n"), "functions find no options of the worker's program"
+    assert (result.stderr, result.returncode) == ("", 0)
+
+
 IMPORTS = """
 import sys, threading, traceback
 from distribute_challenge import PoolExecutor, compute_this

@@ -131,7 +131,8 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
         draw(text, renderer)
 
     canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # Finds the layout.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # It has been found, and takes longer than to draw.
     with mock.patch.object(Text, "draw", note_and_draw):
         figure.draw_without_rendering()
     renderer = canvas.get_renderer()

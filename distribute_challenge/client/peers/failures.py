@@ -50,7 +50,9 @@ def lost(name: str, ending: Ending) -> errors.WorkerLost:
     message = f"{ending.worker} died while it ran {name}: {ending.how}"
     if ending.memory_bytes:  # Of a process that has just died, nothing is measured.
         message += f"; it took {ending.memory_bytes / 2**20:.0f} MiB when last measured"
-    return errors.WorkerLost(message + _listed("The last it printed", ending.last_lines) + _stack(ending))
+    return errors.WorkerLost(
+        message + _listed("The last that this worker printed", ending.last_lines) + _stack(ending)
+    )
 
 
 class Dead(Broken):
@@ -124,7 +126,7 @@ def _stack(ending: Ending) -> str:
 
 def _listed(title: str, lines: Sequence[str]) -> str:
     """The continuation of a message by a list of lines, if there are any."""
-    return f". {title}:" + "".join(f"\n    {line}" for line in lines) if lines else ""
+    return f"\n{title}:" + "".join(f"\n    {line}" for line in lines) if lines else ""
 
 
 def lacks_descriptors(error: BaseException) -> bool:

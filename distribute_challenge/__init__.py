@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerLost,
     )
-    from distribute_challenge.joblib import register_joblib
+    from distribute_challenge.joblib import register_joblib as register_joblib
     from distribute_challenge.tls import Tls
 
 __all__ = [
@@ -56,8 +56,7 @@ __all__ = [
     "compute_this",
     "forward_logging",
     "progress",
-    "register_joblib",
-]
+]  # And `register_joblib`, for those who have joblib.
 
 
 # Where each is, if not among the errors.
@@ -73,7 +72,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: a worker or server never loads the client."""
-    if name not in __all__:
+    if name not in __all__ and name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
     value = globals()[name] = getattr(home, name)

@@ -27,6 +27,8 @@ _STATE = operator.attrgetter(
 _CLASS_STATE = operator.attrgetter("__bases__", "__name__", "__qualname__")
 # Of classes: what describes the memory of their objects.
 _LAYOUT = {types.GetSetDescriptorType, types.MemberDescriptorType}
+_ALIASES = (types.GenericAlias, types.UnionType)  # `list[int]`, `int | str`
+_TYPING = {"typing", "typing_extensions"}
 _ANNOTATIONS = ("__annotations__", "__annotations_cache__")  # the second from Python 3.14 on
 _UNCHANGING = {
     *("builtins.range", "re.Pattern", "pathlib.PosixPath", "pathlib.PurePosixPath"),
@@ -113,7 +115,7 @@ class Snapshot:
         elif kind is functools.partial and not value.keywords and not vars(value):
             self._sizes.append((vars(value), 0))
             self._add((value.func, *value.args))
-        elif hasattr(kind, "__args__") or (kind.__module__ == "typing" and hasattr(value, "__origin__")):
+        elif issubclass(kind, _ALIASES) or (kind.__module__ in _TYPING and hasattr(value, "__origin__")):
             parts = (getattr(value, name, ()) for name in ("__args__", "__metadata__"))  # Of annotations.
             self._add((getattr(value, "__origin__", None), *itertools.chain(*parts)))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import pickle
 import reprlib
@@ -32,10 +33,23 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, types.AsyncGeneratorType):
         value = _all_of(value)
     if isinstance(value, types.CoroutineType):
-        import asyncio  # Late: most workers never need its 10 MB.
-
-        return plain_value(asyncio.run(value))
+        return plain_value(_result_of(value))
     return value
+
+
+def _result_of(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:
+    import asyncio  # Late: most workers never need its 10 MB.
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    # It runs in place, within another one: no thread has two loops.
+    from concurrent.futures import ThreadPoolExecutor
+
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(context.run, asyncio.run, coroutine).result()
 
 
 async def _all_of(items: types.AsyncGeneratorType[Any, None]) -> list[Any]:

@@ -227,7 +227,8 @@ class FlightReader:
             at += _RECORD.size
             its_label = memory[at : at + label_size]
             is_short = not failed and ended - started <= SHORT_S
-            is_next = before and its_label == label and started - before.ended <= SHORT_S
+            # What began before that had ended ran it, in place.
+            is_next = before and its_label == label and 0 <= started - before.ended <= SHORT_S
             if is_short and is_next and before.is_inside == is_inside:
                 before.sent += sent
                 before.ended = ended

@@ -250,8 +250,25 @@ def fill_object(made: Any, state: Any) -> None:
         object.__setattr__(made, name, value)
 
 
+def fill_exception(made: BaseException, state: dict[str, Any]) -> None:
+    """Give an exception its attributes, some of which C code keeps. Its class may refuse them."""
+    for name, value in state.items():
+        try:
+            object.__setattr__(made, name, value)
+        except AttributeError:  # A property has that name.
+            made.__dict__[name] = value
+
+
+def slots_of(obj: object) -> dict[str, Any]:
+    """The attributes of an object that are in slots."""
+    members = types.MemberDescriptorType
+    spaces = [vars(cls) for cls in type(obj).__mro__ if "__slots__" in vars(cls)]
+    names = [name for space in spaces for name, member in space.items() if type(member) is members]
+    return {name: getattr(obj, name) for name in names if hasattr(obj, name)}
+
+
 def make_exception(kind: type[BaseException], args: Reduced) -> BaseException:
-    """An exception without its own constructor, which may take other arguments than it has kept."""
+    """An exception without its own constructor."""
     exception = kind.__new__(kind, *args)
     builtin: Any = next(cls for cls in kind.__mro__ if cls.__module__ == "builtins")
     builtin.__init__(exception, *args)

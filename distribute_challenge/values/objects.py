@@ -21,6 +21,7 @@ from distribute_challenge.values.functions import (
     SCRIPT,
     Reduced,
     StandIn,
+    fill_exception,
     fill_object,
     load_descriptor,
     load_module,
@@ -28,6 +29,7 @@ from distribute_challenge.values.functions import (
     make_cached,
     make_exception,
     make_type,
+    slots_of,
 )
 from distribute_challenge.values.names import (
     Name,
@@ -113,10 +115,13 @@ class ObjectPickler(cloudpickle.Pickler):
         if kind.__module__ == "sys" or (is_usual and arguments == (kind,) and not any(rest)):
             return self._reduce_singleton(obj, kind, reduced)
         if issubclass(kind, BaseException) and make is kind:
-            if type(own.__init__) is types.FunctionType:
+            is_usual = types.FunctionType not in (type(own.__reduce__), type(own.__reduce_ex__))
+            if is_usual and type(own.__init__) is types.FunctionType:
+                # It may take other arguments than it has kept.
                 make, arguments = make_exception, (kind, arguments)
+                state = {**slots_of(obj), **(state or {})} if state is None or type(state) is dict else state
             if type(state) is dict and own.__setstate__ is BaseException.__setstate__:
-                rest = [state, None, None, fill_object]  # It may refuse attributes.
+                rest = [state, None, None, fill_exception]
             return make, arguments, *rest
         arguments = tuple(map(self._by_namespace, arguments))
         if state is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
 import operator
@@ -128,6 +129,39 @@ def test_tasks_of_tasks_are_recorded_where_they_run_and_counted(start_server: Ca
         assert (
             float(outer["Started"]) <= float(row["Started"]) <= float(row["Ended"]) <= float(outer["Ended"])
         )
+
+
+@compute_this
+async def waits_for_tasks(count: int) -> list[int]:
+    return await asyncio.gather(*(waits_and_gives(number) for number in range(count)))
+
+
+@compute_this
+async def waits_and_gives(number: int) -> int:
+    await asyncio.sleep(0.01)
+    print("given", number)  # noqa: T201
+    return number
+
+
+@compute_this(prints=False)
+def prints() -> None:
+    print("not for the caller")  # noqa: T201
+
+
+@compute_this
+def has_it_printed() -> None:
+    prints().run()
+    print("for the caller")  # noqa: T201
+
+
+def test_a_coroutine_waits_for_tasks_that_run_in_place(
+    start_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COMPUTE_SERVER", start_server(1).address)
+    assert waits_for_tasks(3).run() == [0, 1, 2]
+    assert capsys.readouterr().out == "given 0\ngiven 1\ngiven 2\n"
+    has_it_printed().run()
+    assert capsys.readouterr().out == "for the caller\n"
 
 
 def test_rows_say_for_whom_and_when(server: RunningServer):

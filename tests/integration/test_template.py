@@ -208,9 +208,23 @@ template.close()
 """
 
 
-def test_a_template_that_is_killed_while_it_forks_says_nothing():
+# The process between the template and its worker ends late.
+SLOW = """
+import os, time
+fork = os.fork
+def fork_slowly():
+    pid = fork()
+    if pid and leaders and os.getpid() != leaders[0]:
+        time.sleep(0.5)
+    return pid
+os.fork = fork_slowly
+"""
+
+
+@pytest.mark.parametrize("how", ["", SLOW], ids=["", "slowly"])
+def test_a_template_that_is_killed_while_it_forks_says_nothing(how: str):
     """What was to be a worker shares the server's output: it would print there that nobody listens to it."""
     ended = subprocess.run(
-        [sys.executable, "-c", ENDS_EARLY], capture_output=True, text=True, cwd=ROOT, timeout=HANG_S
+        [sys.executable, "-c", how + ENDS_EARLY], capture_output=True, text=True, cwd=ROOT, timeout=HANG_S
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")

@@ -55,6 +55,14 @@ def test_calls_that_are_not_short_stand_alone(monkeypatch: Any):
     assert [call.finished for call in reader.ended()] == [1, 1, 1]
 
 
+def test_a_call_within_another_of_the_same_function_stands_alone():
+    recorder, reader = pair()
+    flights = [recorder.begin(bytes([number] * 8), label("f", "c"), 1, is_inside=True) for number in range(3)]
+    for flight in reversed(flights):
+        recorder.end(flight, finished=1, failed=0, seconds=0, returned=0)
+    assert [call.begun.id[0] for call in reader.ended()] == [2, 1, 0]
+
+
 @given(st.lists(st.one_of(st.integers(0, 600), st.none()), max_size=400), st.integers(0, 300))
 def test_nothing_is_lost_however_late_it_is_read(sizes: list[int | None], names: int):
     """None: that is when the server reads. Names of all lengths, so that records lie anywhere in the ring."""

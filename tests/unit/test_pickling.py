@@ -57,6 +57,44 @@ def test_what_is_found_by_a_name_is_that_very_object(value: Any):
     assert again(value) is value
 
 
+class ApiError(Exception):
+    def __init__(self, code: int, data: dict[str, int]) -> None:
+        super().__init__(f"error {code}")
+        self.code, self.data = code, data
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.code, self.data)
+
+
+class Slotted(Exception):
+    __slots__ = ("place",)
+
+    def __init__(self, place: int, *, why: str) -> None:
+        super().__init__("slotted")
+        self.place = place
+        self.why = why
+
+
+@pytest.mark.parametrize(
+    ("error", "names"),
+    [
+        (json.JSONDecodeError("Expecting value", "[1,", 3), ["msg", "doc", "pos", "lineno"]),
+        (ApiError(404, {"a": 1}), ["code", "data"]),
+        (Slotted(4, why="that"), ["place", "why"]),
+        (ImportError("no", name="module", path="/a/path"), ["msg", "name", "path"]),
+        (FileNotFoundError(2, "none", "file"), ["errno", "strerror", "filename"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("direction", [Sender, ReplyPickler])
+def test_an_exception_arrives_with_all_that_it_has(error: Exception, names: list[str], direction: Any):
+    file = io.BytesIO()
+    (Sender(file, None, None) if direction is Sender else ReplyPickler(file)).dump(error)
+    made = pickle.loads(file.getvalue())
+    assert (type(made), str(made)) == (type(error), str(error))
+    assert [getattr(made, name) for name in names] == [getattr(error, name) for name in names]
+
+
 def test_what_is_inside_a_decorated_function_of_a_module_has_a_name():
     assert name_of(decorated.__wrapped__) == Name(__name__, "decorated", 1)
     assert again(decorated.__wrapped__) is decorated.__wrapped__

@@ -296,6 +296,37 @@ def test_a_constant_function_is_written_once_and_kept(name: str, names: dict[str
     assert shipment.dump_function(None) is shipment.dump_function(None)
 
 
+@pytest.mark.parametrize("at_last", [5, 6])
+def test_what_another_thread_binds_while_a_function_is_written_does_not_stay(
+    names: dict[str, Any], monkeypatch: pytest.MonkeyPatch, at_last: int
+):
+    """Also if it binds that again as it was before."""
+    shipment = Shipment(names["uses_a_helper"])
+    dump = Shipment._dump
+
+    def dump_while_it_changes(self: Shipment, *args: Any, **how: Any) -> Written:
+        names["CONSTANT"] = 1000
+        written = dump(self, *args, **how)
+        names["CONSTANT"] = at_last
+        return written
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shipment, "_dump", dump_while_it_changes)
+        shipment.dump_function(None)
+    assert [run(Runner(), shipment, 1) for _ in range(3)] == [1 + at_last] * 3
+
+
+class Expression:
+    """It looks like an alias of typing."""
+
+    __args__ = ()
+
+
+def test_an_object_of_any_class_may_change(names: dict[str, Any]):
+    names["CONSTANT"] = Expression()
+    assert snapshot(names["helper"]) is None
+
+
 def test_a_function_of_a_module_is_kept():
     runner, shipment = Runner(), Shipment(run)
     parcel = shipment.parcel((), {})

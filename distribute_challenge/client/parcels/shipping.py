@@ -43,6 +43,7 @@ class Shipment:
         self.source = self._find_source()
         self.pace = pace_of(function)
         self._written: tuple[Snapshot, str | None, Written] | None = None
+        self._latest: tuple[str | None, bytes] | None = None  # for which Python, and the pickle
         self._by_file = False
 
     def called(self, name: str, *, by_file: bool) -> Shipment:
@@ -129,7 +130,10 @@ class Shipment:
                 return written
         now = snapshot(self.function)
         written = self._dump(self.function, {type(self.function)}, python, self._parts_of_function)
-        self._written = None if now is None else (now, python, written)
+        # Another thread may bind a name anew while this is written, and back again. Twice is no accident.
+        latest = None if now is None or not now.still_holds() or written.buffers else (python, written.data)
+        self._written = (now, python, written) if now and latest and latest == self._latest else None
+        self._latest = latest
         return written
 
     def dump_arguments(self, arguments: Any, to: Destination) -> Written:

@@ -241,12 +241,12 @@ def _fork() -> int:
         os.close(writable)
         return -(error.errno or errno.EAGAIN)
     if parent == 0:
+        os.close(readable)  # Only the template reads: when it is killed, what is forked here learns that.
         try:
             if os.fork():
                 os._exit(0)
         except OSError as error:
             os._exit(error.errno or errno.EAGAIN)
-        os.close(readable)
         os.setsid()  # Before anybody knows its number, and may want to kill its group.
         os.write(writable, str(os.getpid()).encode())
         os.close(writable)

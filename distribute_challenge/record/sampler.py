@@ -68,7 +68,10 @@ class Sampler:
         self.task_rows = TaskRows(ports, self._clock)
         self._changes: deque[Change] = deque()
         self._gone: deque[tuple[int, FlightReader, float, CutOff]] = deque()
-        self._peaks: dict[bytes, int] = {}  # of calls that run: what their workers took at most, in bytes
+        # Of calls that run: what their workers took at most, in bytes; and of those that ran a sample before,
+        # which may have ended since, and not be written yet.
+        self._peaks: dict[bytes, int] = {}
+        self._former_peaks: dict[bytes, int] = {}
         self._wake = threading.Event()
         self._is_closing = threading.Event()
         self._files: Sequence[RecordFile] = () if path is None else open_record(path)
@@ -143,7 +146,7 @@ class Sampler:
             for number, call in enumerate(flight.running()):
                 if number:  # It ran within the first.
                     self.on_inside(0, 1)
-                text.append(self.task_rows.cut_off(worker, call, ended, end, self._peaks.pop(call.id, None)))
+                text.append(self.task_rows.cut_off(worker, call, ended, end, self._peak_of(call.id)))
         for worker, watched in enumerate(self._watched()):
             if watched is not None:
                 text += self._ended(worker, watched.flight)
@@ -155,8 +158,12 @@ class Sampler:
         for call in flight.ended():
             if call.is_inside:
                 self.on_inside(call.finished, call.failed)
-            rows.append(self.task_rows.ended(worker, call, self._peaks.pop(call.begun.id, None)))
+            rows.append(self.task_rows.ended(worker, call, self._peak_of(call.begun.id)))
         return rows
+
+    def _peak_of(self, id_: bytes) -> int | None:
+        former = self._former_peaks.pop(id_, None)
+        return self._peaks.pop(id_, former)
 
     def _write_changes(self) -> None:
         self._write("".join(self._rows.change(self._changes.popleft()) for _ in range(len(self._changes))))
@@ -181,7 +188,7 @@ class Sampler:
             if watched is not None and usage.memory_bytes is not None:
                 for call in watched.flight.running():
                     peaks[call.id] = max(usage.memory_bytes, self._peaks.get(call.id, 0))
-        self._peaks = peaks
+        self._peaks, self._former_peaks = peaks, self._peaks
 
     def _measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:
         """The usage of each worker: unknown where the system does not tell, being out of descriptors say."""

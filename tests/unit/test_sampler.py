@@ -15,7 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import Mock
 
 import psutil
@@ -337,6 +337,28 @@ def test_the_memory_of_a_task_is_the_most_that_was_measured(tmp_path: Path, monk
     recorder.end(flight, finished=1, failed=0, seconds=0.5, returned=3)
     sampler.close()
     assert [row["Memory"] for row in rows(tmp_path / "p.tasks.csv")] == ["5000"]
+
+
+def test_a_call_that_ends_while_a_sample_is_taken_keeps_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    memory = bytearray(MEMORY_BYTES)
+    recorder, reader = FlightRecorder(memory), FlightReader(memory)
+    flight = recorder.begin(b"1" * 8, label("ends", "a.py:1"), 10)
+    samples = itertools.count()
+
+    def measure(*_: Any, **__: Any) -> list[Usage]:
+        if next(samples) == 3:
+            recorder.end(flight, finished=1, failed=0, seconds=0.5, returned=3)
+        return [Usage(1.0, 5000)]
+
+    monkeypatch.setattr(Meter, "measure", measure)
+    sampler = Sampler(tmp_path / "p.csv", [18812], 0.01, lambda: [Process(1, reader)])
+    sampler.start()
+    path = tmp_path / "p.tasks.csv"
+    eventually(lambda: rows(path), "it is written")
+    sampler.close()
+    assert [row["Memory"] for row in rows(path)] == ["5000"]
 
 
 @pytest.mark.parametrize("left", [0, 5, 60, 100, 101, 130])

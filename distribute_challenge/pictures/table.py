@@ -71,10 +71,8 @@ def open_table(
             names = next(csv.reader([first.decode("utf-8-sig")]))
         except (UnicodeDecodeError, csv.Error):
             names = []
-        if names and names[0] not in (
-            *known,
-            *required,
-        ):  # Who writes it anew may call the numbers of the rows otherwise.
+        # Who writes it anew may call the numbers of the rows otherwise.
+        if names and names[0] not in (*known, *required):
             names[0] = ""
         if any(name not in names for name in required):
             wanted = ",".join(("", *filter(None, required)))

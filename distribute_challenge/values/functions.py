@@ -259,14 +259,6 @@ def fill_exception(made: BaseException, state: dict[str, Any]) -> None:
             made.__dict__[name] = value
 
 
-def slots_of(obj: object) -> dict[str, Any]:
-    """The attributes of an object that are in slots."""
-    members = types.MemberDescriptorType
-    spaces = [vars(cls) for cls in type(obj).__mro__ if "__slots__" in vars(cls)]
-    names = [name for space in spaces for name, member in space.items() if type(member) is members]
-    return {name: getattr(obj, name) for name in names if hasattr(obj, name)}
-
-
 def make_exception(kind: type[BaseException], args: Reduced) -> BaseException:
     """An exception without its own constructor."""
     exception = kind.__new__(kind, *args)

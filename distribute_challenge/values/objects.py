@@ -29,7 +29,6 @@ from distribute_challenge.values.functions import (
     make_cached,
     make_exception,
     make_type,
-    slots_of,
 )
 from distribute_challenge.values.names import (
     Name,
@@ -115,11 +114,11 @@ class ObjectPickler(cloudpickle.Pickler):
         if kind.__module__ == "sys" or (is_usual and arguments == (kind,) and not any(rest)):
             return self._reduce_singleton(obj, kind, reduced)
         if issubclass(kind, BaseException) and make is kind:
-            is_usual = types.FunctionType not in (type(own.__reduce__), type(own.__reduce_ex__))
-            if is_usual and type(own.__init__) is types.FunctionType:
+            has_own_way = types.FunctionType in (type(own.__reduce__), type(own.__reduce_ex__))
+            if not has_own_way and type(own.__init__) is types.FunctionType:
                 # It may take other arguments than it has kept.
                 make, arguments = make_exception, (kind, arguments)
-                state = {**slots_of(obj), **(state or {})} if state is None or type(state) is dict else state
+                state = {**_slots_of(obj), **(state or {})} if state is None or type(state) is dict else state
             if type(state) is dict and own.__setstate__ is BaseException.__setstate__:
                 rest = [state, None, None, fill_exception]
             return make, arguments, *rest
@@ -227,6 +226,14 @@ class ObjectPickler(cloudpickle.Pickler):
         key = SCRIPT if namespace is vars(sys.modules["__main__"]) else id(namespace)
         module = StandIn(load_module, (key, name, package))
         self.namespaces[id(namespace)] = module, StandIn(vars, (module,))
+
+
+def _slots_of(obj: object) -> dict[str, Any]:
+    """The attributes of an object that are in slots."""
+    members = types.MemberDescriptorType
+    spaces = [vars(cls) for cls in type(obj).__mro__ if "__slots__" in vars(cls)]
+    names = [name for space in spaces for name, member in space.items() if type(member) is members]
+    return {name: getattr(obj, name) for name in names if hasattr(obj, name)}
 
 
 def _with_key(proxy: Any) -> Reduced:

@@ -296,24 +296,26 @@ def test_a_constant_function_is_written_once_and_kept(name: str, names: dict[str
     assert shipment.dump_function(None) is shipment.dump_function(None)
 
 
-@pytest.mark.parametrize("at_last", [5, 6])
+@pytest.mark.parametrize(("meanwhile", "writes"), [(5, 1), (1000, 2)], ids=["and back", "twice"])
 def test_what_another_thread_binds_while_a_function_is_written_does_not_stay(
-    names: dict[str, Any], monkeypatch: pytest.MonkeyPatch, at_last: int
+    names: dict[str, Any], monkeypatch: pytest.MonkeyPatch, meanwhile: int, writes: int
 ):
-    """Also if it binds that again as it was before."""
+    """It binds that as it was before at once, or a little later, and then does it all again."""
     shipment = Shipment(names["uses_a_helper"])
     dump = Shipment._dump
 
     def dump_while_it_changes(self: Shipment, *args: Any, **how: Any) -> Written:
         names["CONSTANT"] = 1000
         written = dump(self, *args, **how)
-        names["CONSTANT"] = at_last
+        names["CONSTANT"] = meanwhile
         return written
 
     with monkeypatch.context() as patched:
         patched.setattr(Shipment, "_dump", dump_while_it_changes)
-        shipment.dump_function(None)
-    assert [run(Runner(), shipment, 1) for _ in range(3)] == [1 + at_last] * 3
+        for _ in range(writes):
+            shipment.dump_function(None)
+            names["CONSTANT"] = 5
+    assert [run(Runner(), shipment, 1) for _ in range(3)] == [6] * 3
 
 
 class Expression:

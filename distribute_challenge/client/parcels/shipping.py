@@ -65,8 +65,10 @@ class Shipment:
     def _named(self, attribute: str) -> str:
         if self._called is not None:
             return self._called
-        plain = self._functions[0] if self._functions else type(self.function)
-        return str(getattr(self.function, attribute, None) or getattr(plain, attribute))
+        name = getattr(self.function, attribute, None)
+        if name is None:  # As of a partial.
+            name = getattr(self._functions[0] if self._functions else type(self.function), attribute)
+        return str(name)
 
     def _find_source(self) -> str:
         name = name_of(self.function)

@@ -5,15 +5,13 @@ They never wait, or a pool could be full of callers that wait for each other.
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from distribute_challenge.calls import flights
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import PRINTS, Call, Outcome
+from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.calls.runner import Runner
 from distribute_challenge.calls.scattered import store
 from distribute_challenge.client.options import Options
@@ -113,23 +111,13 @@ def _free_lease(connections: Connections) -> lone.Lease | None:
     return lease if is_taken else None
 
 
-@contextlib.contextmanager
-def _unheard(call: Call) -> Iterator[None]:
-    """What a call prints whose caller does not want to see it goes where this worker's own output goes."""
-    if call.flags & PRINTS:
-        yield
-        return
-    with contextlib.redirect_stdout(sys.__stdout__), contextlib.redirect_stderr(sys.__stderr__):
-        yield
-
-
 def _run_here(parcel: Parcel) -> Outcome:
     call = parcel.call()
     held: set[bytes] = set()
     if parcel.values:
         store.take(parcel.pack_values(set(), can_share=True), held)
     flight = flights.begin(call, parcel.size, is_inside=True)
-    with apart(), _unheard(call):
+    with apart():
         outcome = _in_place.run(parcel.source, call, () if parcel.large is None else parcel.large.load())
     store.release(held, list(held))
     large = Parts(outcome.buffers, may_share=False)

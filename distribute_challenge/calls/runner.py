@@ -28,6 +28,7 @@ from distribute_challenge.calls.replies import (
 )
 from distribute_challenge.calls.reuse import Kept, Key, Loaded
 from distribute_challenge.values import PROTOCOL
+from distribute_challenge.values.classes import copies
 from distribute_challenge.values.functions import SCRIPT
 
 
@@ -37,8 +38,8 @@ class Runner:
     def __init__(self, *, in_place: bool = False) -> None:
         """With `in_place`, calls run in the process of their caller, whose own script they leave as it is."""
         self._is_in_place = in_place
-        # What each executor's initializer has bound: program -> module -> global name -> value.
-        self._programs: dict[bytes, dict[int, dict[str, Any]]] = {}
+        # What each executor's initializer has bound: program -> module or class -> name -> value.
+        self._programs: dict[bytes, dict[int | str, dict[str, Any]]] = {}
         self._contexts: dict[bytes, contextvars.Context] = {}  # that they ran in
         self._kept = Kept()
         self.dropped: weakref.ref[Any] | None = None  # the function of the last call, if that is not kept
@@ -59,9 +60,8 @@ class Runner:
             function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
             # Let the functions of a call find what the initializer of their executor has bound.
-            for key, names in self._programs.get(call.program, {}).items():
-                if key in loaded.modules:
-                    vars(loaded.modules[key]).update(names)
+            if call.program in self._programs:
+                self._bind_again(call.program, loaded)
             if SCRIPT in loaded.modules and not self._is_in_place:
                 sys.modules["__main__"] = loaded.modules[SCRIPT]
             began = time.perf_counter()
@@ -69,7 +69,7 @@ class Runner:
                 return self._run_each(function, name, arguments)
             args, kwargs = arguments
             if call.flags & INITIALIZER:
-                before = {key: _contents_of(module) for key, module in loaded.modules.items()}
+                before = {key: _contents_of(holder) for key, holder in _holders(loaded).items()}
             value = plain_value(function(*args, **kwargs))
             seconds = time.perf_counter() - began
             if call.flags & INITIALIZER:
@@ -168,24 +168,35 @@ class Runner:
         for rest in self._chunks:
             deque(rest, maxlen=0)
 
-    def _remember(self, program: bytes, loaded: Loaded, before: dict[int, dict[str, _Content]]) -> None:
+    def _remember(self, program: bytes, loaded: Loaded, before: dict[int | str, dict[str, _Content]]) -> None:
         bound = self._programs[program] = {}
         self._contexts[program] = contextvars.copy_context()
-        for key, module in loaded.modules.items():
-            old = before[key]
+        for key, holder in _holders(loaded).items():
+            old = before.get(key, {})
             bound[key] = {
                 name: value
-                for name, value in vars(module).items()
+                for name, value in vars(holder).items()
                 if name not in old or old[name][0] is not value or old[name][1] != _content_of(name, value)
             }
+
+    def _bind_again(self, program: bytes, loaded: Loaded) -> None:
+        holders = _holders(loaded)
+        for key in self._programs[program].keys() & holders.keys():
+            for name, value in self._programs[program][key].items():
+                setattr(holders[key], name, value)
 
 
 _Content = tuple[Any, bytes]
 
 
-def _contents_of(module: types.ModuleType) -> dict[str, _Content]:
-    """The global names of a module, and what their values hold: that may change as well, as in a dict."""
-    return {name: (value, _content_of(name, value)) for name, value in list(vars(module).items())}
+def _holders(loaded: Loaded) -> dict[Any, types.ModuleType | type]:
+    """Where an initializer may have set something: the modules of a call, and the classes of its script."""
+    return {**loaded.modules, **copies()}
+
+
+def _contents_of(holder: types.ModuleType | type) -> dict[str, _Content]:
+    """What is bound there, and what the values hold: that may change as well, as in a dict."""
+    return {name: (value, _content_of(name, value)) for name, value in list(vars(holder).items())}
 
 
 def _content_of(name: str, value: Any) -> bytes:

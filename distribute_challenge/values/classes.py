@@ -112,6 +112,13 @@ def _receive(token: str, make: Callable[..., type], arguments: Reduced) -> type:
     return cls
 
 
+def copies() -> dict[str, type]:
+    """The copies that the calls of this thread have, by their tokens."""
+    own: dict[str, type] | None = getattr(_apart, "copies", None)
+    with _lock:
+        return {token: cls for token, cls in (_classes if own is None else own).items() if cls not in _own}
+
+
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
     """While a call runs in the process of its caller: its classes are copies, as they would be elsewhere."""

@@ -328,7 +328,7 @@ def test_the_address_is_the_argument_or_the_environments(
     assert bare(3).run() == 9
     assert compute_this(server=two.address)(helper)(3).run() == 31
     assert (one.idle_status()["finished"], two.idle_status()["finished"]) == (1, 1)
-    for wrong in ("nonsense:port", ""):
+    for wrong in ("nonsense:port", "", "local:4"):
         with pytest.raises(ValueError, match="not an address"):
             compute_this(server=wrong)
         with pytest.raises(ValueError, match="not an address"):

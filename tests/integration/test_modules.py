@@ -348,6 +348,31 @@ with PoolExecutor(initializer=init) as pool:
     assert run_program(server, tmp_path / "program", text) == ["(1, 8)", "(2, 8)"]
 
 
+def test_what_an_initializer_sets_in_classes_of_the_script_is_there_for_its_executor_alone(
+    server: RunningServer, tmp_path: Path
+):
+    text = """
+class Model:
+    weights, cache, scale = None, {}, 1
+    def value(self): return self.weights, self.cache, self.scale
+class Special(Model): pass
+def init():
+    Model.weights = 3
+    Model.cache["k"] = 4
+def task(made): return Special().value(), made.value()
+with PoolExecutor(initializer=init, max_workers=1) as pool, PoolExecutor() as other:
+    for Model.scale in 1, 2:
+        print(pool.submit(task, Model()).result(), *pool.map(Model.value, [Model()]))
+        print(set(map(str, other.map(Model.value, [Model()] * 50))))
+print(Model.weights, Model.cache)
+"""
+    assert run_program(server, tmp_path / "program", text) == [
+        *("((3, {'k': 4}, 1), (3, {'k': 4}, 1)) (3, {'k': 4}, 1)", "{'(None, {}, 1)'}"),
+        *("((3, {'k': 4}, 2), (3, {'k': 4}, 2)) (3, {'k': 4}, 2)", "{'(None, {}, 2)'}"),
+        "None {}",
+    ]
+
+
 def test_a_notebooks_traceback_shows_its_lines(server: RunningServer):
     import linecache
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -26,6 +27,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # A shell starts what runs in the background with Ctrl-C ignored, and so would be all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests import stays: nothing is gained by looking through it at each collection of garbage."""
+    gc.freeze()
 
 
 _has_failed = pytest.StashKey[bool]()
@@ -120,7 +126,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
     """A Dask cluster of two workers, which tests leave as they find it."""
-    running = RunningCluster(2, folder=tmp_path_factory.mktemp("cluster"))
+    running = RunningCluster(2, "--no-nanny", folder=tmp_path_factory.mktemp("cluster"))
     yield running
     compute_this(server=running.address)(len).executor().shutdown()
     running.close()

@@ -41,7 +41,7 @@ def started(
     kept_clusters: list[RunningCluster], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningCluster]:
     """A cluster of one worker."""
-    fresh = functools.partial(RunningCluster, 1, folder=tmp_path_factory.mktemp("cluster"))
+    fresh = functools.partial(RunningCluster, 1, "--no-nanny", folder=tmp_path_factory.mktemp("cluster"))
     cluster = kept_clusters.pop() if kept_clusters else fresh()
     yield cluster
     if cluster.is_as_started():

@@ -89,32 +89,48 @@ def server(start_server: Callable[..., RunningServer], monkeypatch: pytest.Monke
 
 
 @pytest.fixture(scope="session")
-def kept_servers() -> Iterator[list[RunningServer]]:
-    """At most one, which the next test may use."""
-    servers: list[RunningServer] = []
+def kept_servers() -> Iterator[dict[int, RunningServer]]:
+    """At most one of so many workers, which the next test may use."""
+    servers: dict[int, RunningServer] = {}
     yield servers
-    for server in servers:
+    for server in servers.values():
         server.close()
 
 
 @pytest.fixture
-def used_server(
-    kept_servers: list[RunningServer],
+def use_server(
+    kept_servers: dict[int, RunningServer],
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[RunningServer]:
+) -> Iterator[Callable[[int], RunningServer]]:
+    """Use a server of so many workers, for tests that ask it nothing: other tests may have used it before.
+
+    It is the default one of the calls made in this test.
+    """
+    used: list[RunningServer] = []
+
+    def use(workers: int) -> RunningServer:
+        server = kept_servers.pop(workers, None)
+        if server is None or server.process.poll() is not None:
+            server = RunningServer(workers, folder=tmp_path_factory.mktemp("server"))
+        used.append(server)
+        monkeypatch.setenv("COMPUTE_SERVER", server.address)
+        return server
+
+    yield use
+    for server in used:
+        if request.node.stash.get(_has_failed, False):
+            server.close()
+        else:
+            server.await_busy([0] * server.workers)
+            kept_servers[server.workers] = server
+
+
+@pytest.fixture
+def used_server(use_server: Callable[[int], RunningServer]) -> RunningServer:
     """As `server`, for tests that ask it nothing: other tests may have used it before."""
-    server = kept_servers.pop() if kept_servers else None
-    if server is None or server.process.poll() is not None:
-        server = RunningServer(2, folder=tmp_path_factory.mktemp("server"))
-    monkeypatch.setenv("COMPUTE_SERVER", server.address)
-    yield server
-    if request.node.stash.get(_has_failed, False):
-        server.close()
-    else:
-        server.await_busy([0, 0])
-        kept_servers.append(server)
+    return use_server(2)
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,9 @@ from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 
 @pytest.fixture
-def server(start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch) -> RunningServer:
+def server(use_server: Callable[[int], RunningServer]) -> RunningServer:
     """A server of one worker, which has imported this module: limits are short."""
-    running = start_server(1)
-    monkeypatch.setenv("COMPUTE_SERVER", running.address)
+    running = use_server(1)
     compute_this(prints=False)(prints_and_goes_on.__wrapped__)("", 0).run()
     return running
 

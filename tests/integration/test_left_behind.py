@@ -25,7 +25,12 @@ from tests.running import HANG_S, RunningServer, connect
 
 
 @pytest.fixture
-def server(start_server: Callable[..., RunningServer]) -> RunningServer:
+def server(use_server: Callable[[int], RunningServer]) -> RunningServer:
+    return use_server(1)
+
+
+@pytest.fixture
+def new_server(start_server: Callable[..., RunningServer]) -> RunningServer:
     return start_server(1)
 
 
@@ -212,15 +217,15 @@ RUINS = [
 
 @pytest.mark.parametrize("ruin", RUINS)
 def test_a_function_that_ruins_its_interpreter_costs_its_worker_and_not_the_next_caller(
-    server: RunningServer, ruin: Callable[[], None]
+    new_server: RunningServer, ruin: Callable[[], None]
 ):
-    (pid,) = server.worker_pids()
-    with PoolExecutor(server.address) as pool, PoolExecutor(server.address) as other:
+    (pid,) = new_server.worker_pids()
+    with PoolExecutor(new_server.address) as pool, PoolExecutor(new_server.address) as other:
         with pytest.raises(WorkerLost):
             pool.submit(ruin).result(HANG_S)
         assert other.submit(pow, 2, 10).result(HANG_S) == 1024
-    assert server.worker_pids() != [pid]
-    status = server.idle_status()
+    assert new_server.worker_pids() != [pid]
+    status = new_server.idle_status()
     assert (status["finished"], status["failed"]) == (1, 1)
 
 

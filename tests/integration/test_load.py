@@ -14,7 +14,7 @@ from tests.running import RunningServer, eventually
 WORKERS = 64
 PROCESSES = 4
 THREADS = 250  # in each: a thousand connections to the server at once
-CALLS = 2
+CALLS = 4
 LIMIT_S = 170
 
 # Each thread is a plain client with a connection of its own to the server. All begin together.

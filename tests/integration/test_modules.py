@@ -17,6 +17,11 @@ from distribute_challenge import PoolExecutor, compute_this
 from tests.running import HANG_S, ROOT, RunningServer
 
 
+@pytest.fixture
+def server(used_server: RunningServer) -> RunningServer:
+    return used_server
+
+
 def run_program(server: RunningServer, folder: Path, text: str, *options: str, **files: str) -> list[str]:
     """What a program prints, line by line, which has these modules beside it."""
     folder.mkdir(exist_ok=True)

@@ -247,9 +247,9 @@ def test_whatever_a_handler_raises_the_result_arrives(
     forward_logging(CHAT)
     try:
         with PoolExecutor() as pool:
-            call = compute_this(talk)("hello")
             for _ in range(2):
-                assert (call.run() if way == "run" else pool.submit(talk, "hello").result(HANG_S)) > 0
+                future = None if way == "run" else pool.submit(talk, "hello")
+                assert (compute_this(talk)("hello").run() if future is None else future.result(HANG_S)) > 0
     finally:
         logging.getLogger(CHAT).removeFilter(bad)
         logging.getLogger(CHAT).setLevel(logging.NOTSET)

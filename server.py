@@ -2,7 +2,7 @@
 
 import sys
 
-from distribute_challenge.server.app import main
+from distribute_challenge.command import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("server"))

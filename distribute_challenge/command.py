@@ -1,14 +1,11 @@
-"""The command `compute`: `compute server 2` is `python3 server.py 2`, and so on."""
+"""The command `compute`, and the scripts: `compute server 2` is `python3 server.py 2`, and so on."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
+import signal
 import sys
-from importlib.metadata import version
-
-from distribute_challenge import cli
 
 # What each is, and the module whose `main` it is: imported when it is needed, since some take a second.
 COMMANDS = {
@@ -23,8 +20,30 @@ COMMANDS = {
 }
 
 
-def main() -> int:
-    """Run the command that the user typed; the exit code."""
+def run(command: str | None = None) -> int:
+    """Run the program of a command, by default of the one that the user typed; the exit code.
+
+    Ctrl-C ends it, also while it is imported.
+    """
+    try:
+        _, module = COMMANDS[command or _typed()]
+        code = int(importlib.import_module(f"distribute_challenge.{module}").main())
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # What has something to do then has done it.
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # Who reads what it prints has enough, as `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    return code
+
+
+def _typed() -> str:
+    """The command that the user typed. What follows it is left for its program."""
+    import argparse  # These are late since the scripts need none of them.
+    from importlib.metadata import version
+
+    from distribute_challenge import cli
+
     parser = cli.Parser("Run Python functions on a shared pool of worker processes.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = "%(prog)s COMMAND ..."
@@ -32,14 +51,7 @@ def main() -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('distribute-challenge')}")
     each = [f"  {name:10} {about}" for name, (about, _) in COMMANDS.items()]
     parser.epilog = "\n".join(["commands (each has its own --help):", *each])
-    command = parser.parse_args(sys.argv[1:2]).command
+    command: str = parser.parse_args(sys.argv[1:2]).command
     # From here on it is that program, which says its name as the user typed it.
     sys.argv[:2] = [f"{cli.program()} {command}"]
-    program = importlib.import_module(f"distribute_challenge.{COMMANDS[command][1]}")
-    try:
-        code = int(program.main())
-        sys.stdout.flush()
-    except BrokenPipeError:  # Who reads what it prints has enough, as `head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    return code
+    return command

@@ -97,6 +97,18 @@ def test_a_worker_says_what_is_wrong_with_its_arguments(taken_port: int):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "library"), [("server", "rpyc"), ("grapher", "numpy"), ("benchmark", "numpy")]
+)
+def test_ctrl_c_while_a_script_is_being_imported_ends_it_without_a_traceback(
+    tmp_path: Path, name: str, library: str
+):
+    interrupts = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    (tmp_path / f"{library}.py").write_text(interrupts)
+    result = script(f"{name}.py", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("word", ["three", "-1", "nan", "1e99"])
 def test_the_example_wants_a_duration(server: RunningServer, word: str):
     assert_is_one_helpful_line(

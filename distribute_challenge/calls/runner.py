@@ -24,11 +24,12 @@ from distribute_challenge.calls.replies import (
     dump_values,
     failure,
     plain_value,
-    reply_pickler,
 )
 from distribute_challenge.calls.reuse import Kept, Key, Loaded
+from distribute_challenge.calls.scattered import store
 from distribute_challenge.values import PROTOCOL
-from distribute_challenge.values.classes import copies
+from distribute_challenge.values.classes import copies, delete_attribute, restore, set_attribute
+from distribute_challenge.values.contents import Content, content_of
 from distribute_challenge.values.functions import SCRIPT
 
 
@@ -38,9 +39,7 @@ class Runner:
     def __init__(self, *, in_place: bool = False) -> None:
         """With `in_place`, calls run in the process of their caller, whose own script they leave as it is."""
         self._is_in_place = in_place
-        # What each executor's initializer has bound: program -> module or class -> name -> value.
-        self._programs: dict[bytes, dict[int | str, dict[str, Any]]] = {}
-        self._contexts: dict[bytes, contextvars.Context] = {}  # that they ran in
+        self._setups: dict[bytes, _Setup] = {}  # of each program
         self._kept = Kept()
         self.dropped: weakref.ref[Any] | None = None  # the function of the last call, if that is not kept
         self.has_left_threads = False  # whether threads that the last call started go on
@@ -54,14 +53,16 @@ class Runner:
         main = sys.modules["__main__"]
         threads = threading.active_count()
         try:
-            if call.flags & INITIALIZER and call.program in self._programs:
-                return dump_value(name, None)
-            loaded = self._kept.load((source, call.function), call.arguments, buffers)
+            setup = self._setups.get(call.program)
+            if setup is not None:
+                if call.flags & INITIALIZER:
+                    return dump_value(name, None)
+                setup.restore()
+            loaded = self._load((source, call.function), call.arguments, list(buffers))
             function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
-            # Let the functions of a call find what the initializer of their executor has bound.
-            if call.program in self._programs:
-                self._bind_again(call.program, loaded)
+            if setup is not None:
+                setup.bind(loaded)
             if SCRIPT in loaded.modules and not self._is_in_place:
                 sys.modules["__main__"] = loaded.modules[SCRIPT]
             began = time.perf_counter()
@@ -69,11 +70,11 @@ class Runner:
                 return self._run_each(function, name, arguments)
             args, kwargs = arguments
             if call.flags & INITIALIZER:
-                before = {key: _contents_of(holder) for key, holder in _holders(loaded).items()}
+                before = _contents(loaded)
             value = plain_value(function(*args, **kwargs))
             seconds = time.perf_counter() - began
             if call.flags & INITIALIZER:
-                self._remember(call.program, loaded, before)
+                self._setups[call.program] = _Setup(loaded, before)
                 value = None
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
@@ -87,6 +88,14 @@ class Runner:
                     self.dropped = weakref.ref(loaded.function)
         return dump_value(name, value, seconds)
 
+    def _load(self, key: Key, arguments: bytes, buffers: list[Buffer]) -> Loaded:
+        known = store.loaded
+        loaded = self._kept.load(key, arguments, buffers)
+        if store.loaded == known:
+            return loaded
+        # With it came a scattered value, and with that classes and global names as they were then.
+        return self._kept.load(key, arguments, buffers)
+
     def _keep(self, key: Key, loaded: Loaded) -> bool:
         """Keep a function that was called; whether that may be."""
         if self.has_left_threads:
@@ -98,15 +107,14 @@ class Runner:
 
     def forget(self, program: bytes) -> None:
         """The executor has gone: forget what its initializer has bound."""
-        self._programs.pop(program, None)
-        self._contexts.pop(program, None)
+        self._setups.pop(program, None)
 
     def context(self, program: bytes) -> contextvars.Context | None:
         """What the executor's initializer has set up of its context, for one call; None without one."""
-        known = self._contexts.get(program)
-        if known is None:
+        setup = self._setups.get(program)
+        if setup is None:
             return None
-        context = known.copy()
+        context = setup.context.copy()
         decimal = sys.modules.get("decimal")
         if decimal is not None:  # What holds its precision is one object in all copies.
             context.run(lambda: decimal.setcontext(decimal.getcontext().copy()))
@@ -168,25 +176,39 @@ class Runner:
         for rest in self._chunks:
             deque(rest, maxlen=0)
 
-    def _remember(self, program: bytes, loaded: Loaded, before: dict[int | str, dict[str, _Content]]) -> None:
-        bound = self._programs[program] = {}
-        self._contexts[program] = contextvars.copy_context()
-        for key, holder in _holders(loaded).items():
+
+_GONE = object()  # in place of the value of a name that there is no more
+
+
+class _Setup:
+    """What an initializer has set: the names of modules and of classes of the script, and its context."""
+
+    def __init__(self, loaded: Loaded, before: dict[Any, dict[str, tuple[Any, Content]]]) -> None:
+        """`before` is what `_contents` gave before it ran, in the call that was `loaded`."""
+        self.context = contextvars.copy_context()
+        self._names: dict[Any, dict[str, Any]] = {}
+        for key, now in _contents(loaded).items():
             old = before.get(key, {})
-            bound[key] = {
-                name: value
-                for name, value in vars(holder).items()
-                if name not in old or old[name][0] is not value or old[name][1] != _content_of(name, value)
-            }
+            self._names[key] = dict.fromkeys(old.keys() - now.keys(), _GONE)
+            for name, (value, content) in now.items():
+                if name not in old or old[name][0] is not value or old[name][1].written != content.written:
+                    self._names[key][name] = value
+        self._classes = {cls: dict(vars(cls)) for cls in copies().values()}
 
-    def _bind_again(self, program: bytes, loaded: Loaded) -> None:
+    def restore(self) -> None:
+        """Give the classes back what they had then: what comes with a call goes on from that."""
+        restore(self._classes)
+
+    def bind(self, loaded: Loaded) -> None:
+        """Let the functions of a call find it."""
         holders = _holders(loaded)
-        for key in self._programs[program].keys() & holders.keys():
-            for name, value in self._programs[program][key].items():
-                setattr(holders[key], name, value)
-
-
-_Content = tuple[Any, bytes]
+        for key in self._names.keys() & holders.keys():
+            holder = holders[key]
+            for name, value in self._names[key].items():
+                if value is not _GONE:
+                    set_attribute(holder, name, value)
+                elif name in vars(holder):
+                    delete_attribute(holder, name)
 
 
 def _holders(loaded: Loaded) -> dict[Any, types.ModuleType | type]:
@@ -194,15 +216,9 @@ def _holders(loaded: Loaded) -> dict[Any, types.ModuleType | type]:
     return {**loaded.modules, **copies()}
 
 
-def _contents_of(holder: types.ModuleType | type) -> dict[str, _Content]:
+def _contents(loaded: Loaded) -> dict[Any, dict[str, tuple[Any, Content]]]:
     """What is bound there, and what the values hold: that may change as well, as in a dict."""
-    return {name: (value, _content_of(name, value)) for name, value in list(vars(holder).items())}
-
-
-def _content_of(name: str, value: Any) -> bytes:
-    if name == "__builtins__":
-        return b""
-    try:
-        return payload.dump(value, {type(value)}, reply_pickler)
-    except Exception:  # What cannot be pickled has not come with the call: the initializer has put it there.
-        return b"?"
+    return {
+        key: {name: (value, content_of(value)) for name, value in list(vars(holder).items())}
+        for key, holder in _holders(loaded).items()
+    }

@@ -47,6 +47,7 @@ class Store:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # A value may use others while it is loaded.
         self._entries: dict[bytes, _Entry] = {}
+        self.loaded = 0  # how many were
 
     def take(self, section: bytes, held: set[bytes]) -> None:
         """Take in what came over a connection, which has `held` those so far."""
@@ -86,6 +87,7 @@ class Store:
             program = current.id
             if program not in entry.values:
                 entry.values[program] = entry.load()
+                self.loaded += 1
             return entry.values[program]
 
 

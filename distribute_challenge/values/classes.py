@@ -57,8 +57,7 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
         raise TypeError(
             f"the type {cls.__qualname__}, which C code has made, has no name by which it is found"
         )
-    make, arguments, state, _, _, set_state = reduced
-    attributes, slot_state = state
+    make, arguments, (attributes, _), *_ = reduced
     names = {"__name__": cls.__name__, "__qualname__": cls.__qualname__}
     attributes = {**_with_annotations(cls, attributes), **names}
     if isinstance(cls, enum.EnumMeta):
@@ -84,7 +83,7 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
             token = _tokens[cls] = uuid.uuid4().hex
             _classes[token] = cls
             _own.add(cls)
-    now = set_state, attributes, slot_state, type(cls), cls.__bases__
+    now = attributes, type(cls), cls.__bases__
     return _receive, (token, make, arguments), now, None, None, _update
 
 
@@ -161,7 +160,7 @@ def _make_class(
 
 
 def _update(cls: type, state: Reduced) -> None:
-    set_state, attributes, slots, kind, bases = state
+    attributes, kind, bases = state
     if cls in _own:
         return
     # A copy that is here since an earlier call may have those that its original had then.
@@ -171,13 +170,47 @@ def _update(cls: type, state: Reduced) -> None:
         cls.__bases__ = bases
     # What its original does not have (any more), nor a copy that an earlier call has changed.
     for name in set(vars(cls)).difference(attributes, _skeletons[cls]):
-        delattr(cls, name)
+        delete_attribute(cls, name)
     if isinstance(cls, abc.ABCMeta):
         cls._abc_registry_clear()  # type: ignore[attr-defined]
         cls._abc_caches_clear()  # type: ignore[attr-defined]
     if isinstance(cls, enum.EnumMeta):
         _update_enum(cls, attributes)
-    set_state(cls, (attributes, slots))
+    registered = attributes.pop("_abc_impl", ())
+    for name, value in attributes.items():
+        set_attribute(cls, name, value)
+    if "__firstlineno__" in attributes:  # From Python 3.13 on, setting `__module__` removes it.
+        set_attribute(cls, "__firstlineno__", attributes["__firstlineno__"])
+    for other in registered:
+        cls.register(other)  # type: ignore[attr-defined]
+
+
+def set_attribute(holder: type | types.ModuleType, name: str, value: Any) -> None:
+    """Set an attribute. Of a class, its metaclass has been told where it was set first."""
+    try:
+        type.__setattr__(holder, name, value)
+    except TypeError:  # It is a module; or a metaclass in C has a way of its own, which is the only one.
+        setattr(holder, name, value)
+
+
+def delete_attribute(holder: type | types.ModuleType, name: str) -> None:
+    """Delete an attribute, in the same way."""
+    try:
+        type.__delattr__(holder, name)
+    except TypeError:
+        delattr(holder, name)
+
+
+def restore(contents: dict[type, dict[str, Any]]) -> None:
+    """Give copies the attributes that they had, whatever calls have done to them since."""
+    for cls, content in contents.items():
+        own = vars(cls)
+        for name in own.keys() - content.keys():
+            if not name.startswith("__"):  # Python keeps what it has worked out there.
+                delete_attribute(cls, name)
+        for name, value in content.items():
+            if own.get(name) is not value:
+                set_attribute(cls, name, value)
 
 
 def _find(token: str) -> type:

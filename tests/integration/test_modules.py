@@ -378,6 +378,112 @@ print(Model.weights, Model.cache)
     ]
 
 
+def test_what_an_initializer_only_calls_goes_with_each_call(server: RunningServer, tmp_path: Path):
+    text = """
+table, calls, rate = None, 0, 1
+class Rates:
+    def of(self, x): return table[x] * rate
+def lookup(x):
+    global calls
+    calls += 1
+    return table[x] * rate
+ways = {"one": lookup}
+def init():
+    global table
+    table = [10, 20]
+    lookup(0), Rates().of(0), ways["one"](0)
+def task(x):
+    global calls
+    calls = 100
+    return lookup(x), ways["one"](x), Rates().of(x), calls
+with PoolExecutor(initializer=init, max_workers=1) as pool:
+    print(pool.submit(task, 1).result())
+    rate = 2
+    print(pool.submit(task, 1).result())
+    def lookup(x): return "another"
+    Rates.of = lambda self, x: "a third"
+    print(pool.submit(task, 1).result())
+"""
+    assert run_program(server, tmp_path / "program", text) == [
+        "(20, 20, 20, 102)",
+        "(40, 40, 40, 102)",
+        "('another', 40, 'a third', 101)",
+    ]
+
+
+def test_what_an_initializer_opens_is_there_though_it_does_not_travel(server: RunningServer, tmp_path: Path):
+    text = """
+import functools, threading
+class Base:
+    debug, closed = 1, 2
+class Connection(Base):
+    __slots__ = ("lock",)
+    def __init__(self): self.lock = self.to = None
+    def __getstate__(self): return {"to": None}
+    def __setstate__(self, state): self.lock, self.to = None, state["to"]
+connection, counts = Connection(), [0]
+@functools.lru_cache
+def settings(): return {}
+def init():
+    connection.to, connection.lock = "there", threading.Lock()
+    settings()["k"] = 3
+    del Base.closed
+def task():
+    return connection.to, connection.lock is not None, settings(), hasattr(Base, "closed"), Base.debug
+with PoolExecutor(initializer=init, max_workers=1) as pool, PoolExecutor(max_workers=1) as other:
+    for _ in range(2):
+        print(pool.submit(task).result())
+        print(other.submit(task).result())
+"""
+    assert run_program(server, tmp_path / "program", text) == 2 * [
+        "('there', True, {'k': 3}, False, 1)",
+        "(None, False, {}, True, 1)",
+    ]
+
+
+def test_what_other_calls_do_to_the_class_of_what_an_initializer_made_is_undone(
+    server: RunningServer, tmp_path: Path
+):
+    text = """
+class Model:
+    k = 1
+    def get(self): return self.k, hasattr(self, "added")
+def init_one():
+    global model
+    model = Model()
+def init_other(): Model.k = 50
+def use(): return model.get()
+def use_class(): return Model.k
+def spoil(): Model.k = Model.added = 99
+how = {"max_workers": 1}
+with (
+    PoolExecutor(initializer=init_one, **how) as one, PoolExecutor(initializer=init_other, **how) as other,
+    PoolExecutor(**how) as third,
+):
+    for _ in range(2):
+        print(one.submit(use).result(), other.submit(use_class).result(), one.submit(use).result())
+        third.submit(spoil).result(), one.submit(spoil).result()
+"""
+    assert run_program(server, tmp_path / "program", text) == 2 * ["(1, False) 50 (1, False)"]
+
+
+def test_a_metaclass_that_guards_its_classes_is_not_asked_on_workers(server: RunningServer, tmp_path: Path):
+    text = """
+class Guard(type):
+    def __setattr__(cls, name, value): raise AttributeError(f"{cls.__name__} is constant")
+    def __delattr__(cls, name): raise AttributeError("nothing may be deleted")
+class Constants(metaclass=Guard):
+    N = 3
+def add():
+    type.__setattr__(Constants, "added", 1)
+    return Constants.N
+with PoolExecutor(max_workers=1) as pool:
+    for _ in range(2):
+        print(pool.submit(add).result(), pool.submit(lambda: hasattr(Constants, "added")).result())
+"""
+    assert run_program(server, tmp_path / "program", text) == 2 * ["3 False"]
+
+
 def test_a_notebooks_traceback_shows_its_lines(server: RunningServer):
     import linecache
 

@@ -53,6 +53,25 @@ def identity(value: Any) -> Any:
     return value
 
 
+def test_the_function_of_the_call_that_loads_a_value_is_what_it_is_now(used_server: RunningServer):
+    """A value brings the classes and the global names that it had when it was scattered."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    text = """
+rate = 1
+class Model:
+    k = 1
+    def cost(self): return self.k * rate
+def use(model): return model.cost(), Model.k, rate
+"""
+    exec(compile(text, "<script>", "exec"), space)
+    with PoolExecutor(max_workers=1) as pool:
+        handle = pool.scatter(space["Model"]())
+        space["rate"] = 2
+        space["Model"].k = 3
+        for _ in range(2):
+            assert pool.submit(space["use"], handle).result() == (6, 3, 2)
+
+
 def descriptors() -> set[str]:
     return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 

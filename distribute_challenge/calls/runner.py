@@ -181,7 +181,7 @@ _GONE = object()  # in place of the value of a name that there is no more
 
 
 class _Setup:
-    """What an initializer has set: the names of modules and of classes of the script, and its context."""
+    """What an initializer has set: names of modules, attributes of functions and classes, and its context."""
 
     def __init__(self, loaded: Loaded, before: dict[Any, dict[str, tuple[Any, Content]]]) -> None:
         """`before` is what `_contents` gave before it ran, in the call that was `loaded`."""
@@ -211,9 +211,14 @@ class _Setup:
                     delete_attribute(holder, name)
 
 
-def _holders(loaded: Loaded) -> dict[Any, types.ModuleType | type]:
-    """Where an initializer may have set something: the modules of a call, and the classes of its script."""
-    return {**loaded.modules, **copies()}
+def _holders(loaded: Loaded) -> dict[Any, Any]:
+    """Where an initializer may set something: modules of a call, functions in them, classes of its script."""
+    holders: dict[Any, Any] = {**loaded.modules, **copies()}
+    for key, module in loaded.modules.items():
+        for name, value in vars(module).items():
+            if type(value) is types.FunctionType:
+                holders[key, name] = value
+    return holders
 
 
 def _contents(loaded: Loaded) -> dict[Any, dict[str, tuple[Any, Content]]]:

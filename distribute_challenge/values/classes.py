@@ -185,15 +185,15 @@ def _update(cls: type, state: Reduced) -> None:
         cls.register(other)  # type: ignore[attr-defined]
 
 
-def set_attribute(holder: type | types.ModuleType, name: str, value: Any) -> None:
+def set_attribute(holder: Any, name: str, value: Any) -> None:
     """Set an attribute. Of a class, its metaclass has been told where it was set first."""
     try:
         type.__setattr__(holder, name, value)
-    except TypeError:  # It is a module; or a metaclass in C has a way of its own, which is the only one.
+    except TypeError:  # It is no class; or a metaclass in C has a way of its own, which is the only one.
         setattr(holder, name, value)
 
 
-def delete_attribute(holder: type | types.ModuleType, name: str) -> None:
+def delete_attribute(holder: Any, name: str) -> None:
     """Delete an attribute, in the same way."""
     try:
         type.__delattr__(holder, name)

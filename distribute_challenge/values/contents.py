@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import pickle
@@ -68,6 +69,7 @@ def _state(obj: Any) -> tuple[Any, ...]:
     slots = {}
     for cls in type(obj).__mro__:
         for name, slot in vars(cls).items():
-            if type(slot) is types.MemberDescriptorType and hasattr(obj, name):
-                slots[name] = slot.__get__(obj)
+            if type(slot) is types.MemberDescriptorType:
+                with contextlib.suppress(AttributeError):  # It is empty.
+                    slots[name] = slot.__get__(obj)
     return getattr(obj, "__dict__", None), slots, *(kind(obj) for kind in _PLAIN if isinstance(obj, kind))

@@ -428,16 +428,17 @@ def init():
     connection.to, connection.lock = "there", threading.Lock()
     settings()["k"] = 3
     del Base.closed
+    task.note = 4
 def task():
-    return connection.to, connection.lock is not None, settings(), hasattr(Base, "closed"), Base.debug
+    return getattr(task, "note", 0), connection.to, connection.lock is not None, settings(), hasattr(Base, "closed"), Base.debug
 with PoolExecutor(initializer=init, max_workers=1) as pool, PoolExecutor(max_workers=1) as other:
     for _ in range(2):
         print(pool.submit(task).result())
         print(other.submit(task).result())
 """
     assert run_program(server, tmp_path / "program", text) == 2 * [
-        "('there', True, {'k': 3}, False, 1)",
-        "(None, False, {}, True, 1)",
+        "(4, 'there', True, {'k': 3}, False, 1)",
+        "(0, None, False, {}, True, 1)",
     ]
 
 

@@ -442,6 +442,67 @@ with PoolExecutor(initializer=init, max_workers=1) as pool, PoolExecutor(max_wor
     ]
 
 
+def test_an_initializer_leaves_what_it_leaves_in_a_forked_process(server: RunningServer, tmp_path: Path):
+    text = """
+import collections, dataclasses, functools, multiprocessing, threading
+from concurrent.futures import ProcessPoolExecutor
+@dataclasses.dataclass
+class Options:
+    rate: int = 1
+    tags: list = dataclasses.field(default_factory=list)
+@dataclasses.dataclass(slots=True)
+class Slotted: a: int = 1
+class Table(dict): pass
+class Registry:
+    items = {}
+    @classmethod
+    def add(cls, function):
+        cls.items[function.__name__] = function
+        return function
+@Registry.add
+def handler(x): return x + 1
+class Lazy:
+    _x = 1
+    @property
+    def x(self): return self._x
+    @functools.cached_property
+    def y(self): return [1]
+class Single:
+    made = None
+    def __new__(cls):
+        if cls.made is None:
+            cls.made = super().__new__(cls)
+            cls.made.v = 0
+        return cls.made
+class Node:
+    def __init__(self): self.next = self
+options, slotted, table, lazy, node, deep = Options(), Slotted(), Table(a=1), Lazy(), Node(), {"n": Node()}
+recent, groups, counts = collections.deque([1]), collections.defaultdict(list), collections.Counter()
+lock, locks = None, []
+def init():
+    global lock
+    lock = threading.Lock()
+    locks.append(lock)
+    options.rate, slotted.a, table["b"], node.value, deep["n"].list = 5, 6, 7, 8, [9]
+    options.tags.append("t"), recent.append(2), groups["k"].append(1), lazy.y.append(2)
+    lazy._x, counts["c"], Single().v, handler.attribute = 10, 11, 12, 13
+    Registry.items["new"] = lambda x: 2 * x
+def task():
+    return (
+        lock is not None, len(locks), options, slotted, dict(table), node.value, node.next is node,
+        deep["n"].list, list(recent), dict(groups), dict(counts), lazy.x, lazy.y, Single().v,
+        handler.attribute, handler(1), Registry.items["handler"](1), Registry.items["new"](4),
+    )
+forked = ProcessPoolExecutor(1, multiprocessing.get_context("fork"), initializer=init)
+for executor in PoolExecutor(initializer=init, max_workers=1), forked:
+    with executor:
+        for _ in range(2):
+            print(executor.submit(task).result())
+"""
+    here, again, forked, _ = run_program(server, tmp_path / "program", text)
+    assert here == again == forked
+
+
 def test_what_other_calls_do_to_the_class_of_what_an_initializer_made_is_undone(
     server: RunningServer, tmp_path: Path
 ):

@@ -187,12 +187,17 @@ class _Setup:
         """`before` is what `_contents` gave before it ran, in the call that was `loaded`."""
         self.context = contextvars.copy_context()
         self._names: dict[Any, dict[str, Any]] = {}
-        for key, now in _contents(loaded).items():
-            old = before.get(key, {})
+        for key, holder in _holders(loaded).items():
+            old, now = before.get(key, {}), dict(vars(holder))
             self._names[key] = dict.fromkeys(old.keys() - now.keys(), _GONE)
-            for name, (value, content) in now.items():
-                if name not in old or old[name][0] is not value or old[name][1].written != content.written:
-                    self._names[key][name] = value
+            for name, value in now.items():
+                if (
+                    name in old
+                    and old[name][0] is value
+                    and old[name][1].written == content_of(value).written
+                ):
+                    continue
+                self._names[key][name] = value
         self._classes = {cls: dict(vars(cls)) for cls in copies().values()}
 
     def restore(self) -> None:
@@ -215,7 +220,7 @@ def _holders(loaded: Loaded) -> dict[Any, Any]:
     """Where an initializer may set something: modules of a call, functions in them, classes of its script."""
     holders: dict[Any, Any] = {**loaded.modules, **copies()}
     for key, module in loaded.modules.items():
-        for name, value in vars(module).items():
+        for name, value in list(vars(module).items()):
             if type(value) is types.FunctionType:
                 holders[key, name] = value
     return holders

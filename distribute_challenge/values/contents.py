@@ -7,12 +7,13 @@ import functools
 import io
 import pickle
 import types
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.names import name_of
 
-_PLAIN: Any = (dict, list, set, frozenset, tuple, str, bytes, bytearray, int, float, complex)
+_BY_IDENTITY = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
 
 class Content(NamedTuple):
@@ -41,27 +42,24 @@ class _ContentPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Called by pickle for all that is not of a plain type."""
         kind: Any = type(obj)
-        if obj is _as:
+        if obj is _stand_in:
             return NotImplemented
+        self.met += (obj, kind)
         if kind is functools._lru_cache_wrapper:
-            return self._itself(obj, *obj.cache_info())
-        if issubclass(kind, (type, types.FunctionType, types.ModuleType)):
-            return self._itself(obj)
+            return _stand_in, (id(obj), *obj.cache_info())
+        if issubclass(kind, _BY_IDENTITY):
+            return _stand_in, (id(obj),)
         try:
-            if name_of(kind) is None:  # Of the script: it may keep some of what it holds from being pickled.
-                self.met.append(kind)
-                return _as, (id(kind),), _state(obj)
-            reduced = obj.__reduce_ex__(PROTOCOL)
+            parts = [
+                list(part) if isinstance(part, Iterator) else part for part in obj.__reduce_ex__(PROTOCOL)
+            ]
         except Exception:
-            return self._itself(obj)
-        return reduced if type(reduced) is tuple else self._itself(obj)
-
-    def _itself(self, obj: Any, *more: Any) -> Any:
-        self.met.append(obj)
-        return _as, (id(obj), *more)
+            parts = [id(obj)]
+        # One of the script may keep some of what it holds from being pickled.
+        return _stand_in, (id(kind),), (parts, _state(obj) if name_of(kind) is None else None)
 
 
-def _as(*_: Any) -> None:
+def _stand_in(*_: Any) -> None:
     """In place of what makes an object."""
 
 
@@ -72,4 +70,4 @@ def _state(obj: Any) -> tuple[Any, ...]:
             if type(slot) is types.MemberDescriptorType:
                 with contextlib.suppress(AttributeError):  # It is empty.
                     slots[name] = slot.__get__(obj)
-    return getattr(obj, "__dict__", None), slots, *(kind(obj) for kind in _PLAIN if isinstance(obj, kind))
+    return getattr(obj, "__dict__", None), slots

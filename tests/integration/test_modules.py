@@ -444,7 +444,7 @@ with PoolExecutor(initializer=init, max_workers=1) as pool, PoolExecutor(max_wor
 
 def test_an_initializer_leaves_what_it_leaves_in_a_forked_process(server: RunningServer, tmp_path: Path):
     text = """
-import collections, dataclasses, functools, multiprocessing, threading
+import collections, dataclasses, functools, multiprocessing, operator, threading
 from concurrent.futures import ProcessPoolExecutor
 @dataclasses.dataclass
 class Options:
@@ -476,6 +476,8 @@ class Single:
         return cls.made
 class Node:
     def __init__(self): self.next = self
+class History(collections.deque): pass
+history, ops = History([1]), {"op": operator.add}
 options, slotted, table, lazy, node, deep = Options(), Slotted(), Table(a=1), Lazy(), Node(), {"n": Node()}
 recent, groups, counts = collections.deque([1]), collections.defaultdict(list), collections.Counter()
 lock, locks = None, []
@@ -487,11 +489,13 @@ def init():
     options.tags.append("t"), recent.append(2), groups["k"].append(1), lazy.y.append(2)
     lazy._x, counts["c"], Single().v, handler.attribute = 10, 11, 12, 13
     Registry.items["new"] = lambda x: 2 * x
+    history.append(2)
+    ops["op"] = operator.mul
 def task():
     return (
         lock is not None, len(locks), options, slotted, dict(table), node.value, node.next is node,
         deep["n"].list, list(recent), dict(groups), dict(counts), lazy.x, lazy.y, Single().v,
-        handler.attribute, handler(1), Registry.items["handler"](1), Registry.items["new"](4),
+        list(history), ops["op"](3, 4), handler.attribute, handler(1), Registry.items["handler"](1), Registry.items["new"](4),
     )
 forked = ProcessPoolExecutor(1, multiprocessing.get_context("fork"), initializer=init)
 for executor in PoolExecutor(initializer=init, max_workers=1), forked:

@@ -29,7 +29,7 @@ def run(command: str | None = None) -> int:
         _, module = COMMANDS[command or _typed()]
         code = int(importlib.import_module(f"distribute_challenge.{module}").main())
         sys.stdout.flush()
-    except KeyboardInterrupt:  # What has something to do then has done it.
+    except KeyboardInterrupt:  # Programs that clean up on Ctrl-C have done so.
         return 128 + signal.SIGINT
     except BrokenPipeError:  # Who reads what it prints has enough, as `head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

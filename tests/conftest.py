@@ -124,6 +124,8 @@ def use_server(
             server.close()
         else:
             server.await_busy([0] * server.workers)
+            if (other := kept_servers.pop(server.workers, None)) is not None:
+                other.close()
             kept_servers[server.workers] = server
 
 

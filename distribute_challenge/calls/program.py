@@ -1,10 +1,27 @@
-"""Which program's functions run in this process: its own, or on a worker the one that called."""
+"""Which program's functions run in this process, and what its initializer has set up for them.
+
+That goes on top of what each call brings: names in the modules that were made for a call, attributes of the
+functions there and of the classes of the script, and the context. (An executor that has an initializer is a
+program of its own.)
+"""
 
 from __future__ import annotations
 
+import contextvars
 import os
+import types
+from typing import Any
 
 from distribute_challenge.calls.payload import NO_PROGRAM
+from distribute_challenge.values.classes import copies, delete_attribute, restore, set_attribute
+from distribute_challenge.values.fingerprints import Fingerprint, fingerprint_of
+from distribute_challenge.values.functions import MadeModules
+
+# Where something may be set, by what tells it apart in each call: a number, a token, or a number and a name.
+_Holders = dict[Any, Any]
+Seen = dict[Any, dict[str, tuple[Any, Fingerprint]]]
+
+_GONE = object()  # in place of the value of a name that there is no more
 
 
 class Program:
@@ -14,4 +31,65 @@ class Program:
         self.id = os.urandom(len(NO_PROGRAM))
 
 
+# Its own, or on a worker the one that called.
 current = Program()
+
+
+def look(modules: MadeModules) -> Seen:
+    """What is there before the initializer runs. What a value holds may change as well, as in a dict."""
+    return {
+        key: {name: (value, fingerprint_of(value)) for name, value in list(vars(holder).items())}
+        for key, holder in _holders(modules).items()
+    }
+
+
+class Setup:
+    """What has changed since `look`."""
+
+    def __init__(self, modules: MadeModules, before: Seen) -> None:
+        self.context = contextvars.copy_context()
+        self._changes: dict[Any, dict[str, Any]] = {}
+        for key, holder in _holders(modules).items():
+            old, now = before.get(key, {}), dict(vars(holder))
+            changes = dict.fromkeys(old.keys() - now.keys(), _GONE)
+            for name, value in now.items():
+                if name not in old or _has_changed(*old[name], value):
+                    changes[name] = value
+            self._changes[key] = changes
+        self._note_classes()
+
+    def restore(self) -> None:
+        """Undo what the last function has done to classes: the next call may not bring them."""
+        restore(self._classes)
+
+    def bind(self, modules: MadeModules) -> None:
+        """Let the functions of a call find it."""
+        holders = _holders(modules)
+        for key in self._changes.keys() & holders.keys():
+            for name, value in self._changes[key].items():
+                _set(holders[key], name, value)
+        self._note_classes()
+
+    def _note_classes(self) -> None:
+        self._classes = {cls: dict(vars(cls)) for cls in copies().values()}
+
+
+def _holders(modules: MadeModules) -> _Holders:
+    holders: _Holders = {**modules, **copies()}
+    for key, module in modules.items():
+        for name, value in list(vars(module).items()):
+            if type(value) is types.FunctionType:
+                holders[key, name] = value
+    return holders
+
+
+def _has_changed(old: Any, fingerprint: Fingerprint, value: Any) -> bool:
+    return old is not value or fingerprint.digest != fingerprint_of(value).digest
+
+
+def _set(holder: Any, name: str, value: Any) -> None:
+    is_class = isinstance(holder, type)
+    if value is not _GONE:
+        (set_attribute if is_class else setattr)(holder, name, value)
+    elif name in vars(holder):
+        (delete_attribute if is_class else delattr)(holder, name)

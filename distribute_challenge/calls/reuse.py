@@ -18,7 +18,7 @@ from distribute_challenge.values.functions import MadeModules, loading
 MAX_KEPT = 256
 MAX_FUNCTION_BYTES = 1 << 14  # of a function as it was sent: larger ones are not kept
 
-Key = tuple[str, bytes]  # the source of a function, and its pickle
+Key = tuple[bytes, str, bytes]  # whose function it is, which has its own classes; the source; the pickle
 
 
 class Known(NamedTuple):
@@ -54,7 +54,7 @@ class Kept:
         """The function that was sent as `key`, and its arguments. Raises whatever unpickling does."""
         buffers = list(buffers)
         rest = iter(buffers)  # First come those of the function.
-        source, data = key
+        _, source, data = key
         known = self._known.pop(key, None)
         if known is not None and (known.constant is None or not known.constant.still_holds()):
             known = None
@@ -68,6 +68,11 @@ class Kept:
                 constant = snapshot(function, modules.values()) if is_small else None
                 known = Known(function, dict(modules), constant)
             return Loaded(known.function, modules, pickle.loads(arguments, buffers=rest), known)
+
+    def forget(self, program: bytes) -> None:
+        """The program has gone, and its classes with it."""
+        for key in [key for key in self._known if key[0] == program]:
+            del self._known[key]
 
     def put(self, key: Key, known: Known) -> bool:
         """Keep a function, which may have been called, if it is constant; whether it is."""

@@ -9,7 +9,6 @@ import pickle
 import sys
 import threading
 import time
-import types
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.payload import CHUNK, FAILURE, INITIALIZER, MIXED, Call, Outcome
+from distribute_challenge.calls.program import Setup, look
 from distribute_challenge.calls.regions import Buffer
 from distribute_challenge.calls.replies import (
     call_text,
@@ -28,8 +28,6 @@ from distribute_challenge.calls.replies import (
 from distribute_challenge.calls.reuse import Kept, Key, Loaded
 from distribute_challenge.calls.scattered import store
 from distribute_challenge.values import PROTOCOL
-from distribute_challenge.values.classes import copies, delete_attribute, restore, set_attribute
-from distribute_challenge.values.contents import Content, content_of
 from distribute_challenge.values.functions import SCRIPT
 
 
@@ -39,7 +37,7 @@ class Runner:
     def __init__(self, *, in_place: bool = False) -> None:
         """With `in_place`, calls run in the process of their caller, whose own script they leave as it is."""
         self._is_in_place = in_place
-        self._setups: dict[bytes, _Setup] = {}  # of each program
+        self._setups: dict[bytes, Setup] = {}  # by program
         self._kept = Kept()
         self.dropped: weakref.ref[Any] | None = None  # the function of the last call, if that is not kept
         self.has_left_threads = False  # whether threads that the last call started go on
@@ -58,23 +56,23 @@ class Runner:
                 if call.flags & INITIALIZER:
                     return dump_value(name, None)
                 setup.restore()
-            loaded = self._load((source, call.function), call.arguments, list(buffers))
+            key = call.program, source, call.function
+            loaded = self._load(key, call.arguments, list(buffers))
             function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
             if setup is not None:
-                setup.bind(loaded)
+                setup.bind(loaded.modules)
             if SCRIPT in loaded.modules and not self._is_in_place:
                 sys.modules["__main__"] = loaded.modules[SCRIPT]
+            before = look(loaded.modules) if call.flags & INITIALIZER else {}
             began = time.perf_counter()
             if call.flags & CHUNK:
                 return self._run_each(function, name, arguments)
             args, kwargs = arguments
-            if call.flags & INITIALIZER:
-                before = _contents(loaded)
             value = plain_value(function(*args, **kwargs))
             seconds = time.perf_counter() - began
             if call.flags & INITIALIZER:
-                self._setups[call.program] = _Setup(loaded, before)
+                self._setups[call.program] = Setup(loaded.modules, before)
                 value = None
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
@@ -83,7 +81,7 @@ class Runner:
             if not self._is_in_place:
                 sys.modules["__main__"] = main
             self.has_left_threads = threading.active_count() > threads
-            if loaded is not None and not self._keep((source, call.function), loaded):
+            if loaded is not None and not self._keep(key, loaded):
                 with contextlib.suppress(TypeError):  # Not everything that can be called takes one.
                     self.dropped = weakref.ref(loaded.function)
         return dump_value(name, value, seconds)
@@ -91,10 +89,12 @@ class Runner:
     def _load(self, key: Key, arguments: bytes, buffers: list[Buffer]) -> Loaded:
         known = store.loaded
         loaded = self._kept.load(key, arguments, buffers)
-        if store.loaded == known:
-            return loaded
-        # With it came a scattered value, and with that classes and global names as they were then.
-        return self._kept.load(key, arguments, buffers)
+        if store.loaded != known:
+            # A scattered value was loaded just now, and has put classes and global names back to what they
+            # were when it was scattered: what the call says of them goes on top.
+            del loaded
+            loaded = self._kept.load(key, arguments, buffers)
+        return loaded
 
     def _keep(self, key: Key, loaded: Loaded) -> bool:
         """Keep a function that was called; whether that may be."""
@@ -106,8 +106,9 @@ class Runner:
         return self._kept.put(key, loaded.known)
 
     def forget(self, program: bytes) -> None:
-        """The executor has gone: forget what its initializer has bound."""
+        """The program, or the executor, has gone: forget what was its own."""
         self._setups.pop(program, None)
+        self._kept.forget(program)
 
     def context(self, program: bytes) -> contextvars.Context | None:
         """What the executor's initializer has set up of its context, for one call; None without one."""
@@ -122,7 +123,7 @@ class Runner:
 
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
-        return (source, call.function) in self._kept
+        return (call.program, source, call.function) in self._kept
 
     def _run_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Outcome:
         began = time.perf_counter()
@@ -175,60 +176,3 @@ class Runner:
         """In a child that a function has forked: the rest of its chunk is not the child's to run."""
         for rest in self._chunks:
             deque(rest, maxlen=0)
-
-
-_GONE = object()  # in place of the value of a name that there is no more
-
-
-class _Setup:
-    """What an initializer has set: names of modules, attributes of functions and classes, and its context."""
-
-    def __init__(self, loaded: Loaded, before: dict[Any, dict[str, tuple[Any, Content]]]) -> None:
-        """`before` is what `_contents` gave before it ran, in the call that was `loaded`."""
-        self.context = contextvars.copy_context()
-        self._names: dict[Any, dict[str, Any]] = {}
-        for key, holder in _holders(loaded).items():
-            old, now = before.get(key, {}), dict(vars(holder))
-            self._names[key] = dict.fromkeys(old.keys() - now.keys(), _GONE)
-            for name, value in now.items():
-                if (
-                    name in old
-                    and old[name][0] is value
-                    and old[name][1].written == content_of(value).written
-                ):
-                    continue
-                self._names[key][name] = value
-        self._classes = {cls: dict(vars(cls)) for cls in copies().values()}
-
-    def restore(self) -> None:
-        """Give the classes back what they had then: what comes with a call goes on from that."""
-        restore(self._classes)
-
-    def bind(self, loaded: Loaded) -> None:
-        """Let the functions of a call find it."""
-        holders = _holders(loaded)
-        for key in self._names.keys() & holders.keys():
-            holder = holders[key]
-            for name, value in self._names[key].items():
-                if value is not _GONE:
-                    set_attribute(holder, name, value)
-                elif name in vars(holder):
-                    delete_attribute(holder, name)
-
-
-def _holders(loaded: Loaded) -> dict[Any, Any]:
-    """Where an initializer may set something: modules of a call, functions in them, classes of its script."""
-    holders: dict[Any, Any] = {**loaded.modules, **copies()}
-    for key, module in loaded.modules.items():
-        for name, value in list(vars(module).items()):
-            if type(value) is types.FunctionType:
-                holders[key, name] = value
-    return holders
-
-
-def _contents(loaded: Loaded) -> dict[Any, dict[str, tuple[Any, Content]]]:
-    """What is bound there, and what the values hold: that may change as well, as in a dict."""
-    return {
-        key: {name: (value, content_of(value)) for name, value in list(vars(holder).items())}
-        for key, holder in _holders(loaded).items()
-    }

@@ -19,16 +19,20 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from distribute_challenge.values.enums import do_nothing, reduce_enum, update_enum
+
 log = logging.getLogger(__name__)
 
 Reduced = tuple[Any, ...]
 
-_lock = threading.Lock()  # guards the four below
+Copies = weakref.WeakValueDictionary[str, type]  # by token
+
+_lock = threading.Lock()  # guards all that follows
 _tokens: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
-_classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+_originals: Copies = weakref.WeakValueDictionary()  # those that were made here
+_copies: Copies = weakref.WeakValueDictionary()  # those of the program whose calls run here now
 # The names that were in each copy when it was made.
 _skeletons: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
-_own: weakref.WeakSet[type] = weakref.WeakSet()  # those that were made here, and are not copies
 
 
 def _renew_lock() -> None:
@@ -42,13 +46,6 @@ os.register_at_fork(after_in_child=_renew_lock)
 _apart = threading.local()  # `copies`: those of the call that runs in its caller's process, by token
 
 _IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE, among the flags of a type
-# What an enum's metaclass works out anew.
-_MADE_BY_ENUM = {
-    *("_generate_next_value_", "_member_names_", "_member_map_", "_member_type_", "_value2member_map_"),
-    *("_hashable_values_", "_unhashable_values_", "_unhashable_values_map_", "_unhashable_value2member_map_"),
-    *("__new__", "_new_member_", "__new_member__", "_use_args_", "_value_repr_"),
-    *("_flag_mask_", "_singles_mask_", "_all_bits_", "_inverted_", "_boundary_"),
-}
 
 
 def with_token(cls: type, reduced: Reduced) -> Reduced:
@@ -61,12 +58,7 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
     names = {"__name__": cls.__name__, "__qualname__": cls.__qualname__}
     attributes = {**_with_annotations(cls, attributes), **names}
     if isinstance(cls, enum.EnumMeta):
-        make, arguments = _make_enum, _enum_arguments(cls)
-        made_anew = _MADE_BY_ENUM.union(cls.__members__)
-        attributes = {name: value for name, value in attributes.items() if name not in made_anew}
-        members: Any = cls.__members__
-        attributes["__members"] = {name: dict(vars(member)) for name, member in members.items()}
-        attributes["__new_member"] = vars(cls).get("__new_member__")
+        make, arguments, attributes = reduce_enum(cls, attributes)
     elif type(arguments[3]) is dict:
         kind, name, bases, space, _, extra = arguments
         space = dict(space)
@@ -81,8 +73,7 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
         token = _tokens.get(cls)
         if token is None:
             token = _tokens[cls] = uuid.uuid4().hex
-            _classes[token] = cls
-            _own.add(cls)
+            _originals[token] = cls
     now = attributes, type(cls), cls.__bases__
     return _receive, (token, make, arguments), now, None, None, _update
 
@@ -94,28 +85,37 @@ def by_token(cls: type) -> Reduced | None:
     return None if token is None else (_find, (token,))
 
 
-def _receive(token: str, make: Callable[..., type], arguments: Reduced) -> type:
-    copies: dict[str, type] | None = getattr(_apart, "copies", None)
+def use(those: Copies) -> None:
+    """Have the calls from now on find these copies, and no others: each program has its own."""
+    global _copies
+    _copies = those
+
+
+def copies() -> dict[str, type]:
+    """The copies that the calls of this thread have, by their tokens."""
     with _lock:
-        known = _classes.get(token) if copies is None else copies.get(token)
+        return dict(_here())
+
+
+def _here() -> Any:
+    own = getattr(_apart, "copies", None)
+    return _copies if own is None else own
+
+
+def _receive(token: str, make: Callable[..., type], arguments: Reduced) -> type:
+    here = _here()
+    with _lock:
+        known: type | None = here.get(token)
+        if known is None and here is _copies:
+            known = _originals.get(token)
     if known is not None:
         return known
     cls = make(*arguments)
     with _lock:
         _tokens[cls] = token
         _skeletons[cls] = frozenset(vars(cls))
-        if copies is None:
-            _classes[token] = cls
-        else:
-            copies[token] = cls
+        here[token] = cls
     return cls
-
-
-def copies() -> dict[str, type]:
-    """The copies that the calls of this thread have, by their tokens."""
-    own: dict[str, type] | None = getattr(_apart, "copies", None)
-    with _lock:
-        return {token: cls for token, cls in (_classes if own is None else own).items() if cls not in _own}
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def _make_class(
     for base in {cls for part in resolved for cls in part.__mro__}:
         if type(vars(base).get("__init_subclass__")) is classmethod and base.__module__ != "typing":
             hidden[base] = vars(base)["__init_subclass__"]
-            base.__init_subclass__ = classmethod(_do_nothing)
+            base.__init_subclass__ = classmethod(do_nothing)
     maker = next(cls for cls in kind.__mro__ if cls.__module__ in ("builtins", "abc"))
     try:
         made: type = maker.__new__(kind, name, resolved, space)
@@ -159,9 +159,9 @@ def _make_class(
     return made
 
 
-def _update(cls: type, state: Reduced) -> None:
+def _update(cls: Any, state: Reduced) -> None:
     attributes, kind, bases = state
-    if cls in _own:
+    if cls not in _skeletons:  # It is no copy.
         return
     # A copy that is here since an earlier call may have those that its original had then.
     if type(cls) is not kind:
@@ -175,39 +175,38 @@ def _update(cls: type, state: Reduced) -> None:
         cls._abc_registry_clear()  # type: ignore[attr-defined]
         cls._abc_caches_clear()  # type: ignore[attr-defined]
     if isinstance(cls, enum.EnumMeta):
-        _update_enum(cls, attributes)
+        update_enum(cls, attributes)
     registered = attributes.pop("_abc_impl", ())
     for name, value in attributes.items():
         set_attribute(cls, name, value)
     if "__firstlineno__" in attributes:  # From Python 3.13 on, setting `__module__` removes it.
         set_attribute(cls, "__firstlineno__", attributes["__firstlineno__"])
     for other in registered:
-        cls.register(other)  # type: ignore[attr-defined]
+        cls.register(other)
 
 
-def set_attribute(holder: Any, name: str, value: Any) -> None:
-    """Set an attribute. Of a class, its metaclass has been told where it was set first."""
+def set_attribute(cls: type, name: str, value: Any) -> None:
+    """Set an attribute of a class past its metaclass, whose own way has run where it was set first."""
     try:
-        type.__setattr__(holder, name, value)
-    except TypeError:  # It is no class; or a metaclass in C has a way of its own, which is the only one.
-        setattr(holder, name, value)
+        type.__setattr__(cls, name, value)
+    except TypeError:  # A metaclass in C has a way that cannot be passed.
+        setattr(cls, name, value)
 
 
-def delete_attribute(holder: Any, name: str) -> None:
-    """Delete an attribute, in the same way."""
+def delete_attribute(cls: type, name: str) -> None:
+    """Delete an attribute of a class, in the same way."""
     try:
-        type.__delattr__(holder, name)
+        type.__delattr__(cls, name)
     except TypeError:
-        delattr(holder, name)
+        delattr(cls, name)
 
 
 def restore(contents: dict[type, dict[str, Any]]) -> None:
-    """Give copies the attributes that they had, whatever calls have done to them since."""
+    """Give copies the attributes that they had, whatever functions have done to them since."""
     for cls, content in contents.items():
         own = vars(cls)
         for name in own.keys() - content.keys():
-            if not name.startswith("__"):  # Python keeps what it has worked out there.
-                delete_attribute(cls, name)
+            delete_attribute(cls, name)
         for name, value in content.items():
             if own.get(name) is not value:
                 set_attribute(cls, name, value)
@@ -215,7 +214,7 @@ def restore(contents: dict[type, dict[str, Any]]) -> None:
 
 def _find(token: str) -> type:
     with _lock:
-        cls = _classes.get(token)
+        cls = _originals.get(token) or _copies.get(token)
     if cls is None:
         raise pickle.UnpicklingError("its class has gone from the program that it came from")
     return cls
@@ -235,70 +234,3 @@ def _with_annotations(cls: type, attributes: dict[str, Any]) -> dict[str, Any]:
         kind = annotationlib.Format.STRING
         attributes["__annotations__"] = annotationlib.get_annotations(cls, format=kind)
     return attributes
-
-
-def _enum_arguments(cls: enum.EnumMeta) -> Reduced:
-    """The arguments that make an enum again without its own `__new__` and `__init__`."""
-    members: Any = cls.__members__
-    data_type = getattr(cls, "_member_type_", object)
-    content = {name: (member._value_, _data_of(member, data_type)) for name, member in members.items()}
-    boundary = getattr(cls, "_boundary_", None)
-    return type(cls), cls.__name__, cls.__bases__, cls.__module__, cls.__qualname__, content, boundary
-
-
-def _data_of(member: Any, data_type: type) -> tuple[Any, ...]:
-    """The arguments for the part of a member that is an int, a str or the like."""
-    make: Any = data_type.__new__
-    if make is object.__new__:
-        return ()
-    for kind in (int, str, bytes, float, complex, tuple, frozenset):
-        if issubclass(data_type, kind):
-            return (str.__str__(member) if kind is str else kind(member),)
-    raise TypeError(
-        f"the enum {type(member).__qualname__}, whose members are {data_type.__qualname__} objects, travels "
-        "only from a module of its own"
-    )
-
-
-def _make_enum(
-    meta: Any,
-    name: str,
-    bases: Reduced,
-    module: str,
-    qualname: str,
-    members: dict[str, Reduced],
-    boundary: Any,
-) -> type:
-    """An enum whose members have their values; what else they hold is set later."""
-    space = meta.__prepare__(name, bases)
-    space["__module__"], space["__qualname__"] = module, qualname
-    space["__new__"], space["__init__"] = _make_member, _do_nothing
-    for member, content in members.items():
-        space[member] = (content,)
-    options = {} if boundary is None else {"boundary": boundary}
-    made: Any = meta.__new__(meta, name, bases, space, **options)
-    del made.__init__
-    return made  # type: ignore[no-any-return]
-
-
-def _make_member(cls: Any, content: Reduced) -> Any:
-    if len(content) == 1:  # Of a tuple, the metaclass puts the arguments into another one.
-        (content,) = content
-    value, arguments = content
-    member = cls._member_type_.__new__(cls, *arguments)
-    member._value_ = value
-    return member
-
-
-def _do_nothing(made: Any, *_: Any, **__: Any) -> None:
-    """In place of what has run already, and whose effect comes with the class or the member."""
-
-
-def _update_enum(cls: Any, attributes: dict[str, Any]) -> None:
-    new_member = attributes.pop("__new_member")
-    for name, content in attributes.pop("__members").items():
-        member = cls.__members__[name]
-        vars(member).clear()
-        vars(member).update(content)
-    if new_member is not None:
-        cls.__new_member__ = new_member

@@ -21,14 +21,17 @@ from distribute_challenge.values.functions import (
     SCRIPT,
     Reduced,
     StandIn,
-    fill_exception,
-    fill_object,
     load_descriptor,
     load_module,
     load_singleton,
+)
+from distribute_challenge.values.making import (
+    fill_exception,
+    fill_object,
     make_cached,
     make_exception,
     make_type,
+    slots_of,
 )
 from distribute_challenge.values.names import (
     Name,
@@ -118,7 +121,7 @@ class ObjectPickler(cloudpickle.Pickler):
             if not has_own_way and type(own.__init__) is types.FunctionType:
                 # It may take other arguments than it has kept.
                 make, arguments = make_exception, (kind, arguments)
-                state = {**_slots_of(obj), **(state or {})} if state is None or type(state) is dict else state
+                state = {**slots_of(obj), **(state or {})} if state is None or type(state) is dict else state
             if type(state) is dict and own.__setstate__ is BaseException.__setstate__:
                 rest = [state, None, None, fill_exception]
             return make, arguments, *rest
@@ -226,14 +229,6 @@ class ObjectPickler(cloudpickle.Pickler):
         key = SCRIPT if namespace is vars(sys.modules["__main__"]) else id(namespace)
         module = StandIn(load_module, (key, name, package))
         self.namespaces[id(namespace)] = module, StandIn(vars, (module,))
-
-
-def _slots_of(obj: object) -> dict[str, Any]:
-    """The attributes of an object that are in slots."""
-    members = types.MemberDescriptorType
-    spaces = [vars(cls) for cls in type(obj).__mro__ if "__slots__" in vars(cls)]
-    names = [name for space in spaces for name, member in space.items() if type(member) is members]
-    return {name: getattr(obj, name) for name in names if hasattr(obj, name)}
 
 
 def _with_key(proxy: Any) -> Reduced:

@@ -24,12 +24,12 @@ from distribute_challenge.values.functions import (
     fill_function,
     globals_of,
     load_text,
-    make_dispatch,
     make_function,
     reduce_code,
     texts,
     values_of,
 )
+from distribute_challenge.values.making import make_dispatch
 from distribute_challenge.values.names import is_importable, name_of
 from distribute_challenge.values.objects import ObjectPickler
 

@@ -9,6 +9,7 @@ import pickle
 import sys
 import threading
 import types
+import weakref
 import zipimport
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from distribute_challenge.calls.payload import COMPILED, NO_PROGRAM, Module, is_this_package
 from distribute_challenge.calls.program import current
+from distribute_challenge.values import classes
 from distribute_challenge.worker.settings import Settings
 
 MAX_ENDED = 4  # programs without a connection, whose modules are still there if they come again
@@ -57,6 +59,7 @@ class _Program:
         ] = {}  # all that have come: calls may still be in line for each
         self.folders: tuple[str, ...] = ()
         self.aside: dict[str, types.ModuleType] = {}  # its modules, while another program's are in use
+        self.copies: classes.Copies = weakref.WeakValueDictionary()  # of classes of its script
         self.settings: Settings | None = None  # as it left them; None: it finds those of a new worker
         self.connections = 0
 
@@ -179,6 +182,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
             new.aside.clear()
             (new.settings or self._settings).apply()
             current.id = program
+            classes.use(new.copies)
         self._hide(module.name for module in news if not new.owns(module.name))
         changed = [
             module.name for module in news if new.wanted.get(module.name, module).digest != module.digest

@@ -518,9 +518,12 @@ def init_one():
     global model
     model = Model()
 def init_other(): Model.k = 50
-def use(): return model.get()
+def use(): return bool(model), model.get()
 def use_class(): return Model.k
-def spoil(): Model.k = Model.added = 99
+def get(made): return made.k
+def spoil():
+    Model.k = Model.added = 99
+    Model.__bool__ = lambda self: False
 how = {"max_workers": 1}
 with (
     PoolExecutor(initializer=init_one, **how) as one, PoolExecutor(initializer=init_other, **how) as other,
@@ -529,8 +532,13 @@ with (
     for _ in range(2):
         print(one.submit(use).result(), other.submit(use_class).result(), one.submit(use).result())
         third.submit(spoil).result(), one.submit(spoil).result()
+    with PoolExecutor(**how) as fourth:
+        handle = fourth.scatter(Model())
+        print([fourth.submit(get, handle).result() for _ in range(2) if other.submit(use_class).result()])
 """
-    assert run_program(server, tmp_path / "program", text) == 2 * ["(1, False) 50 (1, False)"]
+    *twice, scattered = run_program(server, tmp_path / "program", text)
+    assert twice == 2 * ["(True, (1, False)) 50 (True, (1, False))"]
+    assert scattered == "[1, 1]"
 
 
 def test_a_metaclass_that_guards_its_classes_is_not_asked_on_workers(server: RunningServer, tmp_path: Path):

@@ -340,7 +340,7 @@ def test_a_function_of_a_module_is_kept():
 def test_a_function_that_runs_is_not_called_again_by_another_call(names: dict[str, Any]):
     kept, shipment = Kept(), Shipment(names["uses_a_helper"])
     parcel = shipment.parcel((1,), {})
-    key, arguments = (parcel.source, parcel.call().function), parcel.call().arguments
+    key, arguments = (b"", parcel.source, parcel.call().function), parcel.call().arguments
     first, second = kept.load(key, arguments), kept.load(key, arguments)
     assert first.function is not second.function
     kept.put(key, first.known)

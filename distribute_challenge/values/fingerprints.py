@@ -2,49 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
+import hashlib
 import pickle
 import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from distribute_challenge.values import PROTOCOL
+from distribute_challenge.values.making import slots_of
 from distribute_challenge.values.names import name_of
 
 _BY_IDENTITY = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
 
-class Content(NamedTuple):
-    """`written` is the same if nothing has changed. `met` keeps what has been written by its identity."""
+class Fingerprint(NamedTuple):
+    """`digest` is the same if nothing has changed, as long as those live that count by their identities."""
 
-    written: bytes
-    met: list[Any]
+    digest: bytes
+    identities: list[Any]
 
 
-def content_of(value: Any) -> Content:
+def fingerprint_of(value: Any) -> Fingerprint:
     """What a value holds: functions, classes and what cannot be pickled by identity, all else by content."""
-    file = io.BytesIO()
-    pickler = _ContentPickler(file, PROTOCOL)
+    digest = _Digest()
+    pickler = _Fingerprinter(digest, PROTOCOL)
     try:
         pickler.dump(value)
-    except Exception:  # It is nested too deep, say.
-        return Content(b"", [])
-    return Content(file.getvalue(), pickler.met)
+    except Exception:  # It is nested too deep, say: then it counts as unchanged.
+        return Fingerprint(b"", [])
+    return Fingerprint(digest.hash.digest(), pickler.identities)
 
 
-class _ContentPickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, protocol: int) -> None:
+class _Digest:
+    """A file that keeps no more than a hash: values may be large."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.blake2b()
+
+    def write(self, data: Any) -> None:
+        self.hash.update(data)
+
+
+class _Fingerprinter(pickle.Pickler):
+    def __init__(self, file: Any, protocol: int) -> None:
         super().__init__(file, protocol)
-        self.met: list[Any] = []
+        self.identities: list[Any] = []
 
     def reducer_override(self, obj: Any) -> Any:
         """Called by pickle for all that is not of a plain type."""
         kind: Any = type(obj)
         if obj is _stand_in:
             return NotImplemented
-        self.met += (obj, kind)
+        self.identities += (obj, kind)
         if kind is functools._lru_cache_wrapper:
             return _stand_in, (id(obj), *obj.cache_info())
         if issubclass(kind, _BY_IDENTITY):
@@ -53,21 +63,12 @@ class _ContentPickler(pickle.Pickler):
             parts = [
                 list(part) if isinstance(part, Iterator) else part for part in obj.__reduce_ex__(PROTOCOL)
             ]
-        except Exception:
+        except Exception:  # It cannot be pickled, whatever its class raises to say so.
             parts = [id(obj)]
         # One of the script may keep some of what it holds from being pickled.
-        return _stand_in, (id(kind),), (parts, _state(obj) if name_of(kind) is None else None)
+        hidden = (getattr(obj, "__dict__", None), slots_of(obj)) if name_of(kind) is None else ()
+        return _stand_in, (id(kind),), (parts, hidden)
 
 
 def _stand_in(*_: Any) -> None:
     """In place of what makes an object."""
-
-
-def _state(obj: Any) -> tuple[Any, ...]:
-    slots = {}
-    for cls in type(obj).__mro__:
-        for name, slot in vars(cls).items():
-            if type(slot) is types.MemberDescriptorType:
-                with contextlib.suppress(AttributeError):  # It is empty.
-                    slots[name] = slot.__get__(obj)
-    return getattr(obj, "__dict__", None), slots

@@ -55,7 +55,8 @@ class Setup:
             for name, value in now.items():
                 if name not in old or _has_changed(*old[name], value):
                     changes[name] = value
-            self._changes[key] = changes
+            if changes:
+                self._changes[key] = changes
         self._note_classes()
 
     def restore(self) -> None:
@@ -64,7 +65,7 @@ class Setup:
 
     def bind(self, modules: MadeModules) -> None:
         """Let the functions of a call find it."""
-        holders = _holders(modules)
+        holders = _holders(modules) if self._changes else {}
         for key in self._changes.keys() & holders.keys():
             for name, value in self._changes[key].items():
                 _set(holders[key], name, value)

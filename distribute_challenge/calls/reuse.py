@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from distribute_challenge.calls.constant import Snapshot, snapshot
@@ -50,9 +50,8 @@ class Kept:
     def __contains__(self, key: Key) -> bool:
         return key in self._known
 
-    def load(self, key: Key, arguments: bytes, buffers: Iterable[Buffer] = ()) -> Loaded:
+    def load(self, key: Key, arguments: bytes, buffers: Sequence[Buffer] = ()) -> Loaded:
         """The function that was sent as `key`, and its arguments. Raises whatever unpickling does."""
-        buffers = list(buffers)
         rest = iter(buffers)  # First come those of the function.
         _, source, data = key
         known = self._known.pop(key, None)

@@ -58,11 +58,11 @@ COMPARED = [
 # This pool alone
 ALONE = [
     Case("clients", "no-ops of four clients at once, beside one client", "calls/s", count=10_000, turns=2),
-    Case("names", "a lone function that uses names of libraries and of its script", "µs", count=200, turns=5),
+    Case("names", "a lone function that uses names of libraries and of its script", "µs", count=20, turns=50),
     Case("scatter", "a short function of an 8 MB value, 500 submitted", "µs", count=500, turns=1),
     Case("lost", "from the end of a worker to its successor's first answer", "ms", turns=4),
     Case("scheduler", "acquire and free in the scheduler alone", "µs", count=2000, turns=3),
-    Case("lease_time", "time of a lease on a server, over 100,000 leases", "µs", count=100_000),
+    Case("lease_time", "processor time of a server for a lease, over 100,000", "µs", count=100_000),
     Case("lease_memory", "memory of that server", "MiB", count=100_000),
     Case("move_time", "time of a lease in the scheduler alone, over a million", "µs", count=1_000_000),
     Case("move_memory", "memory of that scheduler", "KiB", count=1_000_000),

@@ -29,6 +29,7 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/peers
 	$(BIN)/python -m benchmarks.peers $(BENCH)
+	$(BIN)/python benchmarks/backends.py
 	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/recording.py

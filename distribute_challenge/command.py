@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import signal
 import sys
 
@@ -31,10 +32,19 @@ def run(command: str | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:  # Programs that clean up on Ctrl-C have done so.
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # Who reads what it prints has enough, as `head`.
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     return code
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has enough, as `head`."""
+    output = select.poll()
+    output.register(1, 0)
+    return bool(output.poll(0))
 
 
 def _typed() -> str:

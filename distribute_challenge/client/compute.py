@@ -75,6 +75,11 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         bound = functools.partial(self.__wrapped__, instance)
         return ComputeFunction(bound, server=self._server, options=self.options, body=self._body)
 
+    def __getattr__(self, name: str) -> Any:
+        function = vars(self).get("__name__", "func")
+        hint = f": {function}(...).{name}() makes a call" if name in ("run", "submit") else ""
+        raise AttributeError(f"{function}, which runs on the pool, has no attribute {name!r}{hint}")
+
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function here and now, without the pool.
 

@@ -109,6 +109,13 @@ def test_ctrl_c_while_a_script_is_being_imported_ends_it_without_a_traceback(
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
+def test_only_a_broken_pipe_of_its_output_ends_a_script_without_a_word(tmp_path: Path):
+    (tmp_path / "numpy.py").write_text("raise BrokenPipeError('of a connection')")
+    result = script("grapher.py", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 1
+    assert "BrokenPipeError: of a connection" in result.stderr
+
+
 @pytest.mark.parametrize("word", ["three", "-1", "nan", "1e99"])
 def test_the_example_wants_a_duration(server: RunningServer, word: str):
     assert_is_one_helpful_line(

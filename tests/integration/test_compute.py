@@ -233,6 +233,17 @@ def test_a_call_does_nothing_until_it_is_run(monkeypatch: pytest.MonkeyPatch):
     assert bare.__name__ == "bare"
 
 
+@pytest.mark.parametrize("way", ["run", "submit"])
+def test_who_forgets_to_call_a_function_is_told_how_to(way: str):
+    @compute_this
+    def func(x: int) -> int:
+        return x
+
+    with pytest.raises(AttributeError, match=rf"has no attribute '{way}': func\(\.\.\.\)\.{way}\(\)"):
+        getattr(func, way)
+    assert not hasattr(func, "other")
+
+
 def test_a_recursive_function_runs_here_as_it_does_there(used_server: RunningServer):
     assert recursive.local(5) == recursive(5).run() == 120
     assert cached_recursion.local(30) == 832040

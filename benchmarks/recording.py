@@ -73,10 +73,10 @@ class Pool(NamedTuple):
 
 
 @contextlib.contextmanager
-def running_server(checkout: Path, folder: str, *options: str) -> Iterator[Pool]:
+def running_server(checkout: Path, folder: str, *options: str, workers: int = WORKERS) -> Iterator[Pool]:
     """A server, for as long as the block."""
     owned, owner = os.pipe()  # It ends with us, however that comes.
-    command = [sys.executable, str(checkout / "server.py"), str(WORKERS), "--port", "0", *options]
+    command = [sys.executable, str(checkout / "server.py"), str(workers), "--port", "0", *options]
     command += ["--owner", str(owned)]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, text=True, pass_fds=(owned,)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.peers import alone, figure, results, table
@@ -30,13 +33,16 @@ def main() -> int:
         choices=[*CASES, *PEERS],
         help=f"only these: {', '.join([*CASES, *PEERS])} (this pool is always measured)",
     )
+    parser.add_argument(
+        "--busy", action="store_true", help="with a program beside it that keeps a processor busy"
+    )
     parser.add_argument("--write", action="store_true", help="put a whole run into the README and its figure")
     parser.add_argument("--show", action="store_true", help="only draw and tell the results that are there")
     options = parser.parse_args()
     if options.show:
         return publish(results.read())
-    if options.write and (options.quick or options.only):
-        parser.error("--write takes a whole run: no part of one takes the place of that")
+    if options.write and (options.quick or options.only or options.busy):
+        parser.error("--write takes a whole run, and nothing beside it: nothing else takes the place of that")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that all that was started is ended.
     measured = results.Results()
@@ -50,7 +56,11 @@ def main() -> int:
     names = [name for name in names if is_installed(PEERS[name])]
     rounds = 2 if options.quick else options.rounds
     try:
-        with tempfile.TemporaryDirectory() as name, running_server(ROOT, name) as pool:
+        with (
+            neighbour() if options.busy else contextlib.nullcontext(),
+            tempfile.TemporaryDirectory() as name,
+            running_server(ROOT, name) as pool,
+        ):
             folder, server = Path(name), pool.address
             Comparison(measured, folder, server, names, cases, options.quick).run(rounds)
             print("this pool alone", flush=True)
@@ -64,6 +74,16 @@ def main() -> int:
         return 0
     measured.write()
     return publish(measured)
+
+
+@contextlib.contextmanager
+def neighbour() -> Iterator[None]:
+    """A program that keeps a processor busy, for as long as the block."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            yield
+        finally:
+            busy.kill()
 
 
 def publish(measured: results.Results) -> int:

@@ -10,6 +10,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 import types
@@ -22,6 +23,8 @@ import rpyc
 from benchmarks.peers.cases import ALONE, Case
 from benchmarks.peers.results import Results
 from benchmarks.peers.running import ROOT, Client, version
+from benchmarks.recording import running_server
+from distribute_challenge import PoolExecutor
 from distribute_challenge.server.scheduler import Scheduler
 
 CLIENTS = 4
@@ -29,6 +32,8 @@ SIZES = (100, 100_000)
 BLOCK = 500  # leases
 BLOCKS = 10  # so many make the beginning, and as many the end
 SETTLE_S = 1.0
+IDLE_WORKERS = 4
+IDLE_S = 30.0
 NAMES = {"one that uses nothing": False, "one that uses names": True}
 SCATTERED = {"the value as an argument": False, "the value scattered": True}
 
@@ -59,6 +64,8 @@ def measure(results: Results, folder: Path, server: str, cases: set[str], rounds
         scheduler_moves(note, by_name["move_time"].count // shrink)
     if "memory" in cases:
         memory(note, folder, rounds)
+    if "idle" in cases:
+        idle(note, folder, IDLE_S / shrink)
 
 
 def clients(note: Note, case: Case, folder: Path, server: str, rounds: int, shrink: int) -> None:
@@ -197,8 +204,7 @@ def server_leases(note: Note, server: str, count: int) -> None:
     host, _, port = server.rpartition(":")
     with rpyc.connect(host, int(port), config={"sync_request_timeout": None}) as connection:
         worker = json.loads(connection.root.status())["workers"][0]
-        process = psutil.Process(worker["pid"]).parent()
-        assert process is not None
+        process = server_of(worker["pid"])
         find = rpyc.async_(connection.root.find_free_worker)
         free = rpyc.async_(connection.root.free_worker)
         taken = [processor_s(process)]
@@ -216,10 +222,33 @@ def server_leases(note: Note, server: str, count: int) -> None:
     note("lease_time", 0, "the last", (taken[-1] - taken[-1 - BLOCKS]) / BLOCKS / BLOCK)
 
 
-def processor_s(process: psutil.Process) -> float:
-    """Seconds of processors that a process has taken."""
-    times = process.cpu_times()
-    return times.user + times.system
+def server_of(worker: int) -> psutil.Process:
+    """The server that has started a worker."""
+    process = psutil.Process(worker).parent()
+    assert process is not None
+    return process
+
+
+def processor_s(*processes: psutil.Process) -> float:
+    """Seconds of processors that processes have taken."""
+    times = [process.cpu_times() for process in processes]
+    return sum(time.user + time.system for time in times)
+
+
+def idle(note: Note, folder: Path, duration_s: float) -> None:
+    """What a server and its workers take while nobody calls, and a client whose executor is open."""
+    with (
+        running_server(ROOT, tempfile.mkdtemp(dir=folder), workers=IDLE_WORKERS) as pool,
+        PoolExecutor(pool.address) as executor,
+    ):
+        server = server_of(executor.submit(os.getpid).result())
+        processes = [server, *server.children(recursive=True)]
+        time.sleep(SETTLE_S)
+        began, here, there = time.monotonic(), time.process_time(), processor_s(*processes)
+        time.sleep(duration_s)
+        note("idle", 0, "a server with 4 workers", processor_s(*processes) - there)
+        note("idle", 0, "a client with an executor", time.process_time() - here)
+        note("idle", 0, "the time", time.monotonic() - began)
 
 
 def memory(note: Note, folder: Path, rounds: int) -> None:

@@ -67,6 +67,7 @@ ALONE = [
     Case("move_time", "time of a lease in the scheduler alone, over a million", "µs", count=1_000_000),
     Case("move_memory", "memory of that scheduler", "KiB", count=1_000_000),
     Case("memory", "memory of an idle worker, beside a bare `import rpyc`", "MiB"),
+    Case("idle", "processor time while nobody calls", "s"),
 ]
 
 CASES = {case.name: case for case in COMPARED + ALONE}
@@ -101,6 +102,8 @@ TARGETS = [
     Target("move_time", "the first", 1.2, one="the last"),
     Target("move_memory", "the first", 1.05, one="the last"),
     Target("memory", "a bare interpreter", 1.3, one="a worker"),
+    Target("idle", "the time", 0.002, one="a server with 4 workers"),
+    Target("idle", "the time", 0.0002, one="a client with an executor"),
 ]
 
 # A value is measured in seconds, calls per second or bytes, and shown in its unit.

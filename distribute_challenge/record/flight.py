@@ -279,7 +279,7 @@ def label(function: str, client: str) -> bytes:
     >>> label("func", "challenge.py:7")
     b'func\\x00challenge.py:7'
     """
-    return f"{function.replace(chr(0), ' ')}\0{client}".encode(errors="replace")
+    return f"{function[:_MAX_LABEL].replace(chr(0), ' ')}\0{client[:_MAX_LABEL]}".encode(errors="replace")
 
 
 def _texts(label: bytes) -> tuple[str, str]:

@@ -244,6 +244,14 @@ def test_who_forgets_to_call_a_function_is_told_how_to(way: str):
     assert not hasattr(func, "other")
 
 
+def test_a_name_may_be_as_long_as_it_likes(used_server: RunningServer):
+    def func(x: int) -> int:
+        return x
+
+    func.__qualname__ = "n" * 100_000
+    assert compute_this(func)(3).run() == 3
+
+
 def test_a_recursive_function_runs_here_as_it_does_there(used_server: RunningServer):
     assert recursive.local(5) == recursive(5).run() == 120
     assert cached_recursion.local(30) == 832040

@@ -19,14 +19,12 @@ from distribute_challenge.record.files import RecordFile, open_record
 from distribute_challenge.record.flight import (
     ID_BYTES,
     MEMORY_BYTES,
-    Begun,
-    Ended,
     Flight,
-    FlightReader,
     FlightRecorder,
     label,
     recorder_file,
 )
+from distribute_challenge.record.flight_reader import Begun, Ended, FlightReader
 from distribute_challenge.record.profile import Change, Clock, Rows, Usage
 from distribute_challenge.record.tasks import DONE, FAILED, CutOff, TaskRows
 

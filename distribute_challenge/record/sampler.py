@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from distribute_challenge.record.files import RecordFile, open_record
-from distribute_challenge.record.flight import FlightReader
+from distribute_challenge.record.flight_reader import FlightReader
 from distribute_challenge.record.profile import UNKNOWN, Change, Clock, Rows, Usage
 from distribute_challenge.record.tasks import CutOff, TaskRows
 

@@ -8,10 +8,9 @@ import shutil
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
-
-from distribute_challenge.record.rate import Rate
 
 EVERY_S = 1.0
 CLEARED = "\r\x1b[K"
@@ -22,6 +21,27 @@ else:  # Python 3.10 has it without the brackets only.
     _StreamHandler = logging.StreamHandler
 
 State = Callable[[], Mapping[str, Any]]
+
+
+class Rate:
+    """The growth of a count in the last seconds. It is told the count from time to time.
+
+    >>> rate = Rate()
+    >>> rate.per_second(0, 100), rate.per_second(2, 110), rate.per_second(4, 130)
+    (0.0, 5.0, 7.5)
+    """
+
+    def __init__(self, window_s: float = 5) -> None:
+        self._window_s = window_s
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def per_second(self, now: float, count: int) -> float:
+        """The rate up to `now`, in seconds, when the count is this."""
+        self._counts.append((now, count))
+        while len(self._counts) > 2 and now - self._counts[1][0] >= self._window_s:
+            self._counts.popleft()
+        begun, before = self._counts[0]
+        return (count - before) / (now - begun) if now > begun else 0.0
 
 
 class StatusLine(_StreamHandler):

@@ -28,7 +28,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from distribute_challenge.record.flight import MAX_ERROR, Begun, Ended
+from distribute_challenge.record.flight import MAX_ERROR
+from distribute_challenge.record.flight_reader import Begun, Ended
 from distribute_challenge.record.profile import Clock
 
 COLUMNS = (

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import cli
-from distribute_challenge.record.rate import Rate
+from distribute_challenge.record.statusline import Rate
 from distribute_challenge.terminal import words
 from distribute_challenge.terminal.pool import Pool
 

@@ -207,6 +207,46 @@ def test_a_worker_that_is_killed_leaves_what_it_ran(server: RunningServer):
     assert totals_agree(server)
 
 
+@compute_this
+def down(levels: int) -> int:
+    if not levels:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return further_down(levels - 1).run()
+
+
+@compute_this
+def further_down(levels: int) -> int:
+    return down(levels).run()
+
+
+def test_a_worker_that_is_killed_leaves_all_that_it_ran_however_deep(
+    start_server: Callable[..., RunningServer], monkeypatch: pytest.MonkeyPatch
+):
+    server = start_server(1)
+    monkeypatch.setenv("COMPUTE_SERVER", server.address)
+    with pytest.raises(WorkerLost):
+        down(10).run()
+    server.stop()
+    assert counts(tasks(server)) == {("down", "lost"): 11, ("further_down", "lost"): 10}
+    assert totals_agree(server)
+
+
+def test_what_ran_while_the_server_was_stopped_is_recorded_when_it_goes_on(server: RunningServer):
+    with PoolExecutor() as pool:
+        futures = [pool.submit(operator.index, 1) for _ in range(20_000)]
+        futures[0].result()
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            wait(futures, 60)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert {future.result() for future in futures} == {1}
+    server.idle_status()
+    server.stop()
+    assert totals_agree(server)
+    assert counts(tasks(server)) == {("index", "done"): 20_000}
+
+
 def test_a_server_that_is_killed_leaves_what_has_ended(server: RunningServer):
     for number in range(5):
         square(number).run()

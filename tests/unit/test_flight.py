@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distribute_challenge.record.flight import (
     MEMORY_BYTES,
-    RING_BYTES,
-    SHORT_S,
+    RING_AT,
+    SLOT_BYTES,
     SLOTS,
-    FlightReader,
+    SLOTS_AT,
     FlightRecorder,
     label,
+    recorder_file,
 )
+from distribute_challenge.record.flight_reader import BLOCK_BYTES, SHORT_S, FlightReader
+from tests.running import eventually
+
+RING_BYTES = 1 << 17  # so small that it is soon full
 
 
 def pair() -> tuple[FlightRecorder, FlightReader]:
-    memory = bytearray(MEMORY_BYTES)
+    memory = bytearray(RING_AT + RING_BYTES)
     return FlightRecorder(memory), FlightReader(memory)
 
 
@@ -74,20 +81,47 @@ def test_nothing_is_lost_however_late_it_is_read(sizes: list[int | None], names:
         else:
             written.append(f"{number}-" + "f" * min(size, names))
             run(recorder, number, written[-1])
-    for _ in range(len(sizes) * 8 * 1000 // RING_BYTES + 2):
-        read += [call.begun.function for call in reader.ended()]
-        run(recorder, 0, "last")
-    read += [call.begun.function for call in reader.ended()]
-    assert [name for name in read if name != "last"] == written
+
+    def has_read_all() -> bool:
+        read.extend(call.begun.function for call in reader.ended())
+        return len(read) == len(written)
+
+    eventually(has_read_all, "all is written, though no call follows")
+    assert read == written
+
+
+def test_what_has_been_read_takes_no_memory():
+    file = recorder_file(1)
+    recorder, reader = (end(mmap.mmap(file, MEMORY_BYTES)) for end in (FlightRecorder, FlightReader))
+    read = 0
+    for number in range(60_000):  # More than once around.
+        run(recorder, number, "f" * 300)
+        if number % 2000 == 1999:
+            read += sum(call.finished for call in reader.ended())
+            assert os.fstat(file).st_blocks * 512 < 3 * BLOCK_BYTES
+    assert read == reader.functions == 60_000
+    os.close(file)
+
+
+@pytest.mark.parametrize("letter", ["n", "ü", "語"])
+def test_a_long_name_is_cut_and_the_client_stays(letter: str):
+    recorder, reader = pair()
+    flight = recorder.begin(b"1" * 8, label(letter * 1000, "challenge.py:7"), 1)
+    [call] = reader.running()
+    assert call.client == "challenge.py:7"
+    assert call.function == letter * (len(call.function) - 1) + "…"
+    assert len(call.function.encode()) > 400
+    recorder.end(flight, finished=1, failed=0, seconds=0, returned=0)
+    assert [call.begun.client for call in reader.ended()] == ["challenge.py:7"]
 
 
 def test_what_runs_is_told_from_what_has_ended_just_before_the_worker_died():
     recorder, reader = pair()
     memory = reader._memory
     flight = recorder.begin(b"1" * 8, label("f", "c"), 1)
-    slots = bytes(memory[256 : 256 + 512])
+    slots = bytes(memory[SLOTS_AT : SLOTS_AT + SLOT_BYTES])
     recorder.end(flight, finished=1, failed=0, seconds=0, returned=0)
-    memory[256 : 256 + 512] = slots  # It died before it could say that the slot is free.
+    memory[SLOTS_AT : SLOTS_AT + SLOT_BYTES] = slots  # It died before it could say that the slot is free.
     assert [call.begun.id for call in reader.ended()] == [b"1" * 8]
     assert reader.running() == []
 

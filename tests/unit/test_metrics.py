@@ -13,7 +13,7 @@ client = pytest.importorskip("prometheus_client", reason="the extra [metrics] is
 
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402  It needs that.
 
-from distribute_challenge.record.flight import Begun, Ended  # noqa: E402
+from distribute_challenge.record.flight_reader import Begun, Ended  # noqa: E402
 from distribute_challenge.record.metrics import MAX_FUNCTIONS, Metrics  # noqa: E402
 from distribute_challenge.record.profile import Clock  # noqa: E402
 from distribute_challenge.record.tasks import TIMEOUT, CutOff, TaskRows  # noqa: E402

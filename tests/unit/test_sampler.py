@@ -22,7 +22,8 @@ import psutil
 import pytest
 
 from distribute_challenge.record.files import RecordFile, open_record
-from distribute_challenge.record.flight import MEMORY_BYTES, Begun, Ended, FlightReader, FlightRecorder, label
+from distribute_challenge.record.flight import MEMORY_BYTES, FlightRecorder, label
+from distribute_challenge.record.flight_reader import Begun, Ended, FlightReader
 from distribute_challenge.record.meter import Meter
 from distribute_challenge.record.profile import COUNTS_ONLY, Change, Clock, Rows, Usage
 from distribute_challenge.record.sampler import Sampler

@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from distribute_challenge.address import INSIDE_VARIABLE, SERVER_VARIABLE, Address
 from distribute_challenge.calls.ending import Ending
 from distribute_challenge.record import stacks
-from distribute_challenge.record.flight import MEMORY_BYTES, FlightReader, recorder_file
+from distribute_challenge.record.flight import MEMORY_BYTES, recorder_file
+from distribute_challenge.record.flight_reader import FlightReader
 from distribute_challenge.record.tasks import LOST, CutOff
 from distribute_challenge.server.polling import await_any
 from distribute_challenge.server.workers.template import Template

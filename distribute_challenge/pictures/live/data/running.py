@@ -10,7 +10,8 @@ import mmap
 import os
 from pathlib import Path
 
-from distribute_challenge.record.flight import MEMORY_BYTES, NAME, Begun, FlightReader
+from distribute_challenge.record.flight import MEMORY_BYTES, NAME
+from distribute_challenge.record.flight_reader import Begun, FlightReader
 
 LOCKS = Path("/proc/locks")
 

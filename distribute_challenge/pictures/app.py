@@ -107,6 +107,8 @@ def read(path: Path, options: Any) -> Run:
             f"{path}: {profile.finished[-1]:g} tasks finished in no time at all: its times are rounded, as "
             "by a spreadsheet that has saved it; use the file that the server wrote"
         )
+    if tasks is not None:
+        profile = period.lengthened(profile, tasks)
     run = run_of(profile, tasks, options.port or None)
     begin, end = period.asked(profile, options.since, options.last)
     if (begin, end) == (0, profile.seconds[-1]):

@@ -13,6 +13,41 @@ from distribute_challenge.pictures.reading import Profile
 from distribute_challenge.pictures.tasks import Tasks
 
 MARGIN = 20  # parts of the work that are drawn before and after it
+OTHER_RUN_S = 60.0  # Tasks that begin so long after a profile's last row are of another run.
+
+
+def lengthened(profile: Profile, tasks: Tasks) -> Profile:
+    """A profile that ends no earlier than its tasks.
+
+    Counts alone have no row: they come with the next sample. So the tasks know more of a server that was
+    killed, or goes on: each of them that ended after the last row makes one. At the last of these rows the
+    work is over, as far as anybody knows.
+    """
+    last = len(profile.seconds) - 1
+    seconds = tasks.ended - profile.began
+    late = np.flatnonzero(seconds > profile.seconds[last])
+    late = late[np.argsort(seconds[late])]
+    if profile.events is None or profile.events[last] == "stop" or not late.size:
+        return profile
+    if tasks.started.min() - profile.began > profile.seconds[last] + OTHER_RUN_S:
+        return profile
+    done = np.where(tasks.has_failed, 0, tasks.count)
+    counted = done.sum() - done[late].sum() + done[late].cumsum()
+    events = np.full(len(late), "", object)
+    events[-1] = "free"
+    added = {
+        "seconds": seconds[late],
+        "finished": np.maximum(counted, profile.finished[last]),
+        "events": events,
+        "about": np.full(len(late), -1, np.int32),
+    }
+    columns: dict[str, Any] = {}
+    for name in (*added, "busy", "waiting", "tasks"):
+        values = getattr(profile, name)
+        if values is not None:
+            more = added[name] if name in added else values[[last] * len(late)]
+            columns[name] = np.concatenate((values, more))
+    return replace(profile, **columns)
 
 
 def asked(profile: Profile, since: time | datetime | None, last: float | None) -> tuple[float, float]:

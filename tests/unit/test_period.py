@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,46 @@ def test_the_tasks_of_a_part_are_those_that_ran_in_it(profile: Profile, tmp_path
     tasks = tasks_of(tmp_path, TASKS)
     assert period.tasks_in(period.part(profile, 13, 35), tasks).count.tolist() == [2, 1]
     assert len(period.tasks_in(period.part(profile, 16, 29), tasks)) == 0
+
+
+ENDS = [
+    (1000000012.0, 3, "done"),
+    (1000000018.0, 2, "done"),
+    (1000000017.0, 4, "done"),
+    (1000000019.0, 1, "failed"),
+]
+
+
+def of_killed(tmp_path: Path) -> tuple[Profile, Tasks]:
+    """The record of a server that was killed after the third row."""
+    path = tmp_path / "killed.csv"
+    path.write_text(PROFILE_HEADER + "\n".join(ROWS.splitlines()[:3]) + "\n")
+    lines = [
+        f"{number},f,c.py:1,18812,,{ended - 2},{ended},{count},{count},{status},1,1,,\n"
+        for number, (ended, count, status) in enumerate(ENDS)
+    ]
+    return read_profile(path), tasks_of(tmp_path, "".join(lines))
+
+
+def test_the_record_of_a_killed_server_ends_with_its_tasks(tmp_path: Path):
+    profile, tasks = of_killed(tmp_path)
+    longer = period.lengthened(profile, tasks)
+    assert longer.seconds.tolist() == [0, 10, 15, 17, 18, 19]
+    assert longer.finished.tolist() == [0, 0, 2, 7, 9, 9]
+    assert longer.throughput == 1
+    assert longer.busy[-1].tolist() == [1, 0]
+    assert len(period.tasks_in(longer, tasks)) == len(ENDS)
+
+
+def test_the_record_of_a_server_that_has_stopped_is_as_long_as_its_profile(profile: Profile, tmp_path: Path):
+    _, tasks = of_killed(tmp_path)
+    assert period.lengthened(profile, tasks) is profile
+
+
+def test_no_record_is_lengthened_by_the_tasks_of_another(tmp_path: Path):
+    profile, tasks = of_killed(tmp_path)
+    before = replace(profile, began=profile.began - 3600)
+    assert period.lengthened(before, tasks) is before
 
 
 def test_the_table_has_a_line_for_each_function(tmp_path: Path):

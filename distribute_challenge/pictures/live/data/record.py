@@ -19,6 +19,7 @@ from distribute_challenge.pictures.live.data.levels import Batch, Level
 from distribute_challenge.pictures.live.data.running import FlightRecorders
 from distribute_challenge.pictures.live.data.series import Functions, Series
 from distribute_challenge.pictures.live.data.workers import Workers
+from distribute_challenge.pictures.period import lengthened
 from distribute_challenge.pictures.reading import Profile, read_profile
 from distribute_challenge.pictures.table import open_table
 from distribute_challenge.pictures.tasks import Tasks, read_tasks
@@ -118,6 +119,7 @@ class Record:
         # While it is written, flight recorders tell; and a task may be in its file before its worker's row.
         ports: Mapping[int, int] = {}
         if tasks is not None and not flights.is_there:
+            profile = lengthened(profile, tasks)
             ports = lanes.ports(profile, tasks, DEFAULT_PORT)
         return cls(profile, tasks, ports, flights)
 

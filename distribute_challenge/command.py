@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import select
 import signal
@@ -27,6 +28,10 @@ def run(command: str | None = None) -> int:
     Ctrl-C ends it, also while it is imported.
     """
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(
+                errors="backslashreplace"
+            )  # Names may be in letters that a terminal lacks.
         _, module = COMMANDS[command or _typed()]
         code = int(importlib.import_module(f"distribute_challenge.{module}").main())
         sys.stdout.flush()

@@ -7,6 +7,7 @@ import math
 import re
 import stat
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,7 +202,11 @@ def write_trace(path: Path, run: Run) -> None:
 
 def what_is_wrong(error: Exception) -> str:
     """Why a file cannot be read."""
-    return f"cannot read {error.filename} ({error.strerror})" if isinstance(error, OSError) else str(error)
+    return (
+        f"cannot read {error.filename or 'the record'} ({error.strerror})"
+        if isinstance(error, OSError)
+        else str(error)
+    )
 
 
 def find(name: str | None) -> Path:
@@ -255,7 +260,9 @@ def save(figures: dict[str, Any], folder: Path, suffix: str) -> None:
         for name, figure in figures.items():
             if figure is not None:
                 path = folder / f"{name}.{suffix}"
-                figure.savefig(path, dpi=150, metadata=DATELESS.get(suffix))
+                with warnings.catch_warnings():  # A name may be in letters that its font does not have.
+                    warnings.filterwarnings("ignore", "Glyph .* missing from")
+                    figure.savefig(path, dpi=150, metadata=DATELESS.get(suffix))
                 print(path)
     except BrokenPipeError:  # of those who read where they are
         raise

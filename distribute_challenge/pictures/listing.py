@@ -7,7 +7,7 @@ from datetime import datetime
 import numpy as np
 
 from distribute_challenge.pictures.tasks import Tasks, summarize
-from distribute_challenge.pictures.words import plural, short_time, shortened
+from distribute_challenge.pictures.words import plural, printable, short_time, shortened
 from distribute_challenge.record.tasks import STATUSES
 
 MOST_FUNCTIONS = 30
@@ -55,7 +55,7 @@ def failures(tasks: Tasks) -> list[str]:
             else STATUSES[tasks.status[row]]
         )
         line = f"  {when:%Y-%m-%d %H:%M:%S}  {name}  {where}  {end}"
-        lines.append("".join(letter if letter.isprintable() else "?" for letter in line))
+        lines.append(printable(line))
     return lines
 
 

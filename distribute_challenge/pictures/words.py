@@ -1,4 +1,4 @@
-"""Numbers in words."""
+"""Numbers and names as they are shown."""
 
 from __future__ import annotations
 
@@ -39,10 +39,20 @@ def short_time(seconds: float) -> str:
     return f"{seconds / 3600:,.3g} h" if seconds else "0 s"
 
 
+def printable(text: str) -> str:
+    """A name that somebody else has given, without what a terminal would take for a command.
+
+    >>> printable("func"), printable("\\x1b[2Jfunc")
+    ('func', '?[2Jfunc')
+    """
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+
+
 def shortened(text: str, length: int) -> str:
-    """A text, or as much of it as fits, with dots behind.
+    """A printable text, or as much of it as fits, with dots behind.
 
     >>> shortened("simulate", 8), shortened("simulate_all", 8)
     ('simulate', 'simula..')
     """
+    text = printable(text)
     return text if len(text) <= length else text[: length - 2] + ".."

@@ -17,6 +17,7 @@ file may stand for thousands of functions, which its histograms would take one b
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 import logging
 import socket
@@ -138,6 +139,12 @@ class Metrics(Collector):
         yield lost
 
 
+def hang_up(sock: socket.socket) -> None:
+    """End a connection, in whatever state it is."""
+    with contextlib.suppress(OSError):  # It has ended.
+        sock.shutdown(socket.SHUT_RDWR)
+
+
 class MetricsServer(HTTPServer):
     """Answers one request after another, so that who asks can take nothing from the pool but a moment."""
 
@@ -166,6 +173,16 @@ class MetricsServer(HTTPServer):
                 raise OSError(f"{peer} is not let in: {error}") from None  # The loop goes on.
         sock.settimeout(TIMEOUT_S)
         return sock, peer
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer, or hang up on who takes long to ask: others wait."""
+        limit = threading.Timer(TIMEOUT_S, hang_up, (request,))
+        limit.daemon = True
+        limit.start()
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            limit.cancel()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  The signature is its own.
         """Somebody has hung up, say."""

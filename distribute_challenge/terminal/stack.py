@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distribute_challenge import cli
+from distribute_challenge.pictures.words import printable
 from distribute_challenge.terminal import words
 from distribute_challenge.terminal.pool import Pool
 
@@ -43,6 +44,6 @@ def what_runs(worker: dict[str, Any], now: float) -> str:
 def stack(pool: Pool, port: int) -> list[str]:
     """The frames of the function on a worker; or why they cannot be told."""
     try:
-        return [words.printable(frame) for frame in pool.stack(port).splitlines()]
+        return [printable(frame) for frame in pool.stack(port).splitlines()]
     except RuntimeError as error:
         return [str(error.args[0])]  # Its text has the server's traceback, too.

@@ -72,13 +72,13 @@ def picture(address: str, status: dict[str, Any], speed: float, room: int) -> Re
     workers, others = shown(status["workers"], room)
     for worker in workers:
         table.add_row(
-            words.place(worker),
+            Text(words.place(worker)),
             Text(worker["state"], COLORS.get(worker["state"], "")),
             words.percent(worker["cpu"]),
             words.memory(worker["memory"]),
             words.since(worker, status["now"]),
             Text(words.function(worker), "bold"),
-            words.client(worker),
+            Text(words.client(worker)),
         )
     up = f"{address}, up {words.duration(status['uptime'])}, {speed:,.1f} tasks/s"
     lines: list[RenderableType] = [Text(up, "bold"), Text(words.counts(status)), Text(""), table]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from distribute_challenge.pictures.words import printable
+
 MIN_S, HOUR_S, DAY_S = 60, 3600, 86400
 
 
@@ -41,15 +43,6 @@ def percent(value: float | None) -> str:
     ('100 %', '')
     """
     return "" if value is None else f"{value:.0f} %"
-
-
-def printable(text: str) -> str:
-    """A name that somebody else has given, without what a terminal would take for a command.
-
-    >>> printable("func"), printable("\\x1b[2Jfunc")
-    ('func', '?[2Jfunc')
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def place(worker: dict[str, Any]) -> str:

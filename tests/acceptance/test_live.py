@@ -51,11 +51,11 @@ class Page(NamedTuple):
         """Ask for it: the status and the text of the answer."""
         return get(http.client.HTTPConnection(self.host, timeout=HANG_S), f"{path}?{query}", headers)
 
-    def open_socket(self, query: str, origin: str, protocol: str = "bokeh, nonsense") -> int:
+    def open_socket(self, query: str, origin: str, protocol: str = "bokeh, nonsense", **headers: str) -> int:
         """Try to open its socket: the status of the answer, 101 if that works."""
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
         key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": protocol}
-        return self.get(query, "/ws", Origin=origin, **upgrade, **key)[0]
+        return self.get(query, "/ws", Origin=origin, **upgrade, **key, **headers)[0]
 
 
 def get(connection: http.client.HTTPConnection, url: str, headers: dict[str, str]) -> tuple[int, str]:
@@ -125,6 +125,18 @@ def test_only_pages_of_this_machine_with_the_token_open_the_socket(live: Running
     assert page.open_socket("", f"http://{page.host}") == 403
     for protocol in ("", "other", "other, nonsense"):
         assert page.open_socket(right, f"http://{page.host}", protocol) == 400
+
+
+def test_the_page_is_there_by_the_names_of_this_machine_only(live: RunningServer):
+    """Any name may lead to this machine, once its owner wants it to."""
+    page = page_of(live)
+    port = page.host.rpartition(":")[2]
+    right = f"token={page.token}"
+    for host in (f"localhost:{port}", "localhost:1", f"[::1]:{port}"):  # A tunnel has another port.
+        assert page.get(right, Host=host)[0] == 200
+    for host in (f"example.org:{port}", "example.org", f"localhost.example.org:{port}"):
+        assert page.get(right, Host=host)[0] == 403
+        assert page.open_socket(right, f"http://{host}", Host=host) == 403
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

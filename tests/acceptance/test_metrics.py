@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -99,6 +101,30 @@ def test_promtool_has_nothing_to_say(watched: RunningServer, port: int):
         ["promtool", "check", "metrics"], input=scraped(port), capture_output=True, text=True, timeout=HANG_S
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_who_takes_long_to_ask_keeps_others_out_for_a_moment_only(watched: RunningServer, port: int):
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(b"GET /")
+        dribbled = threading.Thread(target=dribble, args=(slow,))
+        dribbled.start()
+        assert "compute_workers" in scraped(port)
+        dribbled.join(HANG_S)
+        assert not dribbled.is_alive()
+
+
+def dribble(sock: socket.socket) -> None:
+    """A byte now and then, until the other end has enough."""
+    sock.settimeout(0.2)
+    while True:
+        try:
+            if not sock.recv(1):
+                return
+        except TimeoutError:
+            with contextlib.suppress(OSError):
+                sock.sendall(b"x")
+        except OSError:
+            return
 
 
 def test_who_asks_and_says_nothing_holds_up_no_function(watched: RunningServer, port: int):

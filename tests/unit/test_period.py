@@ -208,6 +208,11 @@ def test_the_table_has_a_line_for_each_function(tmp_path: Path):
     assert len({len(line) for line in listing.table(tasks)}) == 1
 
 
+def test_names_in_the_table_are_no_commands_for_the_terminal(tmp_path: Path):
+    tasks = tasks_of(tmp_path, "0,\x1b[2Jred,c.py:1,18812,,1000000010,1000000011,1,1,done,1,1,,\n")
+    assert "?[2Jred" in listing.table(tasks)[-1]
+
+
 def test_a_long_table_is_cut(tmp_path: Path):
     rows = "".join(f"{n},f{n:02},c:1,18812,,1,2,1,{99 - n},done,1,1,,\n" for n in range(35))
     lines = listing.table(tasks_of(tmp_path, rows))

@@ -87,6 +87,13 @@ def test_names_are_no_commands_for_the_terminal():
     assert any("[red]x[/]" in line and "[bold]" in line for line in shown)
 
 
+def test_names_are_no_markup():
+    call = {"function": "f[bold]", "client": "run[best]:bug:.py:7", "since": 995.0}
+    lines = drawn(state([worker(18812, running=[call], address="[/x]:1")]), 120)
+    for name in ("f[bold]", "run[best]:bug:.py:7", "[/x]:1"):
+        assert name in lines[-1]
+
+
 def test_the_table_of_status_has_a_line_for_each_worker():
     lines = list(status.table(state([worker(18812, 990.0), worker(18813, pid=None, cpu=None, memory=None)])))
     assert [line.split()[0] for line in lines] == ["worker", "18812", "18813"]

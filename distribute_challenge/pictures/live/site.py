@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from bokeh.application import Application
@@ -29,15 +29,17 @@ from distribute_challenge.tls import Tls
 
 REFUSED = "this page is for those who have its token: open the URL that the server printed"
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
+OTHER_HOST = "this page is for browsers of this machine: open the URL that the server printed"
 
 
 class Token(AuthProvider):
-    """Lets in who has the token."""
+    """Lets in who has the token; with `hosts` only by these names, since any other may lead here, too."""
 
     get_user = login_url = login_handler = logout_url = logout_handler = None
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, hosts: Collection[str] | None) -> None:
         self._token = token.encode()
+        self._hosts = hosts
         super().__init__()
 
     @property
@@ -54,6 +56,9 @@ class Token(AuthProvider):
         given = handler.get_query_argument("token", "")
         if not hmac.compare_digest(given.encode(), self._token):
             raise HTTPError(403, reason=REFUSED)
+        # With TLS it is the certificate that tells.
+        if self._hosts is not None and handler.request.host_name not in self._hosts:
+            raise HTTPError(403, reason=OTHER_HOST)
         headers = handler.request.headers
         is_socket = headers.get("Upgrade", "").lower() == "websocket"
         if is_socket and not headers.get("Sec-WebSocket-Protocol", "").startswith("bokeh,"):
@@ -79,7 +84,7 @@ class Site:
         application = BokehTornado(
             {"/": Application(FunctionHandler(show))},
             extra_websocket_origins=[f"{host}:{address.port}" for host in hosts],
-            auth_provider=Token(token),
+            auth_provider=Token(token, LOCAL if tls is None else None),
             secret_key=secrets.token_bytes(32),
             sign_sessions=True,
             include_headers=[],

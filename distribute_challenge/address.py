@@ -128,6 +128,11 @@ def dask_scheduler(server: str) -> Address | None:
     if not text:
         return None
     has_port = ":" in text.rpartition("]")[2]
+    if text.isdigit():
+        raise ValueError(
+            f"{server!r} is not an address: write dask://HOST:PORT; or dask:// alone, for a cluster of this "
+            "program's own, as large as the machine"
+        )
     try:
         return Address.parse(text if has_port else f"{text}:{DASK_PORT}")
     except ValueError as error:

@@ -213,16 +213,17 @@ class Slots:
             return
         slot = running.slot
         has_run = how not in ("released", "lost") or ran is not None or told is not None
-        if how == "lost":  # It waited there for a thread, or it ran.
-            has_run |= slot >= 0
-            if worker is not None:
-                self._lost.add(worker.address)
+        has_run |= how == "lost" and slot >= 0  # Else it waited there for a thread.
+        if how == "lost" and worker is not None:
+            self._lost.add(worker.address)
         # Many are cancelled at once, and those that had their turn among them have not run.
         if has_run or (slot >= 0 and time - running.begun >= SHORT_S):
             if slot < 0:
-                # It ran before another that was thought to: that one has its place.
-                others = [] if worker is None else [it.slot for it in worker.tasks.values() if it.slot >= 0]
-                slot = others[-1] if others else worker.slots[0] if worker is not None else 0
+                slot = 0 if worker is None else worker.slots[0]
+                others = () if worker is None else [it for it in worker.tasks.values() if it.slot >= 0]
+                if others:  # It ran in place of the one that was thought to begin first, whose turn is now.
+                    other = min(others, key=lambda it: it.begun)
+                    slot, other.begun = other.slot, time
                 running.begun = time if ran is None else ran[0]
             done = _done(replace(running, slot=slot), time, how, ran, size, told, error)
             self.finished += done.finished

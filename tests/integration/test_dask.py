@@ -13,10 +13,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import distributed
 import psutil
 import pytest
 
@@ -105,7 +107,7 @@ def test_without_dask_it_says_what_to_install():
     assert "pip install 'distribute-challenge[dask]'" in said.stdout
 
 
-@pytest.mark.parametrize("address", ["dask://:8786", "dask://host:port", "dask://host:99999"])
+@pytest.mark.parametrize("address", ["dask://:8786", "dask://host:port", "dask://host:99999", "dask://4"])
 def test_what_is_no_address_is_refused_at_once(address: str):
     with pytest.raises(ValueError, match="write dask://HOST:PORT"):
         PoolExecutor(address)
@@ -417,6 +419,42 @@ def test_a_scattered_value_goes_to_each_worker_once(pool: PoolExecutor):
     value = pool.scatter(b"x" * 1_000_000)
     assert [pool.submit(len, value).result(HANG_S) for _ in range(4)] == [1_000_000] * 4
     assert pool.submit(lambda: len(value)).result(HANG_S) == 1_000_000
+
+
+def test_a_scattered_value_is_sent_again_when_the_workers_that_had_it_are_lost(
+    start_cluster: Callable[..., RunningCluster],
+):
+    running = start_cluster(1, "--no-nanny")
+    with PoolExecutor(running.address) as pool:
+        value = pool.scatter(list(range(1000)))
+        assert pool.submit(sum, value).result(HANG_S) == 499_500
+        running.workers[0].kill()
+        with distributed.Client(running.url, set_as_default=False) as client:
+            eventually(lambda: not client.nthreads(), "no worker is left")
+        # Now nobody has any, and nobody can take one.
+        futures = [pool.submit(sum, value), pool.submit(sum, pool.scatter([1, 2]))]
+        running.workers[0] = running.start_worker("--no-nanny")
+        assert [future.result(HANG_S) for future in futures] == [499_500, 3]
+
+
+def test_a_stuck_worker_holds_up_neither_a_kill_nor_the_end(
+    start_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(connections, "CLOSE_S", 0.5)
+    running = start_cluster(2, "--no-nanny")
+    with PoolExecutor(running.address, initializer=note, initargs=(tmp_path / "begun",)) as pool:
+        wait([pool.submit(time.sleep, 0.1) for _ in range(4)], HANG_S)
+        running.workers[0].send_signal(signal.SIGSTOP)
+        try:
+            futures = [pool.submit(time.sleep, 2 * HANG_S) for _ in range(2)]
+            eventually(lambda: all(future.running() for future in futures), "both are with Dask")
+            assert all(map(pool.kill, futures))
+            for future in futures:
+                with pytest.raises(CancelledError):
+                    future.result(HANG_S)
+            pool.shutdown()
+        finally:
+            running.workers[0].send_signal(signal.SIGCONT)
 
 
 def test_large_arguments_and_results_travel_without_a_word(pool: PoolExecutor):

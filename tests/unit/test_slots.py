@@ -67,6 +67,14 @@ def test_one_that_ends_before_it_was_thought_to_begin_has_a_place(slots: Slots):
     assert events(take(slots, ended("t1"))) == [("free", 2)]
 
 
+def test_several_that_end_before_they_were_thought_to_begin_have_places_of_their_own(slots: Slots):
+    take(slots, *(begun(task, A) for task in ("t1", "t2", "t3", "t4")))
+    found = done(take(slots, *(ended(task, time=12.0, ran=(10.0, 12.0)) for task in ("t3", "t4"))))
+    assert {it.slot for it in found} == {0, 1}
+    found = done(take(slots, *(ended(task, time=14.0, ran=(12.0, 14.0)) for task in ("t1", "t2"))))
+    assert {it.slot for it in found} == {0, 1}
+
+
 def test_what_never_ran_is_no_row(slots: Slots):
     take(slots, begun("t1", B), begun("t2", B))
     assert take(slots, ended("t2", "released", ran=None)) == []

@@ -6,6 +6,7 @@ Whatever Dask raises becomes an error of ours here.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
@@ -17,6 +18,7 @@ from distribute_challenge.address import Address
 from distribute_challenge.client.dask import cluster
 from distribute_challenge.client.dask.freight import (
     FORMAT,
+    MAKE_VALUE,
     RUN_PARCEL,
     Freight,
     Packed,
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 
 WARNED_BYTES = 8 << 20  # Above this Dask warns, and tells to do something else.
 CLOSE_S = 5.0
+
+_attempts = itertools.count()  # to run a task
 
 Told = Callable[[Any, BaseException | None], None]  # a report, or the error in its stead
 
@@ -95,7 +99,7 @@ class Connection:
             if time.monotonic() - self._looked_at > age_s:
                 try:
                     self._workers = sum(client.nthreads().values())
-                except (OSError, TimeoutError) as error:
+                except (OSError, TimeoutError, RuntimeError) as error:  # It is just being closed, say.
                     raise self._gone(error) from None
                 self._looked_at = time.monotonic()
             return self._workers if self.limit is None else min(self._workers, self.limit)
@@ -118,7 +122,7 @@ class Connection:
         ).dump()
         values = [self._scattered(client, value) for value in parcel.values]
         # Another attempt is another key: Dask forgets the last one only when it likes.
-        key = f"{task.name}-{parcel.id.hex()}-{task.retries}"
+        key = f"{task.name}-{parcel.id.hex()}-{next(_attempts)}"
         how: dict[str, Any] = {"key": key, "pure": False, "retries": 0}
         names = {"format_": FORMAT, "freight": freight, "values": values}
         if len(freight) < WARNED_BYTES:
@@ -169,7 +173,7 @@ class Connection:
             client = self._client
         if client is not None and self._packed_initializer is not None and client.status == "running":
             try:
-                client.run(forget_program, program, on_error="ignore")
+                ask_workers(client, forget_program, program)
             except Exception as error:
                 log.debug("the Dask workers forget an executor by themselves: %s", error)
 
@@ -187,13 +191,22 @@ class Connection:
             except asyncio.TimeoutError:  # It still looks for a scheduler that has gone.
                 client.abandon()  # Or it would wait for that again when it goes.
 
+    def has_lost_value(self, task: Task) -> bool:
+        """Whether a scattered value of a task has gone with the Dask workers that had it."""
+        with self._lock:
+            return any(_is_lost(self._values.get(value)) for value in task.parcel.values)
+
     def _scattered(self, client: Client, value: Any) -> Any:
         """A scattered value at Dask, which goes to each worker once."""
         with self._lock:
             future = self._values.get(value)
-            if future is None:
+            if future is None or _is_lost(future):
                 packed = Value(value.pack(can_share=False))
-                future = self._values[value] = client.scatter(packed, hash=False, direct=False)
+                if client.nthreads():
+                    future = client.scatter(packed, hash=False, direct=False)
+                else:  # It waits for a worker, at the scheduler.
+                    future = client.submit(eval, MAKE_VALUE, {"data": packed.data}, pure=False)
+                self._values[value] = future
             return future
 
     def _show(self, event: tuple[float, Any]) -> None:
@@ -203,6 +216,16 @@ class Connection:
 
     def _gone(self, error: BaseException) -> ServerUnavailable:
         return ServerUnavailable(f"the Dask scheduler at {self._place()} has gone, or is stopping ({error})")
+
+
+def ask_workers(client: Client, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+    """What a function returns on each Dask worker. Raises TimeoutError if one of them does not answer."""
+    answers: dict[str, Any] = client.run(function, *args, on_error="ignore", callback_timeout=CLOSE_S)
+    return answers
+
+
+def _is_lost(future: Any) -> bool:
+    return future is not None and future.status in ("lost", "cancelled", "error")
 
 
 def _topic(client: Client) -> str:

@@ -7,6 +7,8 @@ well, up to a limit, so that a cluster that grows when it is asked for more is a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import pickle
 import queue
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import errors
 from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.client.dask.connection import ask_workers
 from distribute_challenge.client.dask.freight import ERROR, OUTCOME, kill_calls
 from distribute_challenge.client.peers.printing import show
 from distribute_challenge.client.tasks.callbacks import Callbacks, here
@@ -128,10 +131,12 @@ class Dispatcher:
             return
         try:
             client = self.connection.client
-            answers = client.run(kill_calls, list(futures), on_error="ignore")
-            for ids in answers.values():
-                for id_ in ids or ():
-                    futures.pop(id_, None)
+            with contextlib.suppress(
+                TimeoutError, asyncio.TimeoutError
+            ):  # A worker is stuck: the others know.
+                for ids in ask_workers(client, kill_calls, list(futures)).values():
+                    for id_ in ids or ():
+                        futures.pop(id_, None)
             client.cancel(list(futures.values()), force=True)
         except Exception as error:  # The cluster has gone, and the tasks end with that.
             log.info("cannot stop functions on the Dask cluster: %s", error)
@@ -238,7 +243,10 @@ class Dispatcher:
 
     def _settle(self, task: Task, report: Any, error: BaseException | None) -> None:
         if error is not None:
-            self._fail(task, self.connection.explained(task.name, error))
+            if not task.is_unwanted and self.connection.has_lost_value(task):  # It is sent again.
+                self._wait_again(task)
+            else:
+                self._fail(task, self.connection.explained(task.name, error))
             return
         kind, content, printed = report
         if printed:
@@ -264,8 +272,11 @@ class Dispatcher:
         elif not isinstance(error, Exception):
             task.fail(error)
         elif task.is_run_again(error):
-            with self._lock:
-                self._waiting.appendleft((time.monotonic(), task))
+            self._wait_again(task)
+
+    def _wait_again(self, task: Task) -> None:
+        with self._lock:
+            self._waiting.appendleft((time.monotonic(), task))
 
     def _fail_all(self, error: BaseException, *, ends: bool = False) -> None:
         """Fail what waits; with `ends`, since nobody would take it in, also what is with Dask."""

@@ -32,6 +32,7 @@ FORMAT = 2  # of all that is written here: both ends need the same
 RUN_PARCEL = (
     "__import__('distribute_challenge.client.dask.there', fromlist=['run']).run(format_, freight, *values)"
 )
+MAKE_VALUE = "__import__('distribute_challenge.client.dask.freight', fromlist=['Value']).Value(data)"
 OUTCOME, ERROR, REFUSED = "outcome", "error", "refused"
 # Under this name is what this package says in a task's metadata, and among a worker's metrics.
 SAID = "distribute-challenge"

@@ -21,6 +21,7 @@ left for that. Where the ring is full, since the server has been stopped for lon
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import math
 import mmap
@@ -34,11 +35,11 @@ from collections import deque
 # What the memory is called, with the worker's port behind it: it is found among what its server has open.
 NAME = "flight recorder "
 ID_BYTES = 8
-SLOTS = 256  # No call gets as deep, in place, before Python's stack ends.
+SLOTS = 256  # What runs deeper than that, in place, is only recorded when it ends.
 SLOT_BYTES = 512
 SLOTS_AT = 4096
-RING_AT = SLOTS_AT + SLOTS * SLOT_BYTES
-MEMORY_BYTES = RING_AT + (1 << 24)  # Only what has been written, and not read, takes memory.
+RING_AT = 1 << 18  # behind the slots, where a page begins, whatever its size
+MEMORY_BYTES = RING_AT + (1 << 24)  # What has been read is given back.
 AGAIN_S = 0.02
 MAX_ERROR = 200  # letters
 
@@ -128,12 +129,9 @@ class FlightRecorder:
         with self._lock:
             self._unwritten.append(ended + begun + text)
             if not self._is_trying and not self._write(memory):
-                with contextlib.suppress(
-                    RuntimeError
-                ):  # There are too many threads: the next call tries, too.
-                    threading.Thread(
-                        target=self._try_again, args=(memory,), name="flight", daemon=True
-                    ).start()
+                with contextlib.suppress(RuntimeError):  # Too many threads: the next call tries, too.
+                    # Not one of `threading`: those are the function's.
+                    _thread.start_new_thread(self._try_again, (memory,))
                     self._is_trying = True
         if slot:
             memory[slot] = 0

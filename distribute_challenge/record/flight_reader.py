@@ -27,7 +27,6 @@ from distribute_challenge.record.flight import (
 
 # Successive calls of one function that take no longer are merged, if they are no further apart.
 SHORT_S = 0.02
-_REMOVE = getattr(mmap, "MADV_REMOVE", 0)  # Linux has it.
 BLOCK_BYTES = 1 << 20  # Memory that is not used any more is given back in such blocks.
 _RECORD = struct.Struct(ENDED.format + BEGUN.format[1:])
 
@@ -64,6 +63,7 @@ class FlightReader:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._read = self._given_back = 0
+        self._gives_back = isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_REMOVE")
         self._ended_ids: deque[bytes] = deque(maxlen=2 * SLOTS)  # the latest
 
     @property
@@ -114,17 +114,24 @@ class FlightReader:
             calls.append(call)
             label, before = bytes(its_label), call if is_short else None
         self._read = read
-        self._give_back(read)
-        if read > COUNTER.unpack_from(memory, READ_AT)[0]:
-            COUNTER.pack_into(memory, READ_AT, read)
+        self._give_back()
         return calls
 
-    def _give_back(self, read: int) -> None:
-        """Give back the memory of what has been read. The worker does not write there yet."""
-        ring = len(self._memory) - RING_AT
-        while read - self._given_back >= BLOCK_BYTES and _REMOVE and isinstance(self._memory, mmap.mmap):
-            self._memory.madvise(_REMOVE, RING_AT + self._given_back % ring, BLOCK_BYTES)
-            self._given_back += BLOCK_BYTES
+    def _give_back(self) -> None:
+        """Let the worker write where all has been read; before, give back the memory of that, by blocks."""
+        memory = self._memory
+        ring = len(memory) - RING_AT
+        while self._gives_back and self._read - self._given_back >= BLOCK_BYTES:
+            assert isinstance(memory, mmap.mmap)
+            try:
+                memory.madvise(mmap.MADV_REMOVE, RING_AT + self._given_back % ring, BLOCK_BYTES)
+            except OSError:  # Not every kernel can.
+                self._gives_back = False
+            else:
+                self._given_back += BLOCK_BYTES
+        free = self._given_back if self._gives_back else self._read
+        if free > COUNTER.unpack_from(memory, READ_AT)[0]:
+            COUNTER.pack_into(memory, READ_AT, free)
 
     def running(self) -> list[Begun]:
         """The calls that run now, or ran when the worker died, the outermost first."""

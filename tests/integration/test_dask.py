@@ -585,8 +585,17 @@ def test_letters_of_several_bytes_arrive_whole(cluster: RunningCluster, capsys: 
         time.sleep(2 * LIVE_S)
         sys.stdout.buffer.write(b"a" + b"\x80" * 20_000)
 
+    shown = ""
+
+    def is_shown(expected: str) -> bool:  # Where all is slow, a result does not wait until all is shown.
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return shown == expected
+
     with PoolExecutor(cluster.address) as pool:
         pool.submit(prints).result(HANG_S)
-        assert capsys.readouterr().out == text + "\n"
+        whole = text + "\n"
+        eventually(lambda: is_shown(whole), "what is text is shown")
         pool.submit(writes).result(HANG_S)
-        assert capsys.readouterr().out == "a" + "\\x80" * 20_000
+        whole += "a" + "\\x80" * 20_000
+        eventually(lambda: is_shown(whole), "what is none is shown")

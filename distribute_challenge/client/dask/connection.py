@@ -191,21 +191,24 @@ class Connection:
             except asyncio.TimeoutError:  # It still looks for a scheduler that has gone.
                 client.abandon()  # Or it would wait for that again when it goes.
 
-    def has_lost_value(self, task: Task) -> bool:
-        """Whether a scattered value of a task has gone with the Dask workers that had it."""
-        with self._lock:
-            return any(_is_lost(self._values.get(value)) for value in task.parcel.values)
+    def has_lost_value(self, task: Task, error: BaseException) -> bool:
+        """Whether a task has ended because a scattered value had gone with the Dask workers that had it."""
+        is_cancelled = type(error).__name__ == "FutureCancelledError" and "lost dependencies" in str(error)
+        return is_cancelled and bool(task.parcel.values)
 
     def _scattered(self, client: Client, value: Any) -> Any:
         """A scattered value at Dask, which goes to each worker once."""
         with self._lock:
             future = self._values.get(value)
-            if future is None or _is_lost(future):
+            if future is None or future.status in ("lost", "cancelled", "error"):
                 packed = Value(value.pack(can_share=False))
-                if client.nthreads():
-                    future = client.scatter(packed, hash=False, direct=False)
-                else:  # It waits for a worker, at the scheduler.
-                    future = client.submit(eval, MAKE_VALUE, {"data": packed.data}, pure=False)
+                try:
+                    if client.nthreads():
+                        future = client.scatter(packed, hash=False, direct=False)
+                    else:  # It waits for a worker, at the scheduler.
+                        future = client.submit(eval, MAKE_VALUE, {"data": packed.data}, pure=False)
+                except (OSError, TimeoutError, asyncio.TimeoutError, RuntimeError) as error:
+                    raise self._gone(error) from None
                 self._values[value] = future
             return future
 
@@ -220,12 +223,11 @@ class Connection:
 
 def ask_workers(client: Client, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
     """What a function returns on each Dask worker. Raises TimeoutError if one of them does not answer."""
-    answers: dict[str, Any] = client.run(function, *args, on_error="ignore", callback_timeout=CLOSE_S)
+    try:
+        answers: dict[str, Any] = client.run(function, *args, on_error="ignore", callback_timeout=CLOSE_S)
+    except asyncio.TimeoutError as error:  # On Python 3.10 that is another one.
+        raise TimeoutError(*error.args) from None
     return answers
-
-
-def _is_lost(future: Any) -> bool:
-    return future is not None and future.status in ("lost", "cancelled", "error")
 
 
 def _topic(client: Client) -> str:

@@ -45,7 +45,8 @@ DIFFERENCES = (
     Difference(
         "large values",
         "by shared memory on one machine",
-        "copied, through the scheduler; `scatter` sends one to each worker once",
+        "copied, through the scheduler; `scatter` sends one to each worker once, and again if those that had "
+        "it are lost",
     ),
     Difference(
         "the user's own modules",

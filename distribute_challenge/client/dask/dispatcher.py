@@ -7,13 +7,13 @@ well, up to a limit, so that a cluster that grows when it is asked for more is a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import pickle
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -51,6 +51,7 @@ class Dispatcher:
         self._thread: threading.Thread | None = None
         self._waiting: deque[tuple[float, Task]] = deque()  # since when
         self._with_dask: dict[Task, Any] = {}  # and its future there; None while it is being sent
+        self._sent_again: weakref.WeakSet[Task] = weakref.WeakSet()  # with a scattered value that was lost
         self._patience = 0  # how many more than usual may be with Dask
         self._is_closing = False
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -131,9 +132,7 @@ class Dispatcher:
             return
         try:
             client = self.connection.client
-            with contextlib.suppress(
-                TimeoutError, asyncio.TimeoutError
-            ):  # A worker is stuck: the others know.
+            with contextlib.suppress(TimeoutError):  # A worker is stuck: the others know.
                 for ids in ask_workers(client, kill_calls, list(futures)).values():
                     for id_ in ids or ():
                         futures.pop(id_, None)
@@ -243,7 +242,9 @@ class Dispatcher:
 
     def _settle(self, task: Task, report: Any, error: BaseException | None) -> None:
         if error is not None:
-            if not task.is_unwanted and self.connection.has_lost_value(task):  # It is sent again.
+            may_go_again = not task.is_unwanted and task not in self._sent_again
+            if may_go_again and self.connection.has_lost_value(task, error):
+                self._sent_again.add(task)
                 self._wait_again(task)
             else:
                 self._fail(task, self.connection.explained(task.name, error))

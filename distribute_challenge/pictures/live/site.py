@@ -78,13 +78,13 @@ class Site:
         show: Callable[[Document], None],
     ) -> None:
         self.url = page_url(address, token, with_tls=tls is not None)
-        hosts = {*LOCAL} if tls is None else {*LOCAL, str(address).rpartition(":")[0], socket.getfqdn()}
+        hosts = {*LOCAL, str(address).rpartition(":")[0]} | (set() if tls is None else {socket.getfqdn()})
         # The environment could let in others.
         os.environ.pop("BOKEH_ALLOW_WS_ORIGIN", None)
         application = BokehTornado(
             {"/": Application(FunctionHandler(show))},
             extra_websocket_origins=[f"{host}:{address.port}" for host in hosts],
-            auth_provider=Token(token, LOCAL if tls is None else None),
+            auth_provider=Token(token, hosts if tls is None else None),
             secret_key=secrets.token_bytes(32),
             sign_sessions=True,
             include_headers=[],

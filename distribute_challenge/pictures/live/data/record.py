@@ -119,8 +119,7 @@ class Record:
         # While it is written, flight recorders tell; and a task may be in its file before its worker's row.
         ports: Mapping[int, int] = {}
         if tasks is not None and not flights.is_there:
-            profile = lengthened(profile, tasks)
-            ports = lanes.ports(profile, tasks, DEFAULT_PORT)
+            ports = lanes.ports(lengthened(profile, tasks), tasks, DEFAULT_PORT)
         return cls(profile, tasks, ports, flights)
 
     @property

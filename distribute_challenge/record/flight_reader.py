@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import struct
 from collections import deque
@@ -136,9 +137,8 @@ class FlightReader:
     def running(self) -> list[Begun]:
         """The calls that run now, or ran when the worker died, the outermost first."""
         calls = []
-        for at in range(SLOTS_AT, RING_AT, SLOT_BYTES):
-            if not self._memory[at]:
-                continue
+        in_use = self._memory[SLOTS_AT : SLOTS_AT + SLOTS * SLOT_BYTES : SLOT_BYTES]
+        for at in itertools.compress(range(SLOTS_AT, RING_AT, SLOT_BYTES), in_use):
             content = self._memory[at : at + SLOT_BYTES]
             if not content[0] or content != self._memory[at : at + SLOT_BYTES]:  # It is being written.
                 continue

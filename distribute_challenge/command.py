@@ -29,9 +29,8 @@ def run(command: str | None = None) -> int:
     """
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(
-                errors="backslashreplace"
-            )  # Names may be in letters that a terminal lacks.
+            # Names may be in letters that a terminal lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
         _, module = COMMANDS[command or _typed()]
         code = int(importlib.import_module(f"distribute_challenge.{module}").main())
         sys.stdout.flush()

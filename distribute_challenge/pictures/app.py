@@ -202,11 +202,9 @@ def write_trace(path: Path, run: Run) -> None:
 
 def what_is_wrong(error: Exception) -> str:
     """Why a file cannot be read."""
-    return (
-        f"cannot read {error.filename or 'the record'} ({error.strerror})"
-        if isinstance(error, OSError)
-        else str(error)
-    )
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot read {error.filename} ({error.strerror})"
+    return str(error)
 
 
 def find(name: str | None) -> Path:

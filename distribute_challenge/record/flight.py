@@ -5,7 +5,8 @@ after the worker's death, however sudden. One process writes, one reads; neither
 
     0     id of the call that it began last for a client (8 bytes), and how many functions it began so (8)
     16    how many bytes of records were written in all (8), and how many were read (8)
-    4096  `SLOTS` slots of `SLOT_BYTES` for calls that run: 1 if it is in use (1), begun, label
+    256   for each of the `SLOTS` slots 1 if it is in use (1)
+    4096  slots of `SLOT_BYTES` for calls that run: begun, label
     ...   a ring of records, one for each call that has ended: ended, begun, label, error; up to the end
 
     ended   size of the record (4), how many functions returned (4) and raised (4), 1 if it ran within another
@@ -37,7 +38,7 @@ NAME = "flight recorder "
 ID_BYTES = 8
 SLOTS = 256  # What runs deeper than that, in place, is only recorded when it ends.
 SLOT_BYTES = 512
-SLOTS_AT = 4096
+USED_AT, SLOTS_AT = 256, 4096
 RING_AT = 1 << 18  # behind the slots, where a page begins, whatever its size
 MEMORY_BYTES = RING_AT + (1 << 24)  # What has been read is given back.
 AGAIN_S = 0.02
@@ -50,16 +51,16 @@ SIZE = struct.Struct("<I")
 NO_RECORD = bytes(SIZE.size)
 BEGUN = struct.Struct("<ddQ8sH")
 ENDED = struct.Struct("<IIIBHddQ")
-_MAX_LABEL = SLOT_BYTES - 1 - BEGUN.size
+_MAX_LABEL = SLOT_BYTES - BEGUN.size
 _MAX_CLIENT = 360  # bytes: a name of a file, a number, a host
 _CUT = "…".encode()
 
 Memory = bytearray | mmap.mmap
 
 
-# A call that runs, as its recorder remembers it: where it is written, or 0 if nowhere, since too many run
-# within each other; `begun` and label, as they are written; whether it runs within another.
-Flight = tuple[int, bytes, bool]
+# A call that runs, as its recorder remembers it: its slot, or None, since too many run within each other;
+# `begun` and label, as they are written; whether it runs within another.
+Flight = tuple[int | None, bytes, bool]
 
 
 class FlightRecorder:
@@ -82,7 +83,7 @@ class FlightRecorder:
         self._written = self._read = self._functions = 0
         self._unwritten: deque[bytes] = deque()  # records for which the ring has had no room
         self._is_trying = False  # whether a thread writes those as soon as there is
-        self._slots = [SLOTS_AT + number * SLOT_BYTES for number in reversed(range(SLOTS))]
+        self._slots = [*reversed(range(SLOTS))]  # those that are free
         _recorders.add(self)
 
     def write_to(self, memory: Memory) -> None:
@@ -98,15 +99,16 @@ class FlightRecorder:
         """
         label = label[:_MAX_LABEL]
         begun = BEGUN.pack(time.monotonic(), queued, sent, id_, len(label)) + label
-        slot, memory = 0, self._memory
+        slot, memory = None, self._memory
         if memory is not None:
             try:
                 slot = self._slots.pop()
             except IndexError:
-                slot = 0
+                slot = None
             else:
-                memory[slot + 1 : slot + 1 + len(begun)] = begun
-                memory[slot] = 1
+                at = SLOTS_AT + slot * SLOT_BYTES
+                memory[at : at + len(begun)] = begun
+                memory[USED_AT + slot] = 1
             if not is_inside:
                 self._functions += 1
                 _LAST.pack_into(memory, 0, id_, self._functions)
@@ -133,8 +135,8 @@ class FlightRecorder:
                     # Not one of `threading`: those are the function's.
                     _thread.start_new_thread(self._try_again, (memory,))
                     self._is_trying = True
-        if slot:
-            memory[slot] = 0
+        if slot is not None:
+            memory[USED_AT + slot] = 0
             self._slots.append(slot)
 
     def leave_to_parent(self) -> None:

@@ -22,6 +22,7 @@ from distribute_challenge.record.flight import (
     SLOT_BYTES,
     SLOTS,
     SLOTS_AT,
+    USED_AT,
     WRITTEN_AT,
     Memory,
 )
@@ -137,13 +138,14 @@ class FlightReader:
     def running(self) -> list[Begun]:
         """The calls that run now, or ran when the worker died, the outermost first."""
         calls = []
-        in_use = self._memory[SLOTS_AT : SLOTS_AT + SLOTS * SLOT_BYTES : SLOT_BYTES]
-        for at in itertools.compress(range(SLOTS_AT, RING_AT, SLOT_BYTES), in_use):
-            content = self._memory[at : at + SLOT_BYTES]
-            if not content[0] or content != self._memory[at : at + SLOT_BYTES]:  # It is being written.
+        memory = self._memory
+        for slot in itertools.compress(range(SLOTS), memory[USED_AT : USED_AT + SLOTS]):
+            at = SLOTS_AT + slot * SLOT_BYTES
+            content = memory[at : at + SLOT_BYTES]
+            if not memory[USED_AT + slot] or content != memory[at : at + SLOT_BYTES]:  # It is being written.
                 continue
-            started, queued, sent, id_, size = BEGUN.unpack_from(content, 1)
-            label = bytes(content[1 + BEGUN.size : 1 + BEGUN.size + size])
+            started, queued, sent, id_, size = BEGUN.unpack_from(content)
+            label = bytes(content[BEGUN.size : BEGUN.size + size])
             if id_ not in self._ended_ids:  # It died just after the end was written.
                 calls.append(Begun(started, queued, sent, id_, *_texts(label)))
         return sorted(calls)

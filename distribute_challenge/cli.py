@@ -47,6 +47,14 @@ def pool_errors_in_one_line() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
 
 
+def stop_signals() -> list[int]:
+    """Those that stop a program: Ctrl-C, SIGTERM, and its terminal's end, unless `nohup` has that ignored."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return [int(number) for number in numbers]
+
+
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
     """Import what an extra of this package brings. Ends the script if that is not installed."""

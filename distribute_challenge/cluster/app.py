@@ -24,7 +24,7 @@ from distribute_challenge.errors import PoolError
 from distribute_challenge.record.statusline import StatusLine
 from distribute_challenge.server.app import raise_descriptor_limit
 from distribute_challenge.server.dashboard import Dashboard
-from distribute_challenge.server.mailbox import Mailbox, stop_signals
+from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.wiring import open_recorder
 from distribute_challenge.tls import Tls
 from distribute_challenge.wire.acceptor import Acceptor
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise_descriptor_limit()
     line = StatusLine.set_up_log(is_wanted=not options.quiet, is_verbose=options.verbose)
     mailbox: Mailbox[Problem | str] = Mailbox()
-    mailbox.post_signals(stop_signals(), lambda number: signal.Signals(number).name)
+    mailbox.post_signals(cli.stop_signals(), lambda number: signal.Signals(number).name)
     tls = cli.tls_in(options)
     listen = functools.partial(cli.listen, options.host, with_tls=tls is not None)
     listener = listen(options.port)

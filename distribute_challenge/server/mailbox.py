@@ -16,14 +16,6 @@ from distribute_challenge.server.polling import await_any
 Mail = TypeVar("Mail")
 
 
-def stop_signals() -> list[int]:
-    """Those that stop a server: Ctrl-C, SIGTERM, and its terminal's end, unless `nohup` has that ignored."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    return [int(number) for number in numbers]
-
-
 class Mailbox(Generic[Mail]):
     """A queue that only the main thread reads. Made once in a process, and never closed."""
 

@@ -25,7 +25,7 @@ from distribute_challenge.server.caller import Caller
 from distribute_challenge.server.dashboard import Dashboard
 from distribute_challenge.server.dispatcher import Dispatcher
 from distribute_challenge.server.fresh import FreshScheduler
-from distribute_challenge.server.mailbox import Mailbox, stop_signals
+from distribute_challenge.server.mailbox import Mailbox
 from distribute_challenge.server.service import PoolState, SchedulerService, serve
 from distribute_challenge.server.workers.supervisor import Supervisor
 from distribute_challenge.server.workers.template import Template
@@ -64,7 +64,9 @@ def serve_pool(options: Any, template: Template) -> int:
     )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
-    mailbox.post_signals(stop_signals(), lambda number: Stop(signal.Signals(number).name, 0, options.grace))
+    mailbox.post_signals(
+        cli.stop_signals(), lambda number: Stop(signal.Signals(number).name, 0, options.grace)
+    )
     if is_private:
         mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from distribute_challenge.pictures.words import plural
 from distribute_challenge.record import cells
 from distribute_challenge.record.cells import FOLDER, SWEEP, Cell, Settings
 from distribute_challenge.record.tasks import tasks_path
-from distribute_challenge.sweep.children import ChildEnded, answer, running, tell
+from distribute_challenge.sweep.children import ChildEnded, Stopped, answer, handled, running, stop, tell
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +52,17 @@ print(began, time.monotonic(), flush=True)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what has not been measured yet, and draw it; the exit code."""
     options = parse(arguments)
+    try:
+        with handled(stop):
+            return run(options)
+    except Stopped as stopped:
+        kept = "stopped; what was measured is kept: the next run goes on from there"
+        sys.stderr.write(f"{cli.program()}: {kept}\n")
+        return int(128 + stopped.args[0])
+
+
+def run(options: Any) -> int:
+    """Measure and draw; the exit code."""
     settings = Settings(options.tasks, options.seconds)
     wanted = [Cell(workers, clients) for workers in options.workers for clients in options.clients]
     try:
@@ -74,10 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         cells.write_cells(done)
     except (ProfileFormatError, ChildEnded) as error:
         cli.fail(str(error))
-    except KeyboardInterrupt:
-        kept = "stopped; what was measured is kept: the next run goes on from there"
-        sys.stderr.write(f"{cli.program()}: {kept}\n")
-        return 128 + signal.SIGINT
     return show({cell: done[cell] for cell in wanted}, settings)
 
 
@@ -130,6 +136,7 @@ def measure(cell: Cell, settings: Settings) -> float:
     """The throughput of one cell, in tasks per second. Its profile is kept if it was measured to the end."""
     profile = FOLDER / f"results_{cell.workers}_{cell.clients}.csv"
     partial = profile.with_suffix(".partial")
+    remove(partial)  # of a benchmark that was killed
     try:
         with running_server(cell.workers, partial) as address, contextlib.ExitStack() as stack:
             command = [sys.executable, "-c", CLIENT, str(ROOT), *map(str, settings)]
@@ -144,9 +151,7 @@ def measure(cell: Cell, settings: Settings) -> float:
             tasks_path(partial).replace(tasks_path(profile))
             partial.replace(profile)
     finally:
-        with writing():
-            for path in (partial, tasks_path(partial)):
-                path.unlink(missing_ok=True)
+        remove(partial)
     return throughput(settings.tasks * cell.clients, spans)
 
 
@@ -157,6 +162,13 @@ def throughput(tasks: int, spans: Sequence[tuple[float, float]]) -> float:
     20.0
     """
     return tasks / (max(end for _, end in spans) - min(began for began, _ in spans))
+
+
+def remove(profile: Path) -> None:
+    """Remove a profile and its tasks, if they are there."""
+    with writing():
+        for path in (profile, tasks_path(profile)):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,10 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
+from distribute_challenge import cli
 from distribute_challenge.address import SERVER_VARIABLE
 
 STOP_S = 30.0
@@ -24,7 +25,7 @@ def running(command: list[str], server: str, pass_fds: Sequence[int] = ()) -> It
     pipe, environment = subprocess.PIPE, {**os.environ, SERVER_VARIABLE: server}
     how: Any = {"start_new_session": True, "pass_fds": pass_fds, "env": environment}
     with contextlib.ExitStack() as started:
-        with uninterrupted():
+        with unstopped():
             try:
                 process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, **how)
             except OSError as error:
@@ -33,17 +34,34 @@ def running(command: list[str], server: str, pass_fds: Sequence[int] = ()) -> It
         yield process
 
 
+class Stopped(BaseException):
+    """A signal has stopped the benchmark. Its argument is the signal's number."""
+
+
+def stop(number: int, _frame: object) -> NoReturn:
+    """The handler of signals that stop the benchmark."""
+    raise Stopped(number)
+
+
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C until the end of the block: else a process could be started, and nobody know of it."""
-    received: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+def handled(handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """Signals that stop a program go to this handler, until the end of the block."""
+    before = {number: signal.signal(number, handler) for number in cli.stop_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, each in before.items():
+            signal.signal(number, each)
+
+
+@contextlib.contextmanager
+def unstopped() -> Iterator[None]:
+    """Put off a stop until the end of the block: else a process could be started, and nobody know of it."""
+    received: list[int] = []
+    with handled(lambda number, _frame: received.append(number)):
+        yield
     if received:
-        raise KeyboardInterrupt
+        raise Stopped(received[0])
 
 
 def end(process: subprocess.Popen[str]) -> None:

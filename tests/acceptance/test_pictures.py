@@ -298,7 +298,7 @@ SETTINGS = '{"tasks": 1, "seconds": 600}\n'
 def start_long_benchmark(folder: Path) -> subprocess.Popen[str]:
     """It resumes after the first cell, and is in the second, which would take ten minutes."""
     sweep = folder / "profiling" / "benchmarks.csv"
-    sweep.parent.mkdir()
+    sweep.parent.mkdir(exist_ok=True)
     sweep.write_text(SWEEP)
     sweep.with_suffix(".json").write_text(SETTINGS)
     command = [sys.executable, str(ROOT / "benchmark.py"), "--workers", "1", "--clients", "1-2"]
@@ -312,11 +312,14 @@ def start_long_benchmark(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_an_interrupted_benchmark_leaves_nothing_running_and_no_broken_file(tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_benchmark_leaves_nothing_running_and_no_broken_file(
+    tmp_path: Path, number: signal.Signals
+):
     process = start_long_benchmark(tmp_path)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=HANG_S)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert stderr.splitlines()[-1].startswith("benchmark.py: stopped; what was measured is kept")
     assert processes_in(tmp_path) == []
     names = sorted(path.name for path in (tmp_path / "profiling").iterdir())
@@ -330,6 +333,11 @@ def test_a_killed_benchmark_leaves_nothing_running(tmp_path: Path):
     process.communicate(timeout=HANG_S)
     eventually(lambda: processes_in(tmp_path) == [], "its server, worker and clients have ended")
     assert (tmp_path / "profiling" / "benchmarks.csv").read_text() == SWEEP
+    remains = sorted(path.name for path in (tmp_path / "profiling").iterdir())
+    process = start_long_benchmark(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "profiling").iterdir()) == remains, "none is moved away"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=HANG_S)
 
 
 def test_the_benchmark_says_what_is_wrong(tmp_path: Path):

@@ -296,5 +296,5 @@ def _done(
         return done
     # A call of this package: the pool beside the Dask worker knows better.
     known = {name: value for name, value in told.items() if value is not None}
-    queued = told["queued"]
+    queued = told.get("queued", math.nan)
     return done._replace(**{**known, "queued": done.queued if math.isnan(queued) else min(queued, started)})

@@ -19,7 +19,8 @@ import psutil
 import pytest
 from distributed import Client
 
-from distribute_challenge import PoolExecutor, ServerUnavailable, TaskTimeout
+from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, TaskTimeout
+from distribute_challenge.client.dask import connection
 from distribute_challenge.client.dask.freight import travelling
 from distribute_challenge.cluster import observer
 from tests.certificates import Certificates
@@ -134,6 +135,28 @@ def test_every_kind_of_call_is_in_the_record_once(
     assert failed["Error"] == "ValueError: no 7"
     assert failed["Client"].partition("@")[0].endswith(f":{os.getpid()}")
     assert float(failed["Queued"]) <= float(failed["Started"]) <= float(failed["Ended"])
+
+
+@pytest.mark.parametrize(("skew", "end"), [(-1, "the client"), (1, "this worker")])
+def test_a_call_that_a_worker_of_another_version_refuses_has_failed(
+    started: RunningCluster,
+    recorder: RunningServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    skew: int,
+    end: str,
+):
+    monkeypatch.setattr(connection, "FORMAT", connection.FORMAT + skew)
+    with (
+        PoolExecutor(started.address) as pool,
+        pytest.raises(PoolError, match=f"not the client's: update {end}"),
+    ):
+        pool.submit(doubles, 1).result(HANG_S)
+    eventually(lambda: recorder.status()["failed"] == 1, "the record knows")
+    stop(recorder)
+    (refused,) = rows(tmp_path / "run.tasks.csv")
+    assert refused["Status"] == "failed"
+    assert refused["Error"].startswith("PoolError: its version of this package is not the client's")
 
 
 def test_tasks_of_other_dask_programs_appear_as_what_they_are(

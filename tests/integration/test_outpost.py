@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distribute_challenge.client.dask.freight import ERROR, OUTCOME, Freight, pack
+from distribute_challenge.client.dask.freight import ERROR, OUTCOME, Forwarded, Freight, pack
 from distribute_challenge.client.dask.outpost import Outpost
 from distribute_challenge.client.parcels.shipping import Shipment
 from tests.running import HANG_S, eventually
@@ -38,10 +38,15 @@ def freight_of(function: Callable[..., Any], *args: Any) -> Freight:
     return Freight(pack(function.__name__, Shipment(function).parcel(args, {})), None, None, "", ())
 
 
-def run(outpost: Outpost, key: str, freight: Freight, *, is_wanted: bool = True) -> str:
-    kind, content, _ = outpost.run(
-        key, freight, (), lambda *_: None, lambda _: None, is_wanted=lambda: is_wanted
-    )
+def run(
+    outpost: Outpost,
+    key: str,
+    freight: Freight,
+    *,
+    is_wanted: bool = True,
+    say: Callable[[dict[str, Any]], Any] = lambda _: None,
+) -> str:
+    kind, content, _ = outpost.run(key, freight, (), lambda *_: None, say, is_wanted=lambda: is_wanted)
     if kind == ERROR:
         assert isinstance(pickle.loads(content), CancelledError)
     return kind
@@ -69,6 +74,17 @@ def test_what_dask_has_dropped_does_not_run_on(outpost: Outpost, tmp_path: Path)
         outpost.drop("late")
         assert future.result(HANG_S) == ERROR
     assert run(outpost, "next", freight_of(os.getpid)) == OUTCOME
+
+
+def test_a_call_that_is_killed_before_it_comes_never_runs_and_is_recorded(outpost: Outpost, tmp_path: Path):
+    """Both are under way at once, and the word to kill it may be quicker."""
+    path = tmp_path / "marks"
+    freight = freight_of(marks, str(path))
+    assert outpost.kill([Forwarded(freight.packed, ()).id]) == []
+    told: list[dict[str, Any]] = []
+    assert run(outpost, "it", freight, say=told.append) == ERROR
+    assert not path.exists()
+    assert [(said["function"], said["status"]) for said in told] == [("marks", "killed")]
 
 
 def test_nobody_waits_for_a_pool_that_starts_to_have_a_call_dropped(

@@ -76,7 +76,7 @@ class Outpost:
         say: Say,
         is_wanted: Callable[[], bool],
     ) -> Report:
-        """Run a call; what became of it. `say` is called with that for the record, if it ran.
+        """Run a call; what became of it. `say` is called with that for the record.
 
         `is_wanted` tells whether Dask has not dropped it before `drop` can find it here.
         """
@@ -85,10 +85,9 @@ class Outpost:
         options = Options(freight.timeout_s)  # Its client sends it again, if it is to be.
         task = CarriedTask(freight.packed[0], parcel, options, tell)
         with self._lock:
-            if parcel.id in self._unwanted:
-                return ERROR, pickle.dumps(CancelledError("it was killed, as its caller wished")), []
             self._tasks[key] = parcel.id, task
-        if not is_wanted():
+            was_killed = parcel.id in self._unwanted
+        if was_killed or not is_wanted():
             task.future.kill()
         try:
             self._driver(parcel.program, freight.initializer).add(task, self._threads, None)

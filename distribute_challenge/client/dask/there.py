@@ -15,6 +15,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 from distribute_challenge.client.dask.freight import ERROR, FORMAT, REFUSED, SAID, Freight, Report
 from distribute_challenge.client.dask.outpost import Outpost, dump_error
 from distribute_challenge.errors import PoolError, ServerUnavailable
+from distribute_challenge.record.tasks import FAILED
 
 RUNNING = ("executing", "long-running")  # as Dask's worker calls it
 
@@ -55,23 +56,25 @@ class _Ends(WorkerPlugin):
 
 def run(format_: int, data: bytes, *values: Any) -> Report:
     """Run what Dask has brought; what became of it. Called in a thread of a Dask worker."""
-    if format_ != FORMAT:
-        end, other = ("the client", "this worker") if format_ < FORMAT else ("this worker", "the client")
-        text = f"its version of this package is not the client's: update {end} ({sys.executable} on "
-        return REFUSED, f"{text}{socket.gethostname()}) to that of {other}", []
     worker: Worker = get_worker()
-    freight = Freight.load(data)
-    outpost = _outpost_of(worker)
-
-    def tell(number: int, text: bytes) -> None:
-        worker.log_event(freight.topic, [number, text])
-
     key = worker.get_current_task()
     task = worker.state.tasks.get(key)
 
     def say(said: dict[str, Any]) -> None:
         if task is not None:
             task.metadata[SAID] = said
+
+    if format_ != FORMAT:
+        end, other = ("the client", "this worker") if format_ < FORMAT else ("this worker", "the client")
+        text = f"its version of this package is not the client's: update {end} ({sys.executable} on "
+        text = f"{text}{socket.gethostname()}) to that of {other}"
+        say({"finished": 0, "failed": 1, "status": FAILED, "error": f"PoolError: {text}"})
+        return REFUSED, text, []
+    freight = Freight.load(data)
+    outpost = _outpost_of(worker)
+
+    def tell(number: int, text: bytes) -> None:
+        worker.log_event(freight.topic, [number, text])
 
     def is_wanted() -> bool:
         return task is None or task.state in RUNNING

@@ -45,12 +45,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
+@pytest.fixture
+def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """Whether the test has failed: what it used may be broken, and is ended."""
+    return lambda: request.node.stash.get(_has_failed, False)
+
+
 @pytest.fixture(autouse=True)
-def no_process_is_left_of_a_failed_test(request: pytest.FixtureRequest) -> Iterator[None]:
+def no_process_is_left_of_a_failed_test(has_failed: Callable[[], bool]) -> Iterator[None]:
     """A test that fails may not come to the line that ends what it has started."""
     before = {child.pid for child in psutil.Process().children()}
     yield
-    if request.node.stash.get(_has_failed, False):
+    if has_failed():
         for child in psutil.Process().children():
             if child.pid not in before:
                 for process in (*child.children(recursive=True), child):
@@ -101,7 +107,7 @@ def kept_servers() -> Iterator[dict[int, RunningServer]]:
 def use_server(
     kept_servers: dict[int, RunningServer],
     tmp_path_factory: pytest.TempPathFactory,
-    request: pytest.FixtureRequest,
+    has_failed: Callable[[], bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[[int], RunningServer]]:
     """Use a server of so many workers, for tests that ask it nothing: other tests may have used it before.
@@ -120,7 +126,7 @@ def use_server(
 
     yield use
     for server in used:
-        if request.node.stash.get(_has_failed, False):
+        if has_failed():
             server.close()
         else:
             server.await_busy([0] * server.workers)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,15 @@ def kept_clusters() -> Iterator[list[RunningCluster]]:
 
 @pytest.fixture
 def started(
-    kept_clusters: list[RunningCluster], tmp_path_factory: pytest.TempPathFactory
+    kept_clusters: list[RunningCluster],
+    tmp_path_factory: pytest.TempPathFactory,
+    has_failed: Callable[[], bool],
 ) -> Iterator[RunningCluster]:
     """A cluster of one worker."""
     fresh = functools.partial(RunningCluster, 1, "--no-nanny", folder=tmp_path_factory.mktemp("cluster"))
     cluster = kept_clusters.pop() if kept_clusters else fresh()
     yield cluster
-    if cluster.is_as_started():
+    if cluster.is_as_started() and not has_failed():
         kept_clusters.append(cluster)
     else:
         cluster.close()

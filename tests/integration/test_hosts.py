@@ -39,7 +39,7 @@ def work(number):
     time.sleep(0.5)
     return number, os.environ["HOST_NAME"]
 
-with PoolExecutor(sys.argv[1]) as pool:
+with PoolExecutor(sys.argv[1], wait=100) as pool:  # All start at once.
     futures = [pool.submit(work, number) for number in range(40)]
     ended = collections.Counter()
     for number, future in enumerate(futures):

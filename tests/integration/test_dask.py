@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,7 @@ from distribute_challenge import (
     forward_logging,
 )
 from distribute_challenge.calls.logs import forwarded
+from distribute_challenge.client.dask import closing
 from distribute_challenge.client.dask import cluster as clusters
 from distribute_challenge.client.dask import connection as connections
 from distribute_challenge.client.dask.connection import Connection
@@ -167,21 +168,13 @@ def test_what_is_no_scheduler_leaves_no_thread_and_no_descriptor():
 
 def test_another_version_of_python_is_an_error_that_says_which_end_to_update():
     class Client:
-        def get_versions(self) -> dict[str, Any]:
-            return {"workers": {"tcp://there:1": {"host": {"python": "3.9.1.final.0"}}}, "scheduler": {}}
+        def ask_workers(self, _function: object) -> dict[str, str]:
+            return {"tcp://there:1": "3.9.1"}
 
     with pytest.raises(
         PoolError, match=r"tcp://there:1 runs Python 3\.9.*Update the Dask worker tcp://there:1 to"
     ):
         clusters.check_python(Client())
-
-
-def test_another_version_of_this_package_is_an_error_that_says_which_end_to_update():
-    from distribute_challenge.client.dask import there  # Late: each worker imports this module.
-
-    for version, end in ((0, "update the client"), (99, "update this worker")):
-        kind, text, _ = there.run(version, b"")
-        assert (kind, end in text) == ("refused", True), text
 
 
 def test_a_worker_that_lacks_this_package_says_so(
@@ -440,7 +433,7 @@ def test_a_scattered_value_is_sent_again_when_the_workers_that_had_it_are_lost(
 def test_a_stuck_worker_holds_up_neither_a_kill_nor_the_end(
     start_cluster: Callable[..., RunningCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(connections, "CLOSE_S", 0.5)
+    monkeypatch.setattr(closing, "ANSWER_S", 0.5)
     running = start_cluster(2, "--no-nanny")
     with PoolExecutor(running.address, initializer=note, initargs=(tmp_path / "begun",)) as pool:
         wait([pool.submit(time.sleep, 0.1) for _ in range(4)], HANG_S)
@@ -455,6 +448,23 @@ def test_a_stuck_worker_holds_up_neither_a_kill_nor_the_end(
             pool.shutdown()
         finally:
             running.workers[0].send_signal(signal.SIGCONT)
+
+
+def test_who_connects_while_a_worker_is_stuck_uses_the_others(
+    start_cluster: Callable[..., RunningCluster], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(closing, "ANSWER_S", 0.5)
+    running = start_cluster(2, "--no-nanny")
+    running.workers[0].send_signal(signal.SIGSTOP)
+    try:
+        with PoolExecutor(running.address) as pool:
+            futures = [pool.submit(len, "abc") for _ in range(2)]
+            done, _ = wait(futures, HANG_S, FIRST_COMPLETED)
+            assert [future.result() for future in done] == [3]
+            running.workers[0].send_signal(signal.SIGCONT)
+            assert [future.result(HANG_S) for future in futures] == [3, 3]
+    finally:
+        running.workers[0].send_signal(signal.SIGCONT)
 
 
 def test_large_arguments_and_results_travel_without_a_word(pool: PoolExecutor):

@@ -1,10 +1,14 @@
-"""A Dask client that leaves nothing behind if it cannot be made, or cannot be closed."""
+"""A Dask client that waits for nobody for ever, and leaves nothing behind if it cannot be made, or closed."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import distributed
+
+ANSWER_S = 5.0  # A worker that has not answered by then is stuck.
 
 
 class Client(distributed.Client):
@@ -28,6 +32,14 @@ class Client(distributed.Client):
         except BaseException:
             self.abandon()
             raise
+
+    def ask_workers(self, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+        """What a function returns on each worker. Raises TimeoutError if one of them does not answer."""
+        try:
+            answers: dict[str, Any] = self.run(function, *args, on_error="ignore", callback_timeout=ANSWER_S)
+        except asyncio.TimeoutError as error:  # On Python 3.10 that is another one.
+            raise TimeoutError(*error.args) from None
+        return answers
 
     def abandon(self) -> None:
         """End its thread at once, and with it whatever it still waits for."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import platform
 import socket
 import sys
 import threading
@@ -22,6 +24,8 @@ from distribute_challenge.tls import Tls
 
 if TYPE_CHECKING:
     from distribute_challenge.client.dask.closing import Client
+
+log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
 RETRY_S = 0.2
@@ -175,10 +179,15 @@ def _security(tls: Tls) -> Any:
 
 def check_python(client: Client) -> None:
     """Raise PoolError unless workers, or the scheduler while there are none, run this version of Python."""
-    versions = client.get_versions()
-    nodes = {f"the Dask worker {name}": node for name, node in versions["workers"].items()}
-    for name, node in (nodes or {"the Dask scheduler": versions["scheduler"]}).items():
-        there = ".".join(str(node["host"]["python"]).split(".")[:2]) if node else HERE
+    try:
+        versions = client.ask_workers(platform.python_version)
+    except TimeoutError:
+        log.info("a Dask worker is stuck: it is not known which Python the workers run")
+        return
+    ends = {f"the Dask worker {name}": version for name, version in versions.items()}
+    ends = ends or {"the Dask scheduler": client.run_on_scheduler(platform.python_version)}
+    for name, version in ends.items():
+        there = ".".join(version.split(".")[:2])
         if there != HERE:
             older, newer = sorted((HERE, there), key=lambda version: int(version.split(".")[1]))
             who = "this program" if older == HERE else name

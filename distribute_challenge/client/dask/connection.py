@@ -173,7 +173,7 @@ class Connection:
             client = self._client
         if client is not None and self._packed_initializer is not None and client.status == "running":
             try:
-                ask_workers(client, forget_program, program)
+                client.ask_workers(forget_program, program)
             except Exception as error:
                 log.debug("the Dask workers forget an executor by themselves: %s", error)
 
@@ -219,15 +219,6 @@ class Connection:
 
     def _gone(self, error: BaseException) -> ServerUnavailable:
         return ServerUnavailable(f"the Dask scheduler at {self._place()} has gone, or is stopping ({error})")
-
-
-def ask_workers(client: Client, function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-    """What a function returns on each Dask worker. Raises TimeoutError if one of them does not answer."""
-    try:
-        answers: dict[str, Any] = client.run(function, *args, on_error="ignore", callback_timeout=CLOSE_S)
-    except asyncio.TimeoutError as error:  # On Python 3.10 that is another one.
-        raise TimeoutError(*error.args) from None
-    return answers
 
 
 def _topic(client: Client) -> str:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import errors
 from distribute_challenge.calls.payload import Outcome
-from distribute_challenge.client.dask.connection import ask_workers
 from distribute_challenge.client.dask.freight import ERROR, OUTCOME, kill_calls
 from distribute_challenge.client.peers.printing import show
 from distribute_challenge.client.tasks.callbacks import Callbacks, here
@@ -133,7 +132,7 @@ class Dispatcher:
         try:
             client = self.connection.client
             with contextlib.suppress(TimeoutError):  # A worker is stuck: the others know.
-                for ids in ask_workers(client, kill_calls, list(futures)).values():
+                for ids in client.ask_workers(kill_calls, list(futures)).values():
                     for id_ in ids or ():
                         futures.pop(id_, None)
             client.cancel(list(futures.values()), force=True)

@@ -409,13 +409,17 @@ def test_a_client_that_goes_on_gets_a_worker_that_nobody_else_wanted(
     assert first.said.readline() == f"{port}\n"
 
 
-def test_who_does_not_read_what_it_is_answered_holds_up_nobody(start_server: Callable[..., RunningServer]):
+def test_who_does_not_read_what_it_is_answered_holds_up_nobody(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
     server = start_server(1)
     with server.connect() as scheduler, server.connect() as other:
         port = scheduler.root.find_free_worker()
         deaf, worker = connect(port), connect(port)
         assert deaf.root.run_code("result = 1") == 1  # The main thread serves it from here on.
-        unread = rpyc.async_(deaf.root.run_code)("result = b'x' * 80_000_000")
+        begun = tmp_path / "begun"
+        unread = rpyc.async_(deaf.root.run_code)(f"open({str(begun)!r}, 'w'); result = b'x' * 80_000_000")
+        eventually(begun.exists, "it has begun")
         scheduler.root.free_worker(port)
         assert other.root.acquire_worker() == port
 

@@ -63,7 +63,7 @@ def extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         fail(
             f"{error.name} is not installed: install it with `pip install 'distribute-challenge[{name}]'` "
-            f"or, in a clone, `pip install '.[{name}]'`"
+            f"or, in a clone, `pip install -e '.[{name}]'`"
         )
 
 

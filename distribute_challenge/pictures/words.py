@@ -8,10 +8,10 @@ import math
 def plural(number: int, noun: str) -> str:
     """A number and what it counts.
 
-    >>> plural(1, "client"), plural(2, "client")
-    ('1 client', '2 clients')
+    >>> plural(1, "client"), plural(2000, "client")
+    ('1 client', '2,000 clients')
     """
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def significant(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distribute_challenge.pictures.words import printable
+from distribute_challenge.pictures.words import plural, printable
 
 MIN_S, HOUR_S, DAY_S = 60, 3600, 86400
 
@@ -76,13 +76,14 @@ def counts(status: dict[str, Any]) -> str:
 
     >>> waits, ended = {"waiting": 2, "tasks": 1500}, {"finished": 9, "failed": 0, "lost": {"timeout": 1}}
     >>> counts({"busy": [1, 0], **waits, **ended})
-    'busy 1/2, waiting 2 (1,500 tasks), finished 9, failed 0, lost 1 (1 timeout)'
+    'busy 1/2, waiting 2 clients and 1,500 tasks, finished 9, failed 0, lost 1 (1 timeout)'
     """
     busy = status["busy"]
     lost = status["lost"]
     why = ", ".join(f"{number:,} {printable(reason)}" for reason, number in sorted(lost.items()))
     return (
-        f"busy {sum(busy)}/{len(busy)}, waiting {status['waiting']:,} ({status['tasks']:,} tasks), "
+        f"busy {sum(busy)}/{len(busy)}, "
+        f"waiting {plural(status['waiting'], 'client')} and {plural(status['tasks'], 'task')}, "
         f"finished {status['finished']:,}, failed {status['failed']:,}, "
         f"lost {sum(lost.values()):,}{f' ({why})' if why else ''}"
     )

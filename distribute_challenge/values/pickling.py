@@ -87,7 +87,7 @@ class ValuePickler(ObjectPickler):
             return functools.partial(kind, **obj.keywords), (obj.func, *obj.args)
         if kind is io.TextIOWrapper and not (obj is sys.stdout or obj is sys.stderr):
             # cloudpickle would send its text in a StringIO.
-            raise TypeError("an open file does not travel: open it inside the function")
+            raise TypeError("an open file does not travel")
         if kind is weakref.WeakSet and len(obj):
             raise TypeError("the members of a WeakSet do not travel, if nothing else holds them")
         if kind not in self.dispatch_table or kind is types.MethodType:
@@ -165,7 +165,7 @@ class ValuePickler(ObjectPickler):
             self.note_module(name)
             return NotImplemented
         if sys.modules.get("__main__") is module:
-            raise TypeError("the script itself, as the module __main__, does not travel: use its names")
+            raise TypeError("the script itself, as the module __main__, does not travel, but its names do")
         namespace = vars(module)
         if id(namespace) not in self.namespaces:
             self.stand_ins(namespace, name, namespace.get("__package__"))

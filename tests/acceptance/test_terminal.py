@@ -60,7 +60,7 @@ def test_status_is_shown_in_words(server: RunningServer):
     assert (shown.returncode, shown.stderr) == (0, "")
     first, *rest = shown.stdout.splitlines()
     assert first.startswith(f"{server.address}, up ")
-    assert first.endswith("busy 0/2, waiting 0 (0 tasks), finished 0, failed 1, lost 1 (1 killed)")
+    assert first.endswith("busy 0/2, waiting 0 clients and 0 tasks, finished 0, failed 1, lost 1 (1 killed)")
     assert [line.split()[0] for line in rest] == ["worker", *map(str, server.ports)]
 
 

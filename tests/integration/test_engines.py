@@ -13,7 +13,7 @@ import pytest
 
 from distribute_challenge import PoolExecutor
 from tests.cases import alike, everything
-from tests.running import HANG_S, ROOT, RunningServer
+from tests.running import HANG_S, ROOT, RunningServer, eventually
 
 
 @pytest.fixture(scope="module", params=["pool", "private", "dask"])
@@ -66,6 +66,23 @@ def test_not_more_workers_are_used_than_it_may(tmp_path: Path):
         for future in [pool.submit(runs_alone, str(tmp_path / "runs")) for _ in range(40)]:
             future.result(HANG_S)
         assert list(pool.map(runs_alone, [str(tmp_path / "runs")] * 40, chunksize=1)) == [None] * 40
+
+
+def says(word: str) -> None:
+    print(f"prepared with {word}")
+
+
+def test_what_an_initializer_prints_is_shown_here(capsys: pytest.CaptureFixture[str]):
+    shown = ""
+
+    def is_shown() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "prepared with care\n" in shown
+
+    with PoolExecutor(initializer=says, initargs=("care",)) as pool:
+        assert pool.submit(len, "abc").result(HANG_S) == 3
+        eventually(is_shown, "its words are here")
 
 
 def test_the_example_runs_unchanged():

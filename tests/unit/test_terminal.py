@@ -50,7 +50,9 @@ def test_all_fits_into_the_width(width: int):
 def test_eighty_columns_hold_what_matters():
     lines = drawn(state([worker(18812, 875.0), worker(18813, cpu=None, memory=None)]), 80)
     assert lines[0] == "localhost:18811, up 2 h 05 min, 12.4 tasks/s"
-    counts = "busy 1/2, waiting 2 (7 tasks), finished 1,204, failed 3, lost 3 (2 SIGSEGV, 1 timeout)"
+    counts = (
+        "busy 1/2, waiting 2 clients and 7 tasks, finished 1,204, failed 3, lost 3 (2 SIGSEGV, 1 timeout)"
+    )
     assert " ".join(lines[1:-3]).split() == counts.split()
     assert lines[-3].split() == ["WORKER", "STATE", "CPU", "MEMORY", "FOR", "FUNCTION", "CLIENT"]
     assert lines[-2].split()[:9] == ["18812", "leased", "100", "%", "30", "MiB", "2", "min", "05"]

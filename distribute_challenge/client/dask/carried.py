@@ -12,26 +12,41 @@ from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.tasks.task import Task
 
-LIVE_S = 0.1  # What a function prints later than that is told at once, else with its outcome.
+LIVE_S = 0.1  # What a function prints later than that is told at once, else it comes with its outcome.
 MESSAGE_BYTES = 1 << 14  # The scheduler keeps the last thousand of each client.
 
 Tell = Callable[[int, bytes], None]
 
 
-class CarriedTask(Task):
-    """A task whose result is the outcome itself, and not what is in it."""
+class ToldTask(Task):
+    """A task whose output is told to its client, through Dask."""
 
-    __slots__ = ("_began_at", "_tell", "printed")
+    __slots__ = ("_tell",)
 
     def __init__(self, name: str, parcel: Forwarded, options: Options, tell: Tell) -> None:
         super().__init__(name, parcel, Pace(), options, parcel.count)
-        self.printed: list[Piece] = []  # that has not been told
         self._tell = tell
-        self._began_at = time.monotonic()
 
     def printer(self) -> Printer:
-        """What it prints is told if it goes on for some time."""
+        """What it prints is told."""
         return Printer(self._print)
+
+    def _print(self, number: int, data: bytes) -> None:
+        while data:
+            size = len(data) if number == LOG else _end_of_a_letter(data)  # A log record is one.
+            self._tell(number, data[:size])
+            data = data[size:]
+
+
+class CarriedTask(ToldTask):
+    """A task whose result is the outcome itself, and not what is in it."""
+
+    __slots__ = ("_began_at", "printed")
+
+    def __init__(self, name: str, parcel: Forwarded, options: Options, tell: Tell) -> None:
+        super().__init__(name, parcel, options, tell)
+        self.printed: list[Piece] = []  # that has not been told
+        self._began_at = time.monotonic()
 
     def complete(self, outcome: Outcome) -> None:
         """Give the future the outcome."""
@@ -41,11 +56,8 @@ class CarriedTask(Task):
     def _print(self, number: int, data: bytes) -> None:
         if time.monotonic() - self._began_at < LIVE_S:
             self.printed.append((number, data))
-            return
-        while data:
-            size = len(data) if number == LOG else _end_of_a_letter(data)  # A log record is one.
-            self._tell(number, data[:size])
-            data = data[size:]
+        else:
+            super()._print(number, data)
 
 
 def _end_of_a_letter(data: bytes) -> int:

@@ -73,6 +73,11 @@ class LocalCluster(OwnedServer):
         """How it is started."""
         return [_MAIN, str(self._workers), "--port", str(self._port)]
 
+    def environment(self) -> dict[str, str]:
+        """A worker that ends may look for the others once more, and would tell that in 20 lines."""
+        quiet = "{'tornado.application': 'critical'}"
+        return {"DASK_LOGGING": os.environ.get("DASK_LOGGING", quiet)}
+
 
 def check_installed() -> None:
     """Import Dask, for all that comes. Raises PoolError if it is not there."""

@@ -22,11 +22,10 @@ from distribute_challenge.address import CLUSTER_VARIABLE
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
 from distribute_challenge.calls.payload import Outcome
-from distribute_challenge.client.dask.carried import CarriedTask, Tell
+from distribute_challenge.client.dask.carried import CarriedTask, Tell, ToldTask
 from distribute_challenge.client.dask.freight import ERROR, OUTCOME, Forwarded, Freight, Packed, Report
 from distribute_challenge.client.local import PrivateServer
 from distribute_challenge.client.options import Options
-from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.scattered import Scattered
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.driver import Driver
@@ -90,7 +89,7 @@ class Outpost:
         if was_killed or not is_wanted():
             task.future.kill()
         try:
-            self._driver(parcel.program, freight.initializer).add(task, self._threads, None)
+            self._driver(parcel.program, freight.initializer, tell).add(task, self._threads, None)
             outcome: Outcome = task.future.result()
         except BaseException as error:
             say(_said(parcel, error))
@@ -136,7 +135,7 @@ class Outpost:
         """End the pool."""
         self._server.close()
 
-    def _driver(self, program: bytes, initializer: Packed | None) -> Driver:
+    def _driver(self, program: bytes, initializer: Packed | None, tell: Tell) -> Driver:
         key = b"" if initializer is None else program
         with self._making:
             if self._connections is None:
@@ -144,7 +143,7 @@ class Outpost:
                 self._connections.facts()
             driver = self._drivers.pop(key, None)
             if driver is None:
-                prepare = None if initializer is None else partial(_preparation, initializer)
+                prepare = None if initializer is None else partial(_preparation, initializer, tell)
                 driver = Driver(self._connections, prepare)
             self._drivers[key] = driver
             if len(self._drivers) > MAX_PROGRAMS:
@@ -162,8 +161,8 @@ class Outpost:
             return known
 
 
-def _preparation(initializer: Packed) -> Task:
-    return Task(initializer[0], Forwarded(initializer, ()), Pace())
+def _preparation(initializer: Packed, tell: Tell) -> Task:
+    return ToldTask(initializer[0], Forwarded(initializer, ()), Options(), tell)
 
 
 def _said(parcel: Forwarded, end: Outcome | BaseException, size: int = 0) -> dict[str, Any]:

@@ -19,6 +19,7 @@ FEW = 12  # With no more rows than this, each is a dot.
 BINS = 80
 SHORTEST_S = 1e-6  # What is shorter is drawn as this.
 HEIGHT = 0.8  # of the highest bar in a row that is 1 high
+LEAST = 0.04  # of that: one of thousands is still to be seen
 
 
 def functions(run: Run) -> Figure | None:
@@ -86,7 +87,9 @@ def _show_row(
         )
     else:
         heights, _ = np.histogram(times, edges, weights=counts.astype(float))
-        axes.stairs(floor - HEIGHT * heights / heights.max(), edges, baseline=floor, color=color, fill=True)
+        shares = heights / heights.max()
+        shares[heights > 0] = np.maximum(shares[heights > 0], LEAST)
+        axes.stairs(floor - HEIGHT * shares, edges, baseline=floor, color=color, fill=True)
     median, late = quantiles(times, counts, (0.5, 0.99))
     axes.plot([median, median], [floor, floor - HEIGHT], color="black", linewidth=1.4)
     axes.plot([late, late], [floor, floor - HEIGHT], ":", color="black", linewidth=1.4)

@@ -10,6 +10,7 @@ import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from distribute_challenge.address import DASK, INSIDE_VARIABLE, chosen, dask_scheduler, worker_count
@@ -228,8 +229,10 @@ def _engine(
         return PoolEngine(address, limit, first, options, private)
     from distribute_challenge.client.dask import cluster  # Most programs have no Dask.
 
-    if cluster.is_inside(dask_scheduler(address)):  # The pool beside the worker: it never waits.
-        return PoolEngine(os.environ[INSIDE_VARIABLE], limit, first, options)
+    if cluster.is_inside(
+        dask_scheduler(address)
+    ):  # The pool beside the worker, which has no TLS: it never waits.
+        return PoolEngine(os.environ[INSIDE_VARIABLE], limit, first, replace(options, tls=None))
     from distribute_challenge.client.dask.engine import DaskEngine
 
     return DaskEngine(address, limit, first, options)

@@ -485,6 +485,52 @@ def test_it_is_encrypted_with_the_same_files(
     assert running.url.startswith("tls://")
     with PoolExecutor(running.address, tls=certificates.client) as pool:
         assert pool.submit(len, "abc").result(HANG_S) == 3
+        assert pool.submit(within, running.address, certificates.client).result(HANG_S) == 3
+
+
+def within(address, tls):
+    return compute_this(server=address, tls=tls)(len)("abc").run()
+
+
+def test_names_that_are_no_text_are_written_as_they_can_be(cluster: RunningCluster, tmp_path: Path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.py"
+    with open(path, "w") as file:  # noqa: PTH123
+        file.write(ODDLY_NAMED)
+    environment = {**os.environ, "COMPUTE_SERVER": cluster.address, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, path], env=environment, capture_output=True, check=False, timeout=HANG_S
+    )
+    assert (result.stdout, result.stderr) == (b"3\n", b"")
+
+
+ODDLY_NAMED = """
+from distribute_challenge import PoolExecutor
+
+def func(x):
+    return x + 1
+
+func.__name__ = func.__qualname__ = "sur\\ud800"
+with PoolExecutor() as pool:
+    print(pool.submit(func, 2).result())
+"""
+
+
+def test_a_scheduler_that_goes_while_a_client_connects_is_named(
+    start_cluster: Callable[..., RunningCluster], monkeypatch: pytest.MonkeyPatch
+):
+    running = start_cluster(1, "--no-nanny")
+
+    def ask(*_: object) -> Any:
+        running.scheduler.kill()
+        running.scheduler.wait()
+        return distributed.Client.run(_[0], os.getpid)
+
+    monkeypatch.setattr(closing.Client, "ask_workers", ask)
+    with (
+        PoolExecutor(running.address) as pool,
+        pytest.raises(ServerUnavailable, match="has gone, or is stopping"),
+    ):
+        pool.submit(len, "abc").result(HANG_S)
 
 
 def test_ctrl_c_stops_what_runs(cluster: RunningCluster, tmp_path: Path):

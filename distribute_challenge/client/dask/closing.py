@@ -41,6 +41,13 @@ class Client(distributed.Client):
             raise TimeoutError(*error.args) from None
         return answers
 
+    def end(self) -> None:
+        """Close it, or leave it if that takes long: it may still look for a scheduler that has gone."""
+        try:
+            self.close(ANSWER_S)
+        except asyncio.TimeoutError:
+            self.abandon()  # Or it would wait for that again when it goes.
+
     def abandon(self) -> None:
         """End its thread at once, and with it whatever it still waits for."""
         self.status = "closed"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import processors
 from distribute_challenge.address import CLUSTER_VARIABLE, Address
+from distribute_challenge.client.dask.freight import encodable
 from distribute_challenge.client.importing import importing
 from distribute_challenge.client.local import OwnedServer
 from distribute_challenge.client.parcels.parcel import client_name
@@ -105,10 +106,17 @@ def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
         ) from None
     try:
         check_python(client)
-    except BaseException:
-        client.close()
+    except BaseException as error:
+        client.end()
+        if isinstance(error, OSError | RuntimeError) and not isinstance(error, PoolError):
+            raise gone(address, error) from None
         raise
     return client
+
+
+def gone(address: Address, error: BaseException) -> ServerUnavailable:
+    """The error of who has lost the scheduler."""
+    return ServerUnavailable(f"the Dask scheduler at {address} has gone, or is stopping ({error})")
 
 
 class _Opening:
@@ -144,7 +152,7 @@ class _Opening:
                 security=self._security,
                 set_as_default=False,
                 timeout=CONNECT_S,
-                name=client_name(),
+                name=encodable(client_name()),
             )
         except Exception as error:
             self._error = error

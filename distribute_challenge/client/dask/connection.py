@@ -23,6 +23,7 @@ from distribute_challenge.client.dask.freight import (
     Freight,
     Packed,
     Value,
+    encodable,
     forget_program,
     pack,
 )
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WARNED_BYTES = 8 << 20  # Above this Dask warns, and tells to do something else.
-CLOSE_S = 5.0
 
 _attempts = itertools.count()  # to run a task
 
@@ -122,7 +122,7 @@ class Connection:
         ).dump()
         values = [self._scattered(client, value) for value in parcel.values]
         # Another attempt is another key: Dask forgets the last one only when it likes.
-        key = f"{task.name}-{parcel.id.hex()}-{next(_attempts)}"
+        key = f"{encodable(task.name)}-{parcel.id.hex()}-{next(_attempts)}"
         how: dict[str, Any] = {"key": key, "pure": False, "retries": 0}
         names = {"format_": FORMAT, "freight": freight, "values": values}
         if len(freight) < WARNED_BYTES:
@@ -186,10 +186,7 @@ class Connection:
         if client is not None:
             if client.status == "running":
                 client.unsubscribe_topic(_topic(client))
-            try:
-                client.close(CLOSE_S)
-            except asyncio.TimeoutError:  # It still looks for a scheduler that has gone.
-                client.abandon()  # Or it would wait for that again when it goes.
+            client.end()
 
     def has_lost_value(self, task: Task, error: BaseException) -> bool:
         """Whether a task has ended because a scattered value had gone with the Dask workers that had it."""
@@ -218,7 +215,7 @@ class Connection:
         self.show(number, data)
 
     def _gone(self, error: BaseException) -> ServerUnavailable:
-        return ServerUnavailable(f"the Dask scheduler at {self._place()} has gone, or is stopping ({error})")
+        return cluster.gone(self._place(), error)
 
 
 def _topic(client: Client) -> str:

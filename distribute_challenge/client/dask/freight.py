@@ -104,6 +104,15 @@ class Forwarded(Parcel):
         return super()._call(flags, values, modules)._replace(logs=self._logs)
 
 
+def encodable(name: str) -> str:
+    r"""A name for Dask's messages, which are UTF-8: that of a file, say, may hold other bytes.
+
+    >>> encodable("caf\udce9")
+    'caf\\udce9'
+    """
+    return name.encode(errors="backslashreplace").decode()
+
+
 def travelling(function: Callable[..., Any]) -> Any:
     """The same function for Dask, which pickles it by value: its module is none that can be imported."""
     assert isinstance(function, types.FunctionType)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -486,6 +487,22 @@ def test_it_is_encrypted_with_the_same_files(
     with PoolExecutor(running.address, tls=certificates.client) as pool:
         assert pool.submit(len, "abc").result(HANG_S) == 3
         assert pool.submit(within, running.address, certificates.client).result(HANG_S) == 3
+
+
+def test_what_is_wrong_with_certificates_is_said(
+    cluster: RunningCluster, certificates: Certificates, tmp_path: Path
+):
+    with (
+        PoolExecutor(cluster.address, tls=certificates.client) as pool,
+        pytest.raises(ServerUnavailable, match=r"\(.+\): .* if it needs none, give no tls="),
+    ):
+        pool.submit(len, "abc").result(HANG_S)
+    missing = dataclasses.replace(certificates.client, key=str(tmp_path / "none.pem"))
+    with (
+        PoolExecutor(cluster.address, tls=missing) as pool,
+        pytest.raises(PoolError, match=r"^cannot read the TLS file .*none\.pem"),
+    ):
+        pool.submit(len, "abc").result(HANG_S)
 
 
 def within(address, tls):

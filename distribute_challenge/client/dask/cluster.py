@@ -96,13 +96,16 @@ def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
     """A client of the scheduler there. Raises ServerUnavailable; PoolError if versions do not fit."""
     check_installed()
     _await_listener(address, wait_s)
+    opening = _Opening(address, tls)
     try:
-        client = _Opening(address, tls).client()
+        client = opening.client()
     except Exception as error:  # Dask raises many kinds.
-        hint = "" if tls is not None else ", and needs no certificate (tls= gives one)"
+        hint = "needs no certificate (tls= gives one)"
+        if tls is not None:
+            hint = f"takes certificates of {tls.ca} (if it needs none, give no tls= and no COMPUTE_TLS_CERT)"
         raise ServerUnavailable(
-            f"what listens at {address} does not answer as a Dask scheduler ({error}): see that one is "
-            f"there{hint}"
+            f"what listens at {address} does not answer as a Dask scheduler "
+            f"({str(error) or type(error).__name__}): see that one is there, and {hint}"
         ) from None
     try:
         check_python(client)

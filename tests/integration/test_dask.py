@@ -494,7 +494,7 @@ def test_what_is_wrong_with_certificates_is_said(
 ):
     with (
         PoolExecutor(cluster.address, tls=certificates.client) as pool,
-        pytest.raises(ServerUnavailable, match=r"\(.+\): .* if it needs none, give no tls="),
+        pytest.raises(ServerUnavailable, match=r"\(.+\): .*\(if it needs none, give no tls="),
     ):
         pool.submit(len, "abc").result(HANG_S)
     missing = dataclasses.replace(certificates.client, key=str(tmp_path / "none.pem"))

@@ -229,9 +229,8 @@ def _engine(
         return PoolEngine(address, limit, first, options, private)
     from distribute_challenge.client.dask import cluster  # Most programs have no Dask.
 
-    if cluster.is_inside(
-        dask_scheduler(address)
-    ):  # The pool beside the worker, which has no TLS: it never waits.
+    # The pool beside the Dask worker: it has no TLS, and its nested calls never wait.
+    if cluster.is_inside(dask_scheduler(address)):
         return PoolEngine(os.environ[INSIDE_VARIABLE], limit, first, replace(options, tls=None))
     from distribute_challenge.client.dask.engine import DaskEngine
 

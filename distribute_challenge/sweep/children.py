@@ -39,7 +39,9 @@ class Stopped(BaseException):
 
 
 def stop(number: int, _frame: object) -> NoReturn:
-    """The handler of signals that stop the benchmark."""
+    """The handler of signals that stop the benchmark: the first one does, and what it ends is ended whole."""
+    for each in cli.stop_signals():
+        signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)
 
 
@@ -61,7 +63,7 @@ def unstopped() -> Iterator[None]:
     with handled(lambda number, _frame: received.append(number)):
         yield
     if received:
-        raise Stopped(received[0])
+        stop(received[0], None)
 
 
 def end(process: subprocess.Popen[str]) -> None:

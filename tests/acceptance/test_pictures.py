@@ -303,7 +303,11 @@ def start_long_benchmark(folder: Path) -> subprocess.Popen[str]:
     sweep.with_suffix(".json").write_text(SETTINGS)
     command = [sys.executable, str(ROOT / "benchmark.py"), "--workers", "1", "--clients", "1-2"]
     command += ["--tasks", "1", "--seconds", "600"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # These tests, too, may run under nohup.
+    try:
+        process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     eventually(lambda: (sweep.parent / "results_1_2.partial").exists(), "the second cell is measured")
     eventually(
         lambda: len(processes_in(folder)) == 6,

@@ -517,7 +517,8 @@ def test_names_that_are_no_text_are_written_as_they_can_be(cluster: RunningClust
     result = subprocess.run(
         [sys.executable, path], env=environment, capture_output=True, check=False, timeout=HANG_S
     )
-    assert (result.stdout, result.stderr) == (b"3\n", b"")
+    said = b"3\nValueError('sur\\ud800')\nTaskTimeout\n"
+    assert (result.stdout, result.stderr) == (said, b"")
 
 
 ODDLY_NAMED = """
@@ -526,9 +527,18 @@ from distribute_challenge import PoolExecutor
 def func(x):
     return x + 1
 
-func.__name__ = func.__qualname__ = "sur\\ud800"
-with PoolExecutor() as pool:
+def fails():
+    raise ValueError("sur\\ud800")
+
+def sleeps():
+    import time
+    time.sleep(1000)
+
+func.__name__ = func.__qualname__ = sleeps.__name__ = "sur\\ud800"
+with PoolExecutor(timeout=1) as pool:
     print(pool.submit(func, 2).result())
+    print(repr(pool.submit(fails).exception()))
+    print(type(pool.submit(sleeps).exception()).__name__)
 """
 
 
@@ -537,10 +547,12 @@ def test_a_scheduler_that_goes_while_a_client_connects_is_named(
 ):
     running = start_cluster(1, "--no-nanny")
 
-    def ask(*_: object) -> Any:
+    ask_workers = closing.Client.ask_workers
+
+    def ask(client: closing.Client, *args: Any) -> dict[str, Any]:
         running.scheduler.kill()
         running.scheduler.wait()
-        return distributed.Client.run(_[0], os.getpid)
+        return ask_workers(client, *args)
 
     monkeypatch.setattr(closing.Client, "ask_workers", ask)
     with (

@@ -84,7 +84,8 @@ def test_a_call_that_is_killed_before_it_comes_never_runs_and_is_recorded(outpos
     told: list[dict[str, Any]] = []
     assert run(outpost, "it", freight, say=told.append) == ERROR
     assert not path.exists()
-    assert [(said["function"], said["status"]) for said in told] == [("marks", "killed")]
+    killed = ("marks", "killed", "CancelledError: marks was killed, as its caller wished")
+    assert [(said["function"], said["status"], said["error"]) for said in told] == [killed]
 
 
 def test_nobody_waits_for_a_pool_that_starts_to_have_a_call_dropped(

@@ -75,7 +75,8 @@ class LocalCluster(OwnedServer):
         return [_MAIN, str(self._workers), "--port", str(self._port)]
 
     def environment(self) -> dict[str, str]:
-        """A worker that ends may look for the others once more, and would tell that in 20 lines."""
+        """Its event loops say nothing of callbacks that fail: a worker that ends may look for the others once
+        more, and would tell in 20 lines that it cannot find them."""
         quiet = "{'tornado.application': 'critical'}"
         return {"DASK_LOGGING": os.environ.get("DASK_LOGGING", quiet)}
 
@@ -119,7 +120,9 @@ def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
 
 def gone(address: Address, error: BaseException) -> ServerUnavailable:
     """The error of who has lost the scheduler."""
-    return ServerUnavailable(f"the Dask scheduler at {address} has gone, or is stopping ({error})")
+    return ServerUnavailable(
+        f"the Dask scheduler at {address} has gone, or is stopping ({str(error) or type(error).__name__})"
+    )
 
 
 class _Opening:
@@ -164,7 +167,7 @@ class _Opening:
                 self._client = client
                 return
         if client is not None:
-            client.close()
+            client.end()
 
 
 def _await_listener(address: Address, wait_s: float) -> None:
@@ -198,6 +201,8 @@ def check_python(client: Client) -> None:
     try:
         versions = client.ask_workers(platform.python_version)
     except TimeoutError:
+        if client.status != "running":  # It looks for its scheduler.
+            raise
         log.info("a Dask worker is stuck: it is not known which Python the workers run")
         return
     ends = {f"the Dask worker {name}": version for name, version in versions.items()}

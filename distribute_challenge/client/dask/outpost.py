@@ -23,7 +23,15 @@ from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.dask.carried import CarriedTask, Tell, ToldTask
-from distribute_challenge.client.dask.freight import ERROR, OUTCOME, Forwarded, Freight, Packed, Report
+from distribute_challenge.client.dask.freight import (
+    ERROR,
+    OUTCOME,
+    Forwarded,
+    Freight,
+    Packed,
+    Report,
+    encodable,
+)
 from distribute_challenge.client.local import PrivateServer
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.scattered import Scattered
@@ -86,9 +94,9 @@ class Outpost:
         with self._lock:
             self._tasks[key] = parcel.id, task
             was_killed = parcel.id in self._unwanted
-        if was_killed or not is_wanted():
-            task.future.kill()
         try:
+            if was_killed or not is_wanted():
+                raise CancelledError(f"{task.name} was killed, as its caller wished")
             self._driver(parcel.program, freight.initializer, tell).add(task, self._threads, None)
             outcome: Outcome = task.future.result()
         except BaseException as error:
@@ -178,8 +186,8 @@ def _said(parcel: Forwarded, end: Outcome | BaseException, size: int = 0) -> dic
         error = f"{type(end).__name__}: {end}".partition("\n")[0][:MAX_ERROR]
         kinds = {TaskTimeout: TIMEOUT, CancelledError: KILLED, WorkerLost: LOST}
         status = next((status for kind, status in kinds.items() if isinstance(end, kind)), FAILED)
-    ends = {"finished": finished, "failed": failed, "seconds": seconds, "status": status, "error": error}
-    return {**about, **ends, "returned": size}
+    ends = {"finished": finished, "failed": failed, "seconds": seconds, "status": status}
+    return {**about, **ends, "error": encodable(error), "returned": size}
 
 
 def dump_error(error: BaseException) -> bytes:

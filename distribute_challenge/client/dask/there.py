@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
-from distribute_challenge.client.dask.freight import ERROR, FORMAT, REFUSED, SAID, Freight, Report
+from distribute_challenge.client.dask.freight import ERROR, FORMAT, REFUSED, SAID, Freight, Report, encodable
 from distribute_challenge.client.dask.outpost import Outpost, dump_error
 from distribute_challenge.errors import PoolError, ServerUnavailable
 from distribute_challenge.record.tasks import FAILED
@@ -67,14 +67,15 @@ def run(format_: int, data: bytes, *values: Any) -> Report:
     if format_ != FORMAT:
         end, other = ("the client", "this worker") if format_ < FORMAT else ("this worker", "the client")
         text = f"its version of this package is not the client's: update {end} ({sys.executable} on "
-        text = f"{text}{socket.gethostname()}) to that of {other}"
+        text = encodable(f"{text}{socket.gethostname()}) to that of {other}")
         say({"finished": 0, "failed": 1, "status": FAILED, "error": f"PoolError: {text}"})
         return REFUSED, text, []
     freight = Freight.load(data)
     outpost = _outpost_of(worker)
+    topic = freight.topic
 
-    def tell(number: int, text: bytes) -> None:
-        worker.log_event(freight.topic, [number, text])
+    def tell(number: int, text: bytes) -> None:  # It may live longer than the freight.
+        worker.log_event(topic, [number, text])
 
     def is_wanted() -> bool:
         return task is None or task.state in RUNNING

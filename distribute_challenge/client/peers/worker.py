@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 LAST_OUTPUT_S = 0.25  # How long the last output of a function that is to be killed is waited for,
 LAST_TICK_S = 0.005  # and how often it is looked for.
 _AROUND_BYTES = 1 << 10  # what RPyC adds to a call in a frame
-_PROBE_S = 1.0  # A worker on this machine has answered before, however busy that is.
+_PROBE_S = 1.0  # A worker on this machine has answered before, even if the machine is busy.
 
 _RUN_CODE, _READ_OUTPUT = MethodCall("run_code"), MethodCall("read_output")
 _SHARE, _RELEASE = MethodCall("share"), MethodCall("release")
@@ -110,7 +110,7 @@ class WorkerConnection:
     def _probe_memory(self) -> None:
         """Ask whether we can open files of the worker's, and it files of ours: it may be elsewhere.
 
-        Over a tunnel it says no. It is not waited for for ever: a worker may be stuck.
+        Over a tunnel it says no, a round trip later. It is not waited for for ever: a worker may be stuck.
         """
         try:
             self._probe = Probe()

@@ -27,6 +27,7 @@ from distribute_challenge.wire.link import NO_OTHERS
 
 MAX_IDLE = 8
 RETRY_S = 0.1
+TUNNEL_S = 0.05  # A round trip that long on one machine leads out of it, or waits for a processor.
 
 T = TypeVar("T")
 
@@ -205,8 +206,9 @@ class Connections:
         address = Address(self.address.host, port)
         limit = MAX_BYTES if self._facts is None else self._facts.max_frame
         try:
+            is_near = self.distance.round_trip_s < TUNNEL_S
             return WorkerConnection(
-                address, self._trust, self._host, may_share=self.may_share, max_frame=limit
+                address, self._trust, self._host, may_share=self.may_share, is_near=is_near, max_frame=limit
             )
         except (EOFError, OSError) as error:
             raise why_no_worker(error, address) from None

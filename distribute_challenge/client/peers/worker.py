@@ -43,6 +43,7 @@ class WorkerConnection:
         host: str | None = None,
         *,
         may_share: bool = False,
+        is_near: bool = True,
         max_frame: int = MAX_BYTES,
     ) -> None:
         self.address = address
@@ -62,7 +63,7 @@ class WorkerConnection:
         self._probing: Answer | None = None
         try:
             if may_share:
-                self._probe_memory()
+                self._probe_memory(_PROBE_S if is_near else 0)
             self.link.wait_in_ticks()
         except BaseException:
             self.link.close()
@@ -107,10 +108,10 @@ class WorkerConnection:
         except EOFError as error:  # What is here is here.
             log.debug("the worker at %s has died after its answer: %s", self.address, error)
 
-    def _probe_memory(self) -> None:
+    def _probe_memory(self, limit_s: float) -> None:
         """Ask whether we can open files of the worker's, and it files of ours: it may be elsewhere.
 
-        Over a tunnel it says no, a round trip later. It is not waited for for ever: a worker may be stuck.
+        Over a tunnel it says no, which is not worth a round trip. And a worker may be stuck.
         """
         try:
             self._probe = Probe()
@@ -119,7 +120,7 @@ class WorkerConnection:
             return
         self._probing = self.link.ask(_SHARE, self._probe.description)
         with contextlib.suppress(TimeoutError):
-            self.link.wait(self._probing, _PROBE_S)
+            self.link.wait(self._probing, limit_s)
             self._learn_of_memory(self._probing)
 
     def _learn_of_memory(self, answer: Answer) -> None:

@@ -510,9 +510,8 @@ def within(address, tls):
 
 
 def test_names_that_are_no_text_are_written_as_they_can_be(cluster: RunningCluster, tmp_path: Path):
-    path = os.fsencode(tmp_path) + b"/caf\xe9.py"
-    with open(path, "w") as file:  # noqa: PTH123
-        file.write(ODDLY_NAMED)
+    path = tmp_path / "caf\udce9.py"  # One byte, which is no UTF-8.
+    path.write_text(ODDLY_NAMED)
     environment = {**os.environ, "COMPUTE_SERVER": cluster.address, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, path], env=environment, capture_output=True, check=False, timeout=HANG_S

@@ -26,7 +26,7 @@ class Ending:
     stack: list[str] = field(default_factory=list)
     memory_bytes: int | None = None  # when it was last measured
     reason: str | None = None  # why the server killed it, if it did
-    # The id, in hexadecimal, of the last call that it began, and of the last of its successor.
+    # The id, in hexadecimal, of the last call that it began, and of each other process of the same lease.
     last_calls: list[str] = field(default_factory=list)
 
     def has_begun(self, call_id: bytes) -> bool:

@@ -39,7 +39,7 @@ class Dispatcher:
     ) -> None:
         self._lock = threading.Lock()  # guards all that follows, and the order of what is recorded
         self._scheduler: Scheduler[Caller] = scheduler or Scheduler(size)
-        self._lost_under_lease: dict[int, WorkerProcess] = {}  # until that lease ends
+        self._lost_under_lease: dict[int, list[WorkerProcess]] = {}  # until that lease ends
         self._max_tasks = max_tasks
         self._tasks = [0] * size  # that each worker's process has run
         self._is_open = self._is_closed = self._is_ended = False
@@ -133,11 +133,11 @@ class Dispatcher:
 
     def recycle(
         self, caller: Caller, worker: int, end: CutOff | None = None
-    ) -> tuple[WorkerProcess, WorkerProcess, int]:
+    ) -> tuple[WorkerProcess, list[WorkerProcess], int]:
         """End a lease and kill its worker. Raises as `free` does. `end` is what that means for its function.
 
-        Returns the process that was lost; the one there is now: it is another one if one had died before; and
-        how many functions of theirs have been counted. What else they began is to be counted when they end.
+        Returns the process that was lost; others of the lease, as those that had died before it, and the one
+        there is now; and how many functions of all have been counted. What else they began is to be counted.
         """
         with self._lock:
             is_up = self._scheduler.is_up(worker)
@@ -148,8 +148,9 @@ class Dispatcher:
             process = self._process(worker)
         assert process is not None
         if is_up:
-            process.give_up(end, is_second=lost is not None)
-        return lost or process, process, counted
+            process.give_up(end, is_second=bool(lost))
+        told = lost[-1] if lost else process
+        return told, [one for one in dict.fromkeys([*lost, process]) if one is not told], counted
 
     def abandon(self, caller: Caller) -> None:
         """End all leases of a client that has gone, and kill the workers: functions may be running there."""
@@ -185,7 +186,7 @@ class Dispatcher:
             log.warning("lost %s", process.ending())
             self._scheduler.down(worker)
             if self._scheduler.holder(worker) is not None:
-                self._lost_under_lease[worker] = process
+                self._lost_under_lease.setdefault(worker, []).append(process)
             if self._is_open:
                 self._note("lost", worker)
 
@@ -282,10 +283,10 @@ class Dispatcher:
             self._note("acquire", worker)
             ticket.holder.ring()
 
-    def _end_badly(self, worker: int, is_up: bool) -> WorkerProcess | None:
-        """After a lease has ended with its worker down: the process that had died under it, if one had."""
+    def _end_badly(self, worker: int, is_up: bool) -> list[WorkerProcess]:
+        """After a lease has ended with its worker down: the processes that had died under it."""
         self._note("lost" if is_up else "free", worker)
-        return self._lost_under_lease.pop(worker, None)
+        return self._lost_under_lease.pop(worker, [])
 
     def _note(self, event: str, worker: int | None) -> None:
         pool = self._scheduler

@@ -183,12 +183,12 @@ class SchedulerService(rpyc.Service):
         memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
         end = CutOff(status, f"{_ERRORS[status]}: {reason}")
         under = self._under(worker)
-        process, successor, counted = self._dispatcher.recycle(self._caller, worker, end)
+        process, others, counted = self._dispatcher.recycle(self._caller, worker, end)
         ending = process.ending(ENDING_TIMEOUT_S)
-        begun = sum(one.flight.functions for one in {process, successor})
+        begun = sum(one.flight.functions for one in (process, *others))
         self._dispatcher.count(0, max(begun - counted, least))
-        # Its client may have run something on either.
-        last_calls = [*ending.last_calls, successor.last_call()]
+        # Its client may have run something on any of them.
+        last_calls = [*ending.last_calls, *(one.last_call() for one in others)]
         ending = replace(ending, memory_bytes=memory_bytes, last_calls=last_calls)
         told = (self._caller, ending.worker, ending.how, under, reason)
         log.warning("%s has had %s replaced (%s)%s; its reason: %.500s", *told)

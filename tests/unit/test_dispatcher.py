@@ -238,3 +238,20 @@ def test_what_a_process_is_told_to_have_run_is_not_its_successors(
     dispatcher.find(eve)
     dispatcher.keep(eve, 0, 2, 0, 0, b"")
     assert dispatcher.recycle(eve, 0)[2] == 2
+
+
+def test_all_that_died_under_a_lease_are_told(
+    dispatcher: Dispatcher, clients: list[Client], processes: list[Mock]
+):
+    """What the first of them had begun is lost: it may not be begun again, and counts."""
+    ann, bob, _ = (client.caller for client in clients)
+    dispatcher.find(bob)
+    dispatcher.free(bob, 0, 5, 0)
+    dispatcher.find(ann)
+    first, second, third = processes[0], Mock(port=1), Mock(port=1)
+    dispatcher.worker_down(0, first)
+    processes[0] = second
+    dispatcher.worker_up(0)
+    dispatcher.worker_down(0, second)
+    processes[0] = third
+    assert dispatcher.recycle(ann, 0) == (second, [first, third], 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from distribute_challenge.address import Address
-from distribute_challenge.client.peers.connections import MAX_IDLE, Connections
+from distribute_challenge.client.peers.connections import MAX_IDLE, Connections, Facts
 
 
 class Peer:
@@ -36,6 +36,19 @@ def test_only_so_many_connections_stay_open_the_latest_ones():
     assert sum(not server.closed for server in servers) == MAX_IDLE
     connections.close()
     assert all(peer.closed for peer in (*workers, *servers))
+
+
+def test_as_many_stay_open_as_the_pool_has_workers(monkeypatch):
+    connections = Connections(Address("127.0.0.1", 18811))
+    monkeypatch.setattr(connections, "new_server", lambda *_: (Peer(), Facts("3.12", 3 * MAX_IDLE, None)))
+    connections.facts()  # which leaves one
+    workers, servers = [Peer() for _ in range(4 * MAX_IDLE)], [Peer() for _ in range(4 * MAX_IDLE)]
+    for port, worker in enumerate(workers):
+        connections.put_worker(port, cast(Any, worker))
+    for server in servers:
+        connections.put_server(cast(Any, server))
+    assert [worker.closed for worker in workers] == [True] * MAX_IDLE + [False] * 3 * MAX_IDLE
+    assert sum(not server.closed for server in servers) == 3 * MAX_IDLE - 1
 
 
 def test_nothing_is_kept_of_what_comes_back_after_the_end():

@@ -1,6 +1,7 @@
 """The connections of this program to one pool: made when first needed, kept for the next call.
 
-At most `MAX_IDLE` server connections and `MAX_IDLE` worker connections are kept while idle.
+As many are kept while idle as the pool has workers, of each kind, so that an executor that has used all of
+them needs no new ones for what comes next. An idle one takes 50 kB of the server and a descriptor.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailab
 from distribute_challenge.wire.access import Trust
 from distribute_challenge.wire.link import NO_OTHERS
 
-MAX_IDLE = 8
+MAX_IDLE = 8  # kept of each kind, or as many as the pool has workers
 RETRY_S = 0.1
 TUNNEL_S = 0.05  # A round trip that long on one machine leads out of it, or waits for a processor.
 
@@ -112,6 +113,10 @@ class Connections:
         """Whether the facts are known: the server has let this program in."""
         return self._facts is not None
 
+    @property
+    def _max_idle(self) -> int:
+        return MAX_IDLE if self._facts is None else max(MAX_IDLE, self._facts.workers)
+
     def forget_facts(self) -> None:
         """Another server may be there by now."""
         self._facts = None
@@ -180,7 +185,7 @@ class Connections:
         """Keep a server connection for another call."""
         _wait_again(server)
         with self._lock:
-            if not (server.link.closed or self._is_closed) and len(self._servers) < MAX_IDLE:
+            if not (server.link.closed or self._is_closed) and len(self._servers) < self._max_idle:
                 self._servers.append(server)
                 return
         server.close()
@@ -219,7 +224,7 @@ class Connections:
         with self._lock:
             surplus = [self._workers.pop(port, None)]
             self._workers[port] = worker
-            if len(self._workers) > MAX_IDLE or self._is_closed:
+            if len(self._workers) > self._max_idle or self._is_closed:
                 surplus.append(self._workers.pop(next(iter(self._workers))))
         for connection in surplus:
             if connection is not None:

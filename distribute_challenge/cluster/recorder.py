@@ -25,7 +25,7 @@ from distribute_challenge.record.flight import (
     recorder_file,
 )
 from distribute_challenge.record.flight_reader import Begun, Ended, FlightReader
-from distribute_challenge.record.profile import Change, Clock, Rows, Usage
+from distribute_challenge.record.profile import COUNTS_ONLY, Change, Clock, Rows, Usage
 from distribute_challenge.record.tasks import DONE, FAILED, CutOff, TaskRows
 
 log = logging.getLogger(__name__)
@@ -84,29 +84,29 @@ class Recorder:
         self._now = fetched["now"]
         if fetched["missed"]:
             log.error("%d notes of the cluster are lost: it did more than is kept", fetched["missed"])
-        found = [it for note in fetched["notes"] for it in self.slots.take(tuple(note))]
+        # The counts are as they are when each step is made.
+        found = [(it, self._counts()) for note in fetched["notes"] for it in self.slots.take(tuple(note))]
         if self._rows is None and self.slots.count:
             self._rows = Rows(self.slots.count)
-            first = next(it.time for it in found if isinstance(it, Step))
+            first = next(it.time for it, _ in found if isinstance(it, Step))
             self._write([self._rows.change(Change(first, "start", None, 0, 0, 0, 0, 0))])
         if self._rows is None:
             return
-        finished, failed = self.slots.finished, self.slots.failed
-        for done in (it for it in found if isinstance(it, Done)):
-            finished, failed = finished - done.finished, failed - done.failed
         rows, tasks = [], []
-        for it in found:
+        for it, counts in found:
             if isinstance(it, Done):
-                finished, failed = finished + it.finished, failed + it.failed
                 tasks.append(self._task(it))
-                continue
-            counts = finished, failed, self.slots.waiting, self.slots.tasks
-            rows.append(self._rows.change(Change(it.time, it.event, it.slot, it.busy, *counts)))
+            else:
+                rows.append(self._rows.change(Change(it.time, it.event, it.slot, it.busy, *counts)))
+        rows.append(self._rows.change(Change(self._now, COUNTS_ONLY, None, 0, *self._counts())))
         self._write(rows, tasks)
         self._show(self.slots.running())
         if self._now - self._sampled >= self._interval_s:
             self._sample(fetched["usage"])
         self._tell()
+
+    def _counts(self) -> tuple[int, int, int, int]:
+        return self.slots.finished, self.slots.failed, self.slots.waiting, self.slots.tasks
 
     def close(self, *, has_gone: bool = False) -> None:
         """End the record. What runs is lost if the scheduler `has_gone`, and else goes on unseen."""
@@ -120,8 +120,7 @@ class Recorder:
 
     def _close(self) -> None:
         if self._rows is not None:
-            counts = self.slots.finished, self.slots.failed, self.slots.waiting, self.slots.tasks
-            self._write([self._rows.change(Change(self._now, "stop", None, 0, *counts))])
+            self._write([self._rows.change(Change(self._now, "stop", None, 0, *self._counts()))])
         for file in self._files:
             file.close()
         self._show(())

@@ -674,7 +674,9 @@ def test_a_free_does_not_wait_behind_another_threads_acquire(server: RunningServ
     assert [int(row["Waiting"]) for row in frees] == [7, 6, 5, 4, 3, 2, 1, 0, 0, 0]
 
 
-def test_few_connections_are_kept_and_none_after_the_program(start_server: Callable[..., RunningServer]):
+def test_no_more_connections_are_kept_than_the_pool_has_workers_and_none_after_the_program(
+    start_server: Callable[..., RunningServer],
+):
     import psutil
 
     server = start_server(12)
@@ -682,8 +684,8 @@ def test_few_connections_are_kept_and_none_after_the_program(start_server: Calla
     with ThreadPoolExecutor(30) as threads:
         list(threads.map(lambda _: shared(0.05).run(), range(60)))
     mine = [c for c in psutil.Process().net_connections("tcp") if c.status == "ESTABLISHED" and c.raddr]
-    assert 1 <= sum(c.raddr.port == server.port for c in mine) <= 8
-    assert 1 <= sum(c.raddr.port in server.ports for c in mine) <= 8
+    assert 1 <= sum(c.raddr.port == server.port for c in mine) <= 12
+    assert 1 <= sum(c.raddr.port in server.ports for c in mine) <= 12
 
 
 def test_a_program_that_finds_the_package_by_a_roundabout_way_sends_nothing_of_it(

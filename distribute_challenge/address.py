@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401  Else the first look-up of a host imports it, and may be forked meanwhile.
+import errno
 import ipaddress
 import os
-from typing import NamedTuple
+import socket
+import time
+from typing import Any, NamedTuple
 
 from distribute_challenge import processors
 
@@ -19,6 +22,7 @@ DEFAULT_PORT = 18811
 LOCAL = "local://"
 DASK = "dask://"
 DASK_PORT = 8786
+TAKEN_S = 1.0
 
 
 class Address(NamedTuple):
@@ -147,3 +151,18 @@ def check_address(server: str) -> None:
         dask_scheduler(server)
     elif not isinstance(server, str) or worker_count(server) is None:
         Address.parse(server)
+
+
+def bind(sock: socket.socket, address: Any) -> None:
+    """Bind a socket. Raises OSError; if the address is taken, when it has been for `TAKEN_S` seconds.
+
+    Workers of a server that was killed just now may still be ending, and the next one is to have their ports.
+    """
+    deadline = time.monotonic() + TAKEN_S
+    while True:
+        try:
+            return sock.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise
+        time.sleep(TAKEN_S / 20)  # Nothing tells when an address becomes free.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, time
 from typing import NoReturn
 
-from distribute_challenge.address import DASK, LOCAL, SERVER_VARIABLE, Address, check_address, chosen
+from distribute_challenge.address import DASK, LOCAL, SERVER_VARIABLE, Address, bind, check_address, chosen
 from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls, environment
 
@@ -243,7 +243,7 @@ def listen(
             )
         sock = socket.socket(family, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
+        bind(sock, address)
         sock.listen(BACKLOG)
     except OSError as error:
         fail(

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from distribute_challenge.address import Address
+from distribute_challenge.calls import regions
+from distribute_challenge.calls.buffers import LARGE_BYTES, Parts
 from distribute_challenge.client.peers.connections import MAX_IDLE, Connections, Facts
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class Peer:
@@ -78,3 +85,14 @@ def test_a_connection_whose_peer_has_gone_is_not_given():
     gone.has_gone = True
     assert connections.take_idle_worker(1) is None
     assert gone.closed
+
+
+def test_the_memory_that_is_kept_for_large_values_is_given_back_at_the_end():
+    regions.let_go()
+    before = descriptors()
+    parts = Parts([bytes(2 * LARGE_BYTES + regions.MIN_SPARE_BYTES)], may_share=True)
+    parts.pack(can_share=True)
+    del parts
+    assert descriptors() == before + 1, "none was kept"
+    Connections(Address("127.0.0.1", 18811)).close()
+    assert descriptors() == before

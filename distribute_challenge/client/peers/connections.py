@@ -1,7 +1,7 @@
 """The connections of this program to one pool: made when first needed, kept for the next call.
 
-As many are kept while idle as the pool has workers, of each kind, so that an executor that has used all of
-them needs no new ones for what comes next. An idle one takes 50 kB of the server and a descriptor.
+As many are kept while idle as the pool has workers, and at least `MAX_IDLE`, of each kind: an executor that
+has used all workers needs no new ones for what comes next. One takes 50 kB and a descriptor of the server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distribute_challenge.errors import AccessDenied, PoolError, ServerUnavailab
 from distribute_challenge.wire.access import Trust
 from distribute_challenge.wire.link import NO_OTHERS
 
-MAX_IDLE = 8  # kept of each kind, or as many as the pool has workers
+MAX_IDLE = 8
 RETRY_S = 0.1
 TUNNEL_S = 0.05  # A round trip that long on one machine leads out of it, or waits for a processor.
 
@@ -115,7 +115,8 @@ class Connections:
 
     @property
     def _max_idle(self) -> int:
-        return MAX_IDLE if self._facts is None else max(MAX_IDLE, self._facts.workers)
+        facts = self._facts  # Another thread may forget them at any time.
+        return MAX_IDLE if facts is None else max(MAX_IDLE, facts.workers)
 
     def forget_facts(self) -> None:
         """Another server may be there by now."""

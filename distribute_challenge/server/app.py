@@ -21,7 +21,8 @@ from distribute_challenge.wire.stream import GIBI
 
 MIN_MEMORY_BYTES = 64 << 20
 MIN_FRAME_BYTES = 64 << 10
-WORKERS_DESCRIPTORS, OTHER_DESCRIPTORS = 6, 64  # what each worker takes of this process, and the rest
+WORKERS_DESCRIPTORS = 6  # of this process, for each worker
+OTHER_DESCRIPTORS = 40  # 11 of its own, 16 kept to say that there are none left, 3 for each of a few clients
 
 for _name in ("record.flight", "record.stacks", "wire.acceptor", "wire.serving", "wire.tls"):
     importlib.import_module(f"distribute_challenge.{_name}")

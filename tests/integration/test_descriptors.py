@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from distribute_challenge import PoolError, ServerUnavailable, compute_this
 from distribute_challenge.address import Address
 from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.server.app import OTHER_DESCRIPTORS, WORKERS_DESCRIPTORS
 from distribute_challenge.wire.descriptors import KEPT
 from tests.running import RunningServer, connect, eventually
 
@@ -89,6 +92,24 @@ def connect_again_and_again(server: RunningServer, opened: contextlib.ExitStack)
     """The first few may get numbers that others have given back."""
     for _ in range(20):
         opened.enter_context(server.connect()).root.status()
+
+
+def test_a_server_that_starts_has_descriptors_for_some_clients(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+):
+    limited = tmp_path / "limited"
+    limited.write_text(
+        f'#!/bin/sh\nulimit -n {3 * WORKERS_DESCRIPTORS + OTHER_DESCRIPTORS}\nexec {sys.executable} "$@"\n'
+    )
+    limited.chmod(0o755)
+    with pytest.raises(AssertionError, match=r"4 workers need more descriptors than the 58 .* at most 3"):
+        start_server(4, python=str(limited))
+    server = start_server(3, python=str(limited))
+    with contextlib.ExitStack() as opened:
+        for _ in range(3):
+            client = opened.enter_context(server.connect())
+            with connect(client.root.acquire_worker()) as worker:
+                assert worker.root.run_code("result = 1") == 1
 
 
 def test_callers_wait_while_there_is_no_descriptor_at_all(start_server: Callable[..., RunningServer]):

@@ -28,7 +28,7 @@ class FarAway:
 
     def __init__(self, server: RunningServer, delay_s: float, workers_delay_s: float | None = None) -> None:
         self.address = f"{HOST}:{server.port}"
-        self.connections = 0  # that were made
+        self.connections: list[int] = []  # the port of each that was made
         self.questions = 0  # how often a client has said something since it heard something
         self._speaks = threading.Event()
         self._speaks.set()
@@ -57,7 +57,7 @@ class FarAway:
                 here, _ = listener.accept()
             except OSError:  # It is closed.
                 return
-            self.connections += 1
+            self.connections.append(port)
             self._sockets.append(here)
             _start(self._connect, here, port, delay_s)
 

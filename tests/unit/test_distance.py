@@ -61,6 +61,8 @@ def test_a_server_that_was_slow_to_connect_to_is_near_once_it_answers_at_once():
 class Connections:
     """Connections that take as long as is wished."""
 
+    ports = ()  # None are known.
+
     def __init__(self, round_trip_s: float) -> None:
         self.distance = Distance()
         self.distance.note(round_trip_s)

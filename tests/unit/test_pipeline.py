@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -106,6 +107,17 @@ def test_far_away_the_next_task_is_sent_when_the_worker_will_have_nothing_to_do_
     assert not pipeline.can_send_ahead(task(pace), now, 0.4)
 
 
+def test_far_away_it_is_known_when_the_next_task_can_be_sent():
+    pace, now = Pace(), time.monotonic()
+    pipeline = that_runs_a_task(pace, now)
+    due_s = pipeline.due_s(now, 0.05)
+    assert 0 < due_s < 0.1
+    assert not pipeline.can_send_ahead(task(pace), now + due_s - 0.001, 0.05)
+    assert pipeline.can_send_ahead(task(pace), now + due_s + 0.001, 0.05)
+    assert pipeline.due_s(now + due_s + 0.001, 0.05) == math.inf  # Nothing is looked at again and again.
+    assert pipeline.due_s(now, 0) == math.inf
+
+
 def test_nothing_is_sent_behind_a_function_that_takes_longer_than_any_before():
     pace, now = Pace(), time.monotonic()
     pipeline = that_runs_a_task(pace, now)
@@ -114,6 +126,11 @@ def test_nothing_is_sent_behind_a_function_that_takes_longer_than_any_before():
 
 
 def test_nothing_is_sent_behind_a_function_of_which_nothing_is_known():
+    pace, now = Pace(), time.monotonic()
     pipeline = Pipeline(cast(Any, Worker()), max_functions=1000)
-    pipeline.send(task(Pace()))
-    assert not pipeline.can_send_ahead(task(Pace()), time.monotonic(), 0.1)
+    begun = task(pace)
+    begun.begin(now)
+    pipeline.send(begun)
+    assert not pipeline.can_send_ahead(task(pace), now, 0.2)
+    pace.seconds = 0.1  # As another worker has told meanwhile.
+    assert pipeline.can_send_ahead(task(pace), now, 0.2)

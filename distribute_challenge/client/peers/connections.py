@@ -41,6 +41,7 @@ class Facts(NamedTuple):
     max_tasks: int | None  # after which a worker is replaced
     max_frame: int = MAX_BYTES  # bytes of the largest call that workers take
     is_fresh: bool = False  # whether each program gets new workers
+    ports: tuple[int, ...] = ()  # the workers'
 
 
 class Connections:
@@ -103,10 +104,16 @@ class Connections:
         self.distance.note(time.monotonic() - began_at)
         python = ".".join(status["python"].split(".")[:2])
         limit = status.get("max_frame", MAX_BYTES)
-        told = status.get("max_tasks"), limit, status.get("fresh", False)
-        facts = Facts(python, len(status["workers"]), *told)
+        ports = tuple(worker["port"] for worker in status["workers"])
+        facts = Facts(python, len(ports), status.get("max_tasks"), limit, status.get("fresh", False), ports)
         self._introduce(server, facts)
         return facts
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The workers' ports, as far as known, if workers are kept from one program to the next."""
+        facts = self._facts
+        return () if facts is None or facts.is_fresh else facts.ports
 
     @property
     def has_answered(self) -> bool:
@@ -199,6 +206,11 @@ class Connections:
             return worker
         worker.close()  # Its process has been replaced since.
         return None
+
+    def has_idle_worker(self, port: int) -> bool:
+        """Whether there is a connection to the worker on `port` that was used before."""
+        with self._lock:
+            return port in self._workers
 
     def take_worker(self, port: int) -> WorkerConnection:
         """A connection to the worker leased on `port`. Raises as `new_worker` does."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
-from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.peers.connections import MAX_IDLE, Connections
 from distribute_challenge.client.peers.server import ServerConnection
 from distribute_challenge.client.peers.worker import WorkerConnection
 
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Opened = tuple[ServerConnection, T]  # and the answer to the first call
+TakesWorker = Callable[[WorkerConnection | BaseException], None]
 
 
 class Opener:
@@ -23,6 +25,8 @@ class Opener:
     def __init__(self, connections: Connections, post: Callable[[Callable[[], None]], None]) -> None:
         self._connections = connections
         self._post = post
+        self._has_reached_all = False
+        self._coming: dict[int, TakesWorker | None] = {}  # to workers, by port, and who waits for them
 
     def open_server(
         self, first: Callable[[ServerConnection], T], take: Callable[[Opened[T] | BaseException], None]
@@ -30,9 +34,36 @@ class Opener:
         """Make a connection to the server, and the first call over it, which is answered soon."""
         self._in_thread(lambda: self._connections.new_server(first), take)
 
-    def open_worker(self, port: int, take: Callable[[WorkerConnection | BaseException], None]) -> None:
-        """Make a connection to the worker leased on `port`."""
-        self._in_thread(lambda: self._connections.new_worker(port), take)
+    def open_worker(self, port: int, take: TakesWorker) -> None:
+        """A connection to the worker leased on `port`: one that there is or that is coming, or a new one."""
+        if (worker := self._connections.take_idle_worker(port)) is not None:
+            take(worker)
+        elif port in self._coming:
+            self._coming[port] = take
+        else:
+            self._in_thread(lambda: self._connections.new_worker(port), take)
+
+    def reach_all(self, wanted: int) -> None:
+        """Make connections to all workers before any is leased, once, if that many are wanted."""
+        ports = self._connections.ports
+        if self._has_reached_all or wanted < len(ports):
+            return
+        self._has_reached_all = True
+        for port in ports[:MAX_IDLE]:
+            if not self._connections.has_idle_worker(port):
+                self._coming[port] = None
+                self._in_thread(partial(self._connections.new_worker, port), partial(self._reached, port))
+
+    def _reached(self, port: int, made: WorkerConnection | BaseException) -> None:
+        take = self._coming.pop(port)
+        if isinstance(made, BaseException):
+            log.debug("the worker on port %d cannot be reached yet: %s", port, made)
+        elif self._connections.has_idle_worker(port):  # It was in use before, and may be prepared.
+            made.close()
+        else:
+            self._connections.put_worker(port, made)
+        if take is not None:  # If there is none after all, or its process was replaced meanwhile, a new one.
+            self.open_worker(port, take)
 
     def _in_thread(self, make: Callable[[], T], take: Callable[[T | BaseException], None]) -> None:
         """Have `take` called with what `make` returns or raises in a thread: here, if none can be started."""

@@ -101,7 +101,9 @@ class Lane:
         """In how many seconds it has something to do, whatever arrives."""
         if self.state in (State.WAITING, State.ENDING):
             return LAST_TICK_S if self.state is State.ENDING and self._recycling is None else TICK_S
-        return min(TICK_S, self.pipeline.left_s(now)) if self.pipeline is not None and self.load else math.inf
+        return (
+            min(TICK_S, self.pipeline.due_s(now, self._distance.round_trip_s)) if self.pipeline else math.inf
+        )
 
     @property
     def is_in_line(self) -> bool:

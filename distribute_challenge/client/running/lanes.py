@@ -143,6 +143,8 @@ class Lanes:
         if missing > 0 and not self._opening and not any(lane.is_in_line or not is_far for lane in coming):
             self._ask(ServerConnection.hear, waits=True)
             missing -= 1
+        if is_far:
+            self._opener.reach_all(min(len(self._waiting), self.max_lanes))
         if is_far and now >= self._none_free_until:
             asking = self._opening + sum(lane.state is State.WAITING for lane in coming)
             for _ in range(min(missing, MAX_IDLE - asking)):
@@ -180,12 +182,8 @@ class Lanes:
 
     def _connect_to_worker(self, lane: Lane) -> None:
         self._gone_since = None
-        worker = self._connections.take_idle_worker(lane.port)
-        if worker is not None:
-            lane.got_worker(worker)
-        else:
-            lane.is_connecting = True
-            self._opener.open_worker(lane.port, lane.got_worker)
+        lane.is_connecting = True
+        self._opener.open_worker(lane.port, lane.got_worker)
 
     def _fill(self) -> None:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""

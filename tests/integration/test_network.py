@@ -90,7 +90,7 @@ def test_far_workers_that_are_not_wanted_are_not_reached(start_server: Callable[
             assert [future.result(HANG_S) for future in futures] == [0, 1, 4, 9]
 
 
-def test_a_worker_that_was_replaced_since_it_was_reached_is_reached_again(server: RunningServer):
+def test_workers_that_were_replaced_since_they_were_reached_run_the_tasks(server: RunningServer):
     with far_away(server, 0.05) as network, server.connect() as other:
         held = [other.root.find_free_worker() for _ in server.ports]
         with PoolExecutor(network.address, prints=False) as pool:

@@ -13,10 +13,12 @@ import pytest
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.distance import NEAR_S, Distance
+from distribute_challenge.client.running.lane import TICK_S, Lane, State
 from distribute_challenge.client.running.lanes import Lanes
 from distribute_challenge.client.running.place import Place
 from distribute_challenge.client.tasks.task import Task
 from tests.running import HANG_S, eventually
+from tests.unit.test_pipeline import that_runs_a_task
 
 
 def test_the_round_trip_is_the_shortest_time_that_an_answer_took():
@@ -56,6 +58,21 @@ def test_a_server_that_was_slow_to_connect_to_is_near_once_it_answers_at_once():
     )
     assert Place(cast(Any, answers), distance, None).port(time.monotonic()) == 18812
     assert distance.round_trip_s == 0
+
+
+def test_a_lane_far_away_wakes_when_the_next_task_is_to_be_sent():
+    distance, pace, now = Distance(), Pace(), time.monotonic()
+    distance.note(0.05)
+    server = SimpleNamespace(link=SimpleNamespace(never_wait=lambda: None))
+    connections = SimpleNamespace(distance=distance)
+    lane = Lane(
+        cast(Any, connections), cast(Any, server), lambda: (0, b""), is_new=True, max_tasks=None, port=1
+    )
+    lane.state, lane.pipeline = State.WORKING, that_runs_a_task(pace, now)
+    due_s = lane.pipeline.due_s(now, 0.05)
+    assert lane.tick_s(now) == due_s < TICK_S
+    distance.note(0)
+    assert lane.tick_s(now) == TICK_S
 
 
 class Connections:

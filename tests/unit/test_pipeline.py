@@ -118,6 +118,16 @@ def test_far_away_it_is_known_when_the_next_task_can_be_sent():
     assert pipeline.due_s(now, 0) == math.inf
 
 
+def test_far_away_it_is_not_looked_again_and_again_where_only_an_outcome_can_tell():
+    pace, now = Pace(), time.monotonic()
+    pipeline = that_runs_a_task(pace, now)
+    behind = task(pace)
+    pace.seconds = 0.2
+    pipeline.send(behind)
+    assert pipeline.due_s(now + 0.15, 0.1) == math.inf
+    assert not pipeline.can_send_ahead(task(pace), now + 0.15, 0.1)
+
+
 def test_nothing_is_sent_behind_a_function_that_takes_longer_than_any_before():
     pace, now = Pace(), time.monotonic()
     pipeline = that_runs_a_task(pace, now)

@@ -199,7 +199,7 @@ class Connections:
         server.close()
 
     def take_idle_worker(self, port: int) -> WorkerConnection | None:
-        """The connection to the worker leased on `port` that was used before, if it is still good."""
+        """The idle connection to the worker leased on `port`, if there is one and it is still good."""
         with self._lock:
             worker = self._workers.pop(port, None)
         if worker is None or worker.link.is_quiet():
@@ -208,7 +208,7 @@ class Connections:
         return None
 
     def has_idle_worker(self, port: int) -> bool:
-        """Whether there is a connection to the worker on `port` that was used before."""
+        """Whether there is an idle connection to the worker on `port`."""
         with self._lock:
             return port in self._workers
 
@@ -217,7 +217,7 @@ class Connections:
         return self.take_idle_worker(port) or self.new_worker(port)
 
     def new_worker(self, port: int) -> WorkerConnection:
-        """A new connection to the worker leased on `port`.
+        """A new connection to the worker on `port`, which is leased, or may be before long.
 
         Raises Broken, Unreachable or AccessDenied; PoolError if the files for TLS cannot be used.
         """

@@ -25,7 +25,7 @@ class Opener:
     def __init__(self, connections: Connections, post: Callable[[Callable[[], None]], None]) -> None:
         self._connections = connections
         self._post = post
-        self._has_reached_all = False
+        self._has_reached_ahead = False
         self._coming: dict[int, TakesWorker | None] = {}  # to workers, by port, and who waits for them
 
     def open_server(
@@ -43,30 +43,39 @@ class Opener:
         else:
             self._in_thread(lambda: self._connections.new_worker(port), take)
 
-    def reach_all(self, wanted: int) -> None:
-        """Make connections to all workers before any is leased, once, if that many are wanted."""
+    def reach_ahead(self, wanted: int, leased: set[int]) -> None:
+        """Once, if as many workers are wanted as there are: connect to those that are not leased yet.
+
+        At most MAX_IDLE: each takes a thread meanwhile.
+        """
         ports = self._connections.ports
-        if self._has_reached_all or wanted < len(ports):
+        if self._has_reached_ahead or not ports or wanted < len(ports):
             return
-        self._has_reached_all = True
+        self._has_reached_ahead = True
         for port in ports[:MAX_IDLE]:
-            if not self._connections.has_idle_worker(port):
+            if port not in leased and not self._connections.has_idle_worker(port):
                 self._coming[port] = None
-                self._in_thread(partial(self._connections.new_worker, port), partial(self._reached, port))
+                new_worker = partial(self._connections.new_worker, port)
+                self._in_thread(new_worker, partial(self._reached, port), is_optional=True)
 
     def _reached(self, port: int, made: WorkerConnection | BaseException) -> None:
         take = self._coming.pop(port)
         if isinstance(made, BaseException):
             log.debug("the worker on port %d cannot be reached yet: %s", port, made)
-        elif self._connections.has_idle_worker(port):  # It was in use before, and may be prepared.
+        elif self._connections.has_idle_worker(port):  # That one may be prepared.
             made.close()
         else:
             self._connections.put_worker(port, made)
         if take is not None:  # If there is none after all, or its process was replaced meanwhile, a new one.
             self.open_worker(port, take)
 
-    def _in_thread(self, make: Callable[[], T], take: Callable[[T | BaseException], None]) -> None:
-        """Have `take` called with what `make` returns or raises in a thread: here, if none can be started."""
+    def _in_thread(
+        self, make: Callable[[], T], take: Callable[[T | BaseException], None], *, is_optional: bool = False
+    ) -> None:
+        """Have `take` called with what `make` returns or raises in a thread.
+
+        If none can be started, that is made here, unless it is optional.
+        """
 
         def run() -> None:
             made: T | BaseException
@@ -81,5 +90,8 @@ class Opener:
 
         try:
             threading.Thread(target=run, name="connect", daemon=True).start()
-        except RuntimeError:  # So it is at the end of a program.
-            run()
+        except RuntimeError as error:  # So it is at the end of a program.
+            if is_optional:
+                take(error)
+            else:
+                run()

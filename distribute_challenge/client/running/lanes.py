@@ -143,9 +143,11 @@ class Lanes:
         if missing > 0 and not self._opening and not any(lane.is_in_line or not is_far for lane in coming):
             self._ask(ServerConnection.hear, waits=True)
             missing -= 1
-        if is_far:
-            self._opener.reach_all(min(len(self._waiting), self.max_lanes))
-        if is_far and now >= self._none_free_until:
+        if not is_far:
+            return
+        wanted = min(len(self._waiting), self.max_lanes)
+        self._opener.reach_ahead(wanted, {lane.port for lane in self._lanes})
+        if now >= self._none_free_until:
             asking = self._opening + sum(lane.state is State.WAITING for lane in coming)
             for _ in range(min(missing, MAX_IDLE - asking)):
                 self._ask(ServerConnection.find, waits=False)

@@ -76,17 +76,21 @@ class Pipeline:
         waiting_s = self._expected_s - running_s
         if len(self._sent) < self._depth and running_s <= AHEAD_S and waiting_s + task.expected_s <= AHEAD_S:
             return True
-        return bool(round_trip_s) and self._idle_before_long_s(now, round_trip_s) <= 0
+        return bool(round_trip_s) and self._next_in_s(now, round_trip_s) <= 0
 
-    def _idle_before_long_s(self, now: float, round_trip_s: float) -> float:
-        """In how many seconds a worker that is far away will have nothing to do before long."""
+    def _next_in_s(self, now: float, round_trip_s: float) -> float:
+        """In how many seconds to send the next task to a far worker, which so need not wait for it.
+
+        It is infinite as long as only an outcome can tell.
+        """
         first = self._sent[0]
         running_s = first.task.expected_s  # Another worker may have told meanwhile.
         runs_since = max(first.task.sent_at, self._answered_at - round_trip_s) + round_trip_s / 2
         left_s = running_s - (now - runs_since)
         if -left_s >= running_s + round_trip_s:
             return math.inf  # One that takes longer than any before may take for ever.
-        return max(left_s, 0) + self._expected_s - first.expected_s - round_trip_s - AHEAD_S
+        spare_s = round_trip_s + AHEAD_S - (self._expected_s - first.expected_s)
+        return max(left_s, 0) - spare_s if spare_s >= 0 else math.inf
 
     def send(self, task: Task) -> None:
         """Send a task to the worker, at the next `flush`."""
@@ -131,8 +135,8 @@ class Pipeline:
     def due_s(self, now: float, round_trip_s: float) -> float:
         """In how many seconds there is something to do, whatever arrives."""
         left_s = self.left_s(now)
-        ahead_s = self._idle_before_long_s(now, round_trip_s) if round_trip_s and self._sent else math.inf
-        return min(left_s, ahead_s) if ahead_s > 0 else left_s
+        next_s = self._next_in_s(now, round_trip_s) if round_trip_s and self._sent else math.inf
+        return min(left_s, next_s) if next_s > 0 else left_s
 
     def tick(self, now: float) -> Broken | None:
         """Do what is due at this time. If the function that runs is to be stopped, why."""

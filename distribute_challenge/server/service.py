@@ -168,11 +168,14 @@ class SchedulerService(rpyc.Service):
         counts = count(finished), count(failed), count(tasks)
         return self._dispatcher.keep(self._caller, self._pool.worker(port), *counts, executor_id(executor))
 
-    def exposed_recycle_worker(self, port: int, reason: str, status: str | None = None) -> str:
+    def exposed_recycle_worker(
+        self, port: int, reason: str, status: str | None = None, call: bytes = b""
+    ) -> str:
         """End the lease, and replace the worker; JSON on how its process ended.
 
         `status` is what that means for the function, in the record: timeout, killed or lost. Who does not say
-        has had one run: that is counted, also if the worker knows of none.
+        has had one run: that is counted, also if the worker knows of none. With the id of a `call`, only that
+        one is to be stopped: if it has ended meanwhile, the lease goes on, and the answer is empty.
         """
         if type(reason) is not str:
             raise ValueError("the reason must be a str")
@@ -180,12 +183,15 @@ class SchedulerService(rpyc.Service):
         if type(status) is not str or status not in _ERRORS:
             raise ValueError(f"the status must be one of {', '.join(_ERRORS)}")
         worker = self._pool.worker(port)
+        process = self._pool.supervisor.process(worker)
+        if call and process is not None and process.has_ended_call(call):
+            return ""
         memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
         end = CutOff(status, f"{_ERRORS[status]}: {reason}")
         under = self._under(worker)
-        process, others, counted = self._dispatcher.recycle(self._caller, worker, end)
-        ending = process.ending(ENDING_TIMEOUT_S)
-        begun = sum(one.flight.functions for one in (process, *others))
+        lost, others, counted = self._dispatcher.recycle(self._caller, worker, end)
+        ending = lost.ending(ENDING_TIMEOUT_S)
+        begun = sum(one.flight.functions for one in (lost, *others))
         self._dispatcher.count(0, max(begun - counted, least))
         # Its client may have run something on any of them.
         last_calls = [*ending.last_calls, *(one.last_call() for one in others)]

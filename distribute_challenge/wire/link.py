@@ -193,6 +193,11 @@ class Link:
         """Whether something waits for `flush`."""
         return self._stream.has_unsent
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes have not left this system yet, as far as it tells."""
+        return self._stream.unsent_bytes
+
     def is_quiet(self) -> bool:
         """Whether the connection is open, and nothing arrived unasked: the end of the connection, say."""
         try:

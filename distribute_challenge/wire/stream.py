@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import select
 import socket
 import struct
+import sys
 import weakref
 from collections import deque
 
@@ -21,6 +23,7 @@ TICK_S = 0.1
 _READ_AHEAD = 32 * KIBI
 _MAX_PARTS = 256  # that go to the system at once; it takes 1024
 _TCP_NOTSENT_LOWAT = 25  # In Linux; the socket module does not have it everywhere.
+_SIOCOUTQNSD = 0x894B  # in Linux
 _TIMEVAL = struct.Struct("@ll")  # of the C library
 
 GONE_S = 60.0  # An end whose system has not answered for so long is gone. (One that is closed shows at once.)
@@ -185,6 +188,14 @@ class SocketStream(rpyc.SocketStream):
     def has_unsent(self) -> bool:
         """Whether something waits for `flush`."""
         return bool(self._outbox)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes wait for `flush`, or in the system to be sent, as far as it tells."""
+        queued = bytearray(4)
+        with contextlib.suppress(OSError, EOFError):  # Not every system has it; or the connection is closed.
+            fcntl.ioctl(self.sock.fileno(), _SIOCOUTQNSD, queued)
+        return int.from_bytes(queued, sys.byteorder) + sum(memoryview(part).nbytes for part in self._outbox)
 
     def wait_until_sent(self) -> None:
         """Wait until all that was written is with the peer's system: our end would take the rest away."""

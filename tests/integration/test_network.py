@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import psutil
+import pytest
 import rpyc
 
-from distribute_challenge import PoolExecutor, ServerUnavailable, compute_this
+from distribute_challenge import PoolExecutor, ServerUnavailable, TaskTimeout, compute_this
 from tests.faraway import far_away
-from tests.running import HANG_S, ROOT, RunningServer, eventually
+from tests.running import HANG_S, ROOT, RunningServer, connect, eventually
 
 
 def square(x):
@@ -100,6 +103,63 @@ def test_workers_that_were_replaced_since_they_were_reached_run_the_tasks(server
                 other.root.recycle_worker(port, "a test")
             assert [future.result(HANG_S) for future in futures] == [0, 1, 4, 9]
         server.await_busy([0, 0])
+
+
+@pytest.mark.parametrize("way", ["run", "submit", "map"])
+def test_a_time_limit_counts_neither_the_way_there_nor_back(server: RunningServer, way: str):
+    with (
+        far_away(server, 0.3) as network,
+        PoolExecutor(network.address, timeout=1, prints=False) as pool,
+    ):
+        for number in range(2):
+            if way == "run":
+                function = compute_this(server=network.address, prints=False, timeout=1)(takes)
+                assert function(0.6, number).run() == number
+            elif way == "submit":
+                assert pool.submit(takes, 0.6, number).result(HANG_S) == number
+            else:
+                assert list(pool.map(takes, [0.6] * 2, [number] * 2)) == [number] * 2
+        endless = pool.submit(takes, 600, 1)
+        assert isinstance(endless.exception(HANG_S), TaskTimeout)
+    assert server.idle_status()["lost"] == {"timeout": 1}
+
+
+def test_a_function_that_has_ended_when_it_is_to_be_killed_costs_no_other_one(server: RunningServer):
+    with far_away(server, 0.1) as network, PoolExecutor(network.address, 1, prints=False) as pool:
+        for _ in range(3):
+            futures = [pool.submit(takes, 0.05, number) for number in range(8)]
+            futures[2].result(HANG_S)
+            futures[3].kill()
+            ends = [wait_for(future) for future in futures]
+            assert ends[:3] + ends[4:] == [0, 1, 2, 4, 5, 6, 7]
+            assert ends[3] in (3, "cancelled")
+        endless = pool.submit(takes, 600, 1)
+        others = [pool.submit(takes, 0.05, number) for number in range(3)]
+        eventually(endless.running, "it runs")
+        endless.kill()
+        assert wait_for(endless) == "cancelled"
+        assert [future.result(HANG_S) for future in others] == [0, 1, 2]
+
+
+def wait_for(future):
+    try:
+        return future.result(HANG_S)
+    except CancelledError:
+        return "cancelled"
+
+
+def test_only_the_call_that_was_named_is_stopped(server: RunningServer):
+    with server.connect() as client:
+        port = client.root.find_free_worker()
+        with connect(port) as worker:
+            assert worker.root.run_code("result = 1") == 1
+            pid = worker.root.run_code("import os\nresult = os.getpid()")
+            last = (2).to_bytes(8, "little")
+            assert client.root.recycle_worker(port, "a test", "killed", last) == ""
+            assert client.root.keep_worker(port) == 0
+            assert worker.root.run_code("import os\nresult = os.getpid()") == pid
+        ending = json.loads(client.root.recycle_worker(port, "a test", "killed", last))
+        assert ending["pid"] == pid
 
 
 # Leaving the line

@@ -13,9 +13,10 @@ import pytest
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.distance import NEAR_S, Distance
-from distribute_challenge.client.running.lane import TICK_S, Lane, State
+from distribute_challenge.client.running.lane import TICK_S, Lane
 from distribute_challenge.client.running.lanes import Lanes
 from distribute_challenge.client.running.place import Place
+from distribute_challenge.client.running.state import State
 from distribute_challenge.client.tasks.task import Task
 from tests.running import HANG_S, eventually
 from tests.unit.test_pipeline import that_runs_a_task

@@ -16,6 +16,7 @@ from distribute_challenge.address import Address
 from distribute_challenge.wire.acceptor import Acceptor
 from distribute_challenge.wire.link import Link
 from distribute_challenge.wire.messages import FIRST_NUMBER, REPLY, MethodCall
+from distribute_challenge.wire.stream import SocketStream
 from tests.running import HANG_S, eventually
 
 # Stock RPyC's threads may fall over a connection that ends while they look at it.
@@ -185,3 +186,22 @@ def has_ended(link: Link) -> bool:
     except EOFError:
         return True
     return False
+
+
+def test_what_has_not_left_this_system_is_known():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    stream = SocketStream(here)
+    with there:
+        assert stream.unsent_bytes == 0
+        stream.never_wait()
+        stream.write(bytes(10 << 20))
+        assert stream.unsent_bytes == 10 << 20
+        while not stream.flush():
+            assert 0 < stream.unsent_bytes <= 10 << 20
+            there.recv(1 << 20)
+        while stream.unsent_bytes:
+            there.recv(1 << 20)
+        stream.close()
+    assert stream.unsent_bytes == 0

@@ -10,7 +10,8 @@ from typing import Any, cast
 from distribute_challenge.calls.payload import INITIALIZER, VALUE, Outcome
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.running.pipeline import AHEAD_S, Pipeline
+from distribute_challenge.client.peers.failures import Killed
+from distribute_challenge.client.running.pipeline import AHEAD_S, SPARED_S, Pipeline
 from distribute_challenge.client.tasks.task import Task
 
 
@@ -20,7 +21,11 @@ class Worker:
     def __init__(self) -> None:
         self.answers: list[Any] = []
         self.link = SimpleNamespace(
-            never_wait=lambda: None, flush=lambda: True, serve_arrived=lambda: None, has_unsent=False
+            never_wait=lambda: None,
+            flush=lambda: True,
+            serve_arrived=lambda: None,
+            has_unsent=False,
+            is_stuck=lambda _: False,
         )
 
     def start(self, _: Any) -> Any:
@@ -31,6 +36,9 @@ class Worker:
         """The first call that has no answer yet took so long."""
         answer = next(answer for answer in self.answers if not answer.is_here)
         answer.is_here, answer.seconds = True, seconds
+
+    def close(self) -> None:
+        """It goes nowhere."""
 
     def outcome(self, _name: str, _parcel: Any, answer: Any) -> Outcome:
         return Outcome(VALUE, b"", answer.seconds)
@@ -94,6 +102,47 @@ def test_what_waits_on_a_worker_is_no_more_than_is_done_in_a_moment():
         list(pipeline.outcomes(time.monotonic()))
     sent_ahead(pipeline, pace)
     assert len(pipeline) == 1 + 8  # One that runs, and those of which all together take that long.
+
+
+def test_a_task_that_has_ended_when_it_was_to_be_stopped_has_its_result():
+    worker, pace = Worker(), Pace()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    pace.seconds = AHEAD_S / 1000
+    first = task(pace)
+    pipeline.send(first)
+    first.is_unwanted = True
+    now = time.monotonic()
+    assert isinstance(pipeline.tick(now), Killed)
+    assert pipeline.give_up(ends_task=True) == first.parcel.id
+    pipeline.go_on()  # The server says that it runs no more.
+    assert pipeline.tick(now) is None
+    worker.answer(AHEAD_S / 1000)
+    assert [one for one, _ in pipeline.outcomes(now)] == [first]
+    assert sent_ahead(pipeline, pace) > 0
+
+
+def test_a_task_that_was_spared_and_does_not_answer_is_stopped_all_the_same():
+    pipeline = Pipeline(cast(Any, Worker()), max_functions=1000)
+    first = task(Pace())
+    pipeline.send(first)
+    first.is_unwanted = True
+    pipeline.give_up(ends_task=True)
+    pipeline.go_on()
+    now = time.monotonic()
+    assert pipeline.tick(now) is None
+    assert isinstance(pipeline.tick(now + 2 * SPARED_S), Killed)
+    assert pipeline.give_up(ends_task=True) == b""
+
+
+def test_an_outcome_that_comes_while_its_task_is_to_be_stopped_counts():
+    worker = Worker()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    first = task(Pace())
+    pipeline.send(first)
+    pipeline.give_up(ends_task=True)
+    worker.answer(0.1)
+    assert [one for one, _ in pipeline.outcomes(time.monotonic())] == [first]
+    assert pipeline.break_off(None) == ([], [])
 
 
 def test_far_away_the_next_task_is_sent_when_the_worker_will_have_nothing_to_do_before_long():

@@ -124,9 +124,12 @@ class ServerConnection:
         except (EOFError, OSError) as error:
             raise self.ended(error) from None
 
-    def ask_to_recycle(self, port: int, broken: Broken) -> Answer:
-        """End the lease and have the worker replaced; as JSON, how its process ended."""
-        return self._ask(_RECYCLE, port, str(broken), broken.status)
+    def ask_to_recycle(self, port: int, broken: Broken, call: bytes = b"") -> Answer:
+        """End the lease and have the worker replaced; as JSON, how its process ended.
+
+        With the id of a `call`, only if that has not ended; else the answer is empty.
+        """
+        return self._ask(_RECYCLE, port, str(broken), broken.status, call)
 
     def _ask(self, method: MethodCall, *args: Any) -> Answer:
         """Send a call, as far as it goes without waiting. That the server has gone, its answer will tell."""
@@ -139,8 +142,9 @@ class ServerConnection:
         """The pool's state. Raises ServerUnavailable if this is not the server of a pool."""
         try:
             status: dict[str, Any] = json.loads(self.link.call(_STATUS))
-        except (KeyError, AttributeError) as error:
-            raise ServerUnavailable(self._no_server(error)) from None
+        except (KeyError, AttributeError):
+            why = "it knows no `status`; if it is a worker, its server has another port"
+            raise ServerUnavailable(self._no_server(why)) from None
         return status
 
     def stack(self, port: int) -> str:
@@ -164,9 +168,9 @@ class ServerConnection:
             return self._denied(error)
         return self.unavailable(error)
 
-    def _no_server(self, error: Exception) -> str:
+    def _no_server(self, why: object) -> str:
         return (
-            f"what listens at {self._address} is not the server of a pool ({error}): check the address (that "
+            f"what listens at {self._address} is not the server of a pool ({why}): check the address (that "
             "of a Dask cluster begins with dask://)"
         )
 
@@ -200,7 +204,8 @@ class ServerConnection:
             )
         return AccessDenied(
             f"the server at {self._address} closed the connection before any answer ({error}). Its log says "
-            f"why (with -v, each time). It lets in only {advice}"
+            f"why (with -v, each time). It lets in only {advice}. If that is no server of a pool at all, the "
+            "address is another one"
         )
 
     def ended(self, error: BaseException) -> ServerUnavailable:

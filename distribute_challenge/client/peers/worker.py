@@ -161,6 +161,7 @@ class WorkerConnection:
     def close(self) -> None:
         """End the connection, also while the worker is busy."""
         self.link.close()
+        self._probe = self._probing = None  # An answer that never came refers to itself, and keeps the file.
         self.close_reader()
 
     def close_reader(self) -> None:
@@ -200,7 +201,7 @@ class OutputReader:
         """Ask for what a call has printed after the first `seen` bytes. EOFError if the worker has gone."""
         if self._answer is None:
             self._answer = self.link.ask(_READ_OUTPUT, seen, call_id, is_last)
-            self._asked_for, self._is_last = call_id, is_last
+            self._asked_for, self._is_last, self.is_at_end = call_id, is_last, False
 
     def take(self, call_id: bytes) -> tuple[int, tuple[Piece, ...]]:
         """The output of a call that has arrived: its first byte's number, and the pieces.

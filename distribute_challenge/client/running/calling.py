@@ -11,6 +11,7 @@ from distribute_challenge.client.parcels.parcel import Parcel
 from distribute_challenge.client.peers.failures import Dead, Overdue, Silent
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, LAST_TICK_S, WorkerConnection
+from distribute_challenge.client.running.limit import TimeLimit
 from distribute_challenge.wire.link import Answer
 
 SMALL_BYTES = 1 << 14  # of a call: a socket takes so many at once
@@ -22,26 +23,28 @@ def call(
     parcel: Parcel,
     timeout_s: float | None,
     is_dead: Callable[[float], bool],
+    round_trip_s: float,
 ) -> Outcome:
     """The outcome of one call on a leased worker. Raises Broken if there is none, and TaskNotSendable.
 
     `is_dead` tells, at a time, whether the worker has died for all that the server knows.
     """
     limit_s = math.inf if timeout_s is None else timeout_s
+    limit = TimeLimit(limit_s, worker.link, round_trip_s)
     printer: Printer | None = None
     try:
-        began_at = now = time.monotonic()
-        answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit_s)
+        answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit)
+        now = time.monotonic()
         while not answer.is_here:
             try:
-                has_heard = worker.link.serve_for_a_tick(began_at + limit_s - now)
+                has_heard = worker.link.serve_for_a_tick(limit.left_s(now))
             except EOFError:
                 if not answer.is_here:  # Else the end has come together with the answer.
                     raise
             if answer.is_here:
                 break
             now = time.monotonic()
-            if now - began_at >= limit_s:
+            if limit.left_s(now) <= 0:
                 if parcel.flags & OUTPUT:
                     printer = printer or Printer()
                     while (
@@ -75,14 +78,14 @@ def call(
     return outcome
 
 
-def _send_large(worker: WorkerConnection, parcel: Parcel, timeout_s: float) -> Answer:
+def _send_large(worker: WorkerConnection, parcel: Parcel, limit: TimeLimit) -> Answer:
     """Send a call that the worker may take its time to receive; the answer is to come. Raises Overdue."""
-    deadline = time.monotonic() + timeout_s
     worker.link.never_wait()
     answer = worker.start(parcel)
-    while not worker.link.flush_for_a_tick(deadline - time.monotonic()):
-        if (now := time.monotonic()) >= deadline:
-            raise Overdue(timeout_s)
+    while not worker.link.flush_for_a_tick(limit.left_s(time.monotonic())):
+        now = time.monotonic()
+        if limit.left_s(now) <= 0:
+            raise Overdue(limit.seconds)
         worker.link.serve_arrived()
         if worker.link.is_stuck(now):
             raise Silent()

@@ -6,7 +6,6 @@ they arrive. The lease ends by our own word (`free`, `recycle`), or the server c
 
 from __future__ import annotations
 
-import enum
 import logging
 import math
 import time
@@ -20,6 +19,7 @@ from distribute_challenge.client.peers.server import LOOK_S, RECYCLED_S, ServerC
 from distribute_challenge.client.peers.worker import LAST_TICK_S, WorkerConnection
 from distribute_challenge.client.running.pipeline import Pipeline
 from distribute_challenge.client.running.place import Place
+from distribute_challenge.client.running.state import State
 from distribute_challenge.client.tasks.task import Task, end_lost
 from distribute_challenge.errors import ServerUnavailable
 from distribute_challenge.wire.link import Answer
@@ -27,16 +27,6 @@ from distribute_challenge.wire.link import Answer
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1  # How often it has tasks counted, and learns who waits.
-
-
-class State(enum.Enum):
-    """The state of a lane."""
-
-    WAITING = "in line for a worker"
-    CONNECTING = "making a connection to it"
-    WORKING = "running tasks"
-    ENDING = "having a worker that broke replaced"
-    CLOSED = "over"
 
 
 class Lane:
@@ -68,7 +58,7 @@ class Lane:
         self._max_functions = max_tasks or math.inf
         self._keeping: Answer | None = None
         self._recycling: Answer | None = None
-        self._broken, self._broke_at = Broken(""), 0.0
+        self._broken, self._broke_at, self._to_stop = Broken(""), 0.0, b""
         self._has_run = False  # any task but the initializer
         self._finished = self._failed = 0  # since they were last counted
         self._asked_at = self._kept_at = time.monotonic()
@@ -134,7 +124,7 @@ class Lane:
     def take(self, task: Task) -> None:
         """Send a task to the worker, at the next `flush`."""
         assert self.pipeline is not None
-        self.pipeline.send(task)
+        self.pipeline.send(task, self._distance.round_trip_s)
         self.has_to_yield |= self.pipeline.is_spent
 
     def flush(self, now: float) -> None:
@@ -263,8 +253,7 @@ class Lane:
     def _break(self, broken: Broken) -> None:
         """Have the worker replaced. Its end will tell what it had begun, which is lost, and what not."""
         self._broken, self._broke_at = broken, time.monotonic()
-        if self.pipeline is not None:
-            self.pipeline.give_up(ends_task=broken.ends_task)
+        self._to_stop = b"" if self.pipeline is None else self.pipeline.give_up(ends_task=broken.ends_task)
         self.state = State.ENDING
         self._recycle(self._broke_at)
 
@@ -273,9 +262,14 @@ class Lane:
         if self._recycling is None and (self.pipeline is None or self.pipeline.has_shown_all(now)):
             if self._finished + self._failed:
                 self._ask_to_keep()
-            self._recycling = self.server.ask_to_recycle(self.port, self._broken)
+            self._recycling = self.server.ask_to_recycle(self.port, self._broken, self._to_stop)
 
     def _take_ending(self, answer: Answer, now: float) -> None:
+        self._recycling = None
+        if not answer.value and self.pipeline is not None:
+            self.state = State.WORKING
+            self.pipeline.go_on()
+            return
         ending = Ending.from_json(answer.value)
         lost_tasks: list[Task] = []
         if self.pipeline is not None:

@@ -18,7 +18,8 @@ from distribute_challenge import errors
 from distribute_challenge.client.peers.connections import MAX_IDLE, RETRY_S, Connections
 from distribute_challenge.client.peers.opening import Opened, Opener
 from distribute_challenge.client.peers.server import ServerConnection
-from distribute_challenge.client.running.lane import Lane, State
+from distribute_challenge.client.running.lane import Lane
+from distribute_challenge.client.running.state import State
 from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.errors import PoolError, ServerUnavailable
 
@@ -145,8 +146,7 @@ class Lanes:
             missing -= 1
         if not is_far:
             return
-        wanted = min(len(self._waiting), self.max_lanes)
-        self._opener.reach_ahead(wanted, {lane.port for lane in self._lanes})
+        self._opener.reach_ahead(min(len(self._waiting), self.max_lanes), {lane.port for lane in self._lanes})
         if now >= self._none_free_until:
             asking = self._opening + sum(lane.state is State.WAITING for lane in coming)
             for _ in range(min(missing, MAX_IDLE - asking)):

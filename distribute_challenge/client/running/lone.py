@@ -118,7 +118,8 @@ class Lease:
         worker: WorkerConnection | None = None
         try:
             worker = self._worker or self._connections.take_worker(self.port)
-            outcome = calling.call(worker, name, parcel, timeout_s, self._is_worker_dead)
+            round_trip_s = self._connections.distance.round_trip_s
+            outcome = calling.call(worker, name, parcel, timeout_s, self._is_worker_dead, round_trip_s)
         except PoolError:  # There is nothing wrong with the worker.
             self._free()
             raise

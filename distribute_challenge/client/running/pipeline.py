@@ -13,6 +13,7 @@ from distribute_challenge.calls.payload import INITIALIZER, OUTPUT, Outcome
 from distribute_challenge.client.peers.failures import Broken, Busy, Dead, Killed, Overdue, Silent
 from distribute_challenge.client.peers.printing import Printer
 from distribute_challenge.client.peers.worker import LAST_OUTPUT_S, WorkerConnection
+from distribute_challenge.client.running.limit import TimeLimit
 from distribute_challenge.client.tasks.task import Task
 from distribute_challenge.wire.link import Answer
 from distribute_challenge.wire.stream import KIBI
@@ -20,6 +21,7 @@ from distribute_challenge.wire.stream import KIBI
 AHEAD_S = 0.02  # of work that may have been sent and not begun
 AHEAD_BYTES = 256 * KIBI
 OUTPUT_S = 0.1  # How often what the running function prints is shown.
+SPARED_S = 1.0
 
 
 class SentTask(NamedTuple):
@@ -28,6 +30,7 @@ class SentTask(NamedTuple):
     task: Task
     answer: Answer
     expected_s: float
+    limit: TimeLimit | None
 
 
 class Pipeline:
@@ -45,7 +48,9 @@ class Pipeline:
         self.is_dead = False  # as the server says
         self._is_over = False
         self._given_up_at = 0.0
-        self._unanswered: list[Task] = []  # that have run, and whose outcome does not count any more
+        self._unanswered: list[Task] = []  # that are to be stopped, or whose outcome is none
+        self._spared: Task | None = None  # that had ended when it was to be stopped: its outcome is under way
+        self._spared_until = 0.0
         self._refused: list[Task] = []
         self._steps = (worker.link.flush, worker.link.serve_arrived)
         worker.link.never_wait()
@@ -92,9 +97,11 @@ class Pipeline:
         spare_s = round_trip_s + AHEAD_S - (self._expected_s - first.expected_s)
         return max(left_s, 0) - spare_s if spare_s >= 0 else math.inf
 
-    def send(self, task: Task) -> None:
+    def send(self, task: Task, round_trip_s: float = 0) -> None:
         """Send a task to the worker, at the next `flush`."""
-        sent = SentTask(task, self.worker.start(task.parcel), task.expected_s)
+        timeout_s = task.options.timeout_s
+        limit = timeout_s and TimeLimit(timeout_s * task.count, self.worker.link, round_trip_s)
+        sent = SentTask(task, self.worker.start(task.parcel), task.expected_s, limit or None)
         self._sent.append(sent)
         self._expected_s += sent.expected_s
         self._bytes += task.parcel.size
@@ -121,16 +128,17 @@ class Pipeline:
                 (self._refused if isinstance(error, Busy) else self._unanswered).append(sent.task)
                 continue
             self._note(sent, outcome, now)
-            if sent.task not in self._unanswered:
-                yield sent.task, outcome
+            if sent.task in self._unanswered:  # It has ended before it was stopped.
+                self._unanswered.remove(sent.task)
+            yield sent.task, outcome
         if broken is not None:
             raise broken
 
     def left_s(self, now: float) -> float:
         """How many seconds the function that runs may go on."""
-        if not self._sent or (timeout_s := self._sent[0].task.options.timeout_s) is None:
+        if not self._sent or (limit := self._sent[0].limit) is None:
             return math.inf
-        return self._sent[0].task.sent_at + timeout_s * self._sent[0].task.count - now
+        return limit.left_s(now)
 
     def due_s(self, now: float, round_trip_s: float) -> float:
         """In how many seconds there is something to do, whatever arrives."""
@@ -145,6 +153,8 @@ class Pipeline:
         task = self._sent[0].task
         if self.is_dead:
             return Dead(task.name)
+        if task is self._spared and now < self._spared_until:
+            return None
         if task.is_unwanted:
             return Killed()
         if self.left_s(now) <= 0:
@@ -163,15 +173,25 @@ class Pipeline:
         """Whether something waits to be written to the worker."""
         return self.worker.link.has_unsent and not self._is_over
 
-    def give_up(self, *, ends_task: bool) -> None:
+    def give_up(self, *, ends_task: bool) -> bytes:
         """Send nothing more, since the worker is being replaced. What it still answers counts.
 
-        With `ends_task` that does not go for the task that runs.
+        With `ends_task`, to stop the task that runs: its call's id, if that shall be spared if it has ended.
         """
         self._is_over = True
         self._given_up_at = time.monotonic()
-        if ends_task and self._sent and not self._unanswered:
-            self._unanswered.append(self._sent[0].task)
+        if not ends_task or not self._sent or self._unanswered:
+            return b""
+        task = self._sent[0].task
+        self._unanswered.append(task)
+        return b"" if task is self._spared else task.parcel.id
+
+    def go_on(self) -> None:
+        """The worker was not replaced after all: the task that was to be stopped had ended."""
+        self._is_over = False
+        for task in self._unanswered:
+            self._spared, self._spared_until = task, time.monotonic() + SPARED_S
+        self._unanswered.clear()
 
     def has_shown_all(self, now: float) -> bool:
         """Once it is given up: show what the task that runs has printed. Whether that is done, or takes long.

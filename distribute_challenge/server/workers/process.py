@@ -166,10 +166,7 @@ class WorkerProcess:
         self.kill(reason, end)
 
     def stack(self, wait_s: float) -> list[str]:
-        """The frames of the function that runs, the innermost first.
-
-        Empty if none runs, or if the process does not say within `wait_s` seconds.
-        """
+        """The frames of what runs, innermost first; none if nothing does, or it does not say in `wait_s`."""
         return self._stacks.read(self._ask_for_stack, wait_s) if self.flight.running() else []
 
     def _ask_for_stack(self) -> None:
@@ -215,6 +212,12 @@ class WorkerProcess:
         """The id, in hexadecimal, of the last call that it has begun so far."""
         with self._lock:
             return self.flight.last_begun.hex()
+
+    def has_ended_call(self, call: bytes) -> bool:
+        """Whether it has begun that call and runs it no more: its answer is under way, or has come."""
+        with self._lock:
+            running = [begun.id for begun in self.flight.running()]
+            return call not in running and (bool(running) or self.flight.last_begun == call)
 
     def has_run(self) -> bool:
         """Whether it has begun any call."""

@@ -67,7 +67,10 @@ def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = Tru
         content = payload.dump(made, {kind}, reply_pickler, large)
         payload.check_size(len(content))
     except Exception as problem:
-        text = f"{name} returned a {kind.__name__} that does not travel back ({payload.describe(problem)})"
+        why = payload.describe(problem)
+        text = (
+            f"{name} returned a {kind.__name__} that does not travel back ({why}): return what can be pickled"
+        )
         error = PicklingError if isinstance(problem, PicklingError) else TypeError
         content = payload.dump_failure(error(text), f"{error.__name__}: {text}\n", reply_pickler)
         return Outcome(FAILURE, content, seconds)

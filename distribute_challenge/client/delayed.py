@@ -94,7 +94,8 @@ class DelayedCall(Generic[R]):
         self._is_made = True  # This error tells as much as the warning.
         name = self._function.__name__
         raise TypeError(
-            f"{name}(...) is a call that has not been made: write {name}(...).run(), or .local(...)"
+            f"{name}(...) is a call that has not been made: write {name}(...).run(), or .local(...); an "
+            f"executor takes the function and its arguments, as in pool.submit({name}, ...)"
         )
 
     def __repr__(self) -> str:

@@ -46,8 +46,8 @@ class PoolExecutor(Executor):
 
     Nothing connects, or starts, before the first call. Raises ValueError if `server` is no address,
     `max_workers` is not positive, or there is a `profile` and no private pool, TypeError if `initializer` is
-    not callable or `tls` no Tls, PoolError if the environment has some of its variables for TLS, and not
-    all, or another library has patched sockets.
+    not callable, `initargs` no tuple or `tls` no Tls, PoolError if the environment has some of its variables
+    for TLS, and not all, or another library has patched sockets.
 
     >>> with PoolExecutor() as pool:                          # doctest: +SKIP
     ...     print(pool.submit(pow, 2, 10).result(), list(pool.map(abs, [-1, -2])))
@@ -77,6 +77,8 @@ class PoolExecutor(Executor):
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(initargs, Iterable):
+            raise TypeError(f"initargs is a tuple of arguments, not {initargs!r}: write ({initargs!r},)")
         self._options = Options(timeout, retries, prints, wait, tls)
         address = chosen() if server is None else server
         workers = worker_count(address)
@@ -84,7 +86,7 @@ class PoolExecutor(Executor):
             what = "is a Dask cluster" if address.startswith(DASK) else "has a server of its own"
             raise ValueError(f"profile= is for a private pool, local://N: {address} {what}")
         check_nothing_is_patched()
-        first = None if initializer is None else (initializer, initargs)
+        first = None if initializer is None else (initializer, tuple(initargs))
         self._parts = address, max_workers, first, self._options
         self._private = None if workers is None else (workers, profile)
         self._engine: Engine | None = None

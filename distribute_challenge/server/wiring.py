@@ -76,7 +76,8 @@ def serve_pool(options: Any, template: Template) -> int:
     address = Address(*listener.getsockname()[:2])
     worker_ports = [address.port + number if options.port else 0 for number in range(1, options.workers + 1)]
     # The files of the record number workers in the order of their ports.
-    listeners = sorted(map(listen, worker_ports), key=lambda sock: sock.getsockname()[1])
+    other = "another --port: workers have the ports after it"
+    listeners = sorted([listen(port, other) for port in worker_ports], key=lambda sock: sock.getsockname()[1])
     ports = [listener.getsockname()[1] for listener in listeners]
     scraped = None if options.metrics_port is None else listen(options.metrics_port, "another --metrics-port")
     limits = thread_limits(options.threads, options.workers)

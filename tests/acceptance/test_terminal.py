@@ -32,6 +32,14 @@ def compute(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *words], capture_output=True, text=True, timeout=HANG_S, **options)
 
 
+def test_without_the_command_the_package_is_it(server: RunningServer):
+    words = [sys.executable, "-m", "distribute_challenge", "status", "--server", server.address]
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
+    assert f"{server.address}, up" in shown.stdout
+    shown = subprocess.run([*words[:3], "top", "--no-such"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.stderr.startswith("compute top: ")
+
+
 def in_python():
     while True:
         time.sleep(0)

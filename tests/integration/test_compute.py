@@ -347,7 +347,7 @@ def test_the_address_is_the_argument_or_the_environments(
     assert bare(3).run() == 9
     assert compute_this(server=two.address)(helper)(3).run() == 31
     assert (one.idle_status()["finished"], two.idle_status()["finished"]) == (1, 1)
-    for wrong in ("nonsense:port", "", "local:4"):
+    for wrong in ("nonsense:port", "", "local:4", "local//4", "a/b:4"):
         with pytest.raises(ValueError, match="not an address"):
             compute_this(server=wrong)
         with pytest.raises(ValueError, match="not an address"):
@@ -501,8 +501,22 @@ def test_a_server_that_was_restarted_is_used_without_a_hitch(start_server: Calla
 
 
 def test_what_is_no_pool_is_told(server: RunningServer):
-    with pytest.raises(PoolError, match="not the server of a pool"):
+    """A worker, say: its port is in the same line as the server's."""
+    with pytest.raises(PoolError, match=r"not the server of a pool .*if it is a worker") as raised:
         compute_this(server=f"127.0.0.1:{server.ports[0]}")(helper)(3).run()
+    assert "Traceback" not in str(raised.value)
+
+
+def test_a_call_that_was_not_made_tells_what_an_executor_takes(server: RunningServer):
+    with PoolExecutor(server.address) as pool:
+        error = pool.submit(compute_this(helper)(3)).exception(HANG_S)
+    assert "as in pool.submit(helper, ...)" in str(error)
+    assert "make it inside the function" not in str(error)
+
+
+def test_the_arguments_of_an_initializer_are_several():
+    with pytest.raises(TypeError, match=r"write \(5,\)"):
+        PoolExecutor("local://1", initializer=print, initargs=5)
 
 
 @pytest.mark.parametrize("way", ["run", "submit"])

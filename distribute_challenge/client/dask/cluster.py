@@ -88,7 +88,8 @@ def check_installed() -> None:
             import distribute_challenge.client.dask.closing
     except ImportError as error:
         raise PoolError(
-            f"dask:// needs Dask, which is not installed ({error}): pip install 'distribute-challenge[dask]'"
+            f"dask:// needs Dask, which is not installed ({error}): install it with `pip install "
+            "'distribute-challenge[dask]'` or, in a clone, `pip install -e '.[dask]'`"
         ) from None
     del distribute_challenge
 

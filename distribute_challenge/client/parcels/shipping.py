@@ -200,9 +200,10 @@ class Shipment:
             except KeyboardInterrupt:
                 raise
             except BaseException as reason:
+                advice = "" if value is self.function else ": make it inside the function instead"
                 return (
                     f"{self.name} cannot be sent to a worker, because of {what}, a {type(value).__name__} "
-                    f"({reason}): make it inside the function instead"
+                    f"({reason}){advice}"
                 )
         return f"{self.name} cannot be sent to a worker: {error}"
 

@@ -1,0 +1,8 @@
+"""The command `compute`, where it is not installed: `python3 -m distribute_challenge status`."""
+
+import sys
+
+from distribute_challenge.command import run
+
+sys.argv[0] = "compute"
+sys.exit(run())

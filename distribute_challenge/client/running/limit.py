@@ -11,8 +11,8 @@ class TimeLimit:
     """The limit of a function whose call is being sent; made just before that.
 
     The client does not see when the worker begins. But as long as some of the call leaves this system, it
-    has not. Far away, the call and the outcome are under way for a round trip; for another one, a tunnel may still
-    be connecting to the worker.
+    has not. Far away, the call and the outcome are under way for a round trip; for another one, a tunnel
+    may still be connecting to the worker.
     """
 
     def __init__(self, seconds: float, link: Link, round_trip_s: float) -> None:

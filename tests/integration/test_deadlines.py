@@ -16,6 +16,12 @@ from pathlib import Path
 import pytest
 
 from distribute_challenge import PoolExecutor, TaskTimeout, WorkerLost, compute_this
+from distribute_challenge.address import Address
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.shipping import shipment_of
+from distribute_challenge.client.peers.connections import Connections
+from distribute_challenge.client.peers.distance import Distance
+from distribute_challenge.client.running import lone
 from tests.running import HANG_S, RunningServer, eventually, is_running
 
 
@@ -318,3 +324,14 @@ def test_a_stream_of_tasks_leaves_workers_to_others(used_server: RunningServer):
 
 if sys.platform != "linux":
     pytest.skip("processes are killed in ways that only Linux has", allow_module_level=True)
+
+
+def test_a_first_answer_that_was_slow_does_not_loosen_limits_for_ever(server: RunningServer):
+    """Two round trips are added to each, of which the first is measured when the machine may be busy."""
+    connections = Connections(Address.parse(server.address))
+    connections.facts()
+    connections.distance = Distance()
+    connections.distance.note(0.3)
+    lone.run(connections, "abs", shipment_of(abs).parcel((-1,), {}), Options())
+    assert connections.distance.round_trip_s < 0.3
+    connections.close()

@@ -108,7 +108,11 @@ class Lease:
 
     def _acquire(self, server: ServerConnection, wait_s: float | None) -> int:
         self._server = server  # At once: whatever comes now, `close` has to see to it.
-        return server.acquire(wait_s)
+        asked_at = time.monotonic()
+        port = server.acquire(wait_s)
+        # The first answer of all may have been slow, on a busy machine: time limits would be loose for ever.
+        self._connections.distance.note(time.monotonic() - asked_at, is_at_most=True)
+        return port
 
     def run(self, name: str, parcel: Parcel, timeout_s: float | None) -> Outcome:
         """The outcome of one call on the leased worker, which is given back.

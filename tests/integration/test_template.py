@@ -153,8 +153,10 @@ def test_what_dies_while_workers_are_replaced_leaves_no_zombie(
             begun.touch()
             eventually(lambda begun=begun: begun.read_text().count("\n") == 4, "all run")
             daemons += map(int, begun.read_text().split())
-            for pid in server.worker_pids():
+            killed = set(server.worker_pids())
+            for pid in killed:
                 os.kill(pid, signal.SIGKILL)
+        eventually(lambda killed=killed: killed.isdisjoint(server.worker_pids()), "all deaths were noticed")
         eventually(lambda: [it["state"] for it in server.status()["workers"]] == ["free"] * 4, "all are back")
     for pid in daemons:
         os.kill(pid, signal.SIGKILL)

@@ -107,6 +107,8 @@ def test_workers_that_were_replaced_since_they_were_reached_run_the_tasks(server
 
 @pytest.mark.parametrize("way", ["run", "submit", "map"])
 def test_a_time_limit_counts_neither_the_way_there_nor_back(server: RunningServer, way: str):
+    with PoolExecutor(server.address) as near:  # To import this module takes new workers longer.
+        assert list(near.map(takes, [0.5] * 2, range(2), chunksize=1)) == [0, 1]
     with (
         far_away(server, 0.3) as network,
         PoolExecutor(network.address, timeout=1, prints=False) as pool,

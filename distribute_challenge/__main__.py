@@ -4,5 +4,6 @@ import sys
 
 from distribute_challenge.command import run
 
-sys.argv[0] = "compute"
-sys.exit(run())
+if __name__ == "__main__":
+    sys.argv[0] = "compute"
+    sys.exit(run())

@@ -51,15 +51,14 @@ class Address(NamedTuple):
             port = rest.removeprefix(":") or port if bracket else ""
         elif ":" in text:
             host, _, port = text.rpartition(":")
-        if not host or (":" in host and not text.startswith("[")) or not (port.isascii() and port.isdigit()):
-            raise ValueError(f"{text!r} is not an address: write HOST:PORT, for example {cls.default()}")
         if host.partition("/")[0] == "local":
             raise ValueError(f"{text!r} is not an address: a private pool of four workers is local://4")
+        is_host = host and "/" not in host and (":" not in host or text.startswith("["))
+        if not (is_host and port.isascii() and port.isdigit()):
+            raise ValueError(f"{text!r} is not an address: write HOST:PORT, for example {cls.default()}")
         if not 0 < int(port) < 65536:
             raise ValueError(f"{text!r} is not an address: a port is a number from 1 to 65535")
         try:
-            if "/" in host:
-                raise UnicodeError("it has a slash")
             host.encode("idna")
         except UnicodeError as error:
             raise ValueError(f"{text!r} is not an address: no host is called that ({error})") from None

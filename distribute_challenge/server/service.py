@@ -182,6 +182,8 @@ class SchedulerService(rpyc.Service):
         least, status = (1, LOST) if status is None else (0, status)
         if type(status) is not str or status not in _ERRORS:
             raise ValueError(f"the status must be one of {', '.join(_ERRORS)}")
+        if type(call) is not bytes:
+            raise ValueError("a call is told apart by its id, which is bytes")
         worker = self._pool.worker(port)
         process = self._pool.supervisor.process(worker)
         if call and process is not None and process.has_ended_call(call):

@@ -322,10 +322,6 @@ def test_a_stream_of_tasks_leaves_workers_to_others(used_server: RunningServer):
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-if sys.platform != "linux":
-    pytest.skip("processes are killed in ways that only Linux has", allow_module_level=True)
-
-
 def test_a_first_answer_that_was_slow_does_not_loosen_limits_for_ever(server: RunningServer):
     """Two round trips are added to each, of which the first is measured when the machine may be busy."""
     connections = Connections(Address.parse(server.address))
@@ -335,3 +331,7 @@ def test_a_first_answer_that_was_slow_does_not_loosen_limits_for_ever(server: Ru
     lone.run(connections, "abs", shipment_of(abs).parcel((-1,), {}), Options())
     assert connections.distance.round_trip_s < 0.3
     connections.close()
+
+
+if sys.platform != "linux":
+    pytest.skip("processes are killed in ways that only Linux has", allow_module_level=True)

@@ -130,6 +130,7 @@ def test_a_task_that_was_spared_and_does_not_answer_is_stopped_all_the_same():
     pipeline.go_on()
     now = time.monotonic()
     assert pipeline.tick(now) is None
+    assert 0 < pipeline.due_s(now, 0) <= SPARED_S
     assert isinstance(pipeline.tick(now + 2 * SPARED_S), Killed)
     assert pipeline.give_up(ends_task=True) == b""
 

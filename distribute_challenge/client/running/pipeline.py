@@ -21,7 +21,7 @@ from distribute_challenge.wire.stream import KIBI
 AHEAD_S = 0.02  # of work that may have been sent and not begun
 AHEAD_BYTES = 256 * KIBI
 OUTPUT_S = 0.1  # How often what the running function prints is shown.
-SPARED_S = 1.0
+SPARED_S = 1.0  # What has ended has that long for its outcome to arrive.
 
 
 class SentTask(NamedTuple):
@@ -99,9 +99,10 @@ class Pipeline:
 
     def send(self, task: Task, round_trip_s: float = 0) -> None:
         """Send a task to the worker, at the next `flush`."""
-        timeout_s = task.options.timeout_s
-        limit = timeout_s and TimeLimit(timeout_s * task.count, self.worker.link, round_trip_s)
-        sent = SentTask(task, self.worker.start(task.parcel), task.expected_s, limit or None)
+        limit = None
+        if (timeout_s := task.options.timeout_s) is not None:
+            limit = TimeLimit(timeout_s * task.count, self.worker.link, round_trip_s)
+        sent = SentTask(task, self.worker.start(task.parcel), task.expected_s, limit)
         self._sent.append(sent)
         self._expected_s += sent.expected_s
         self._bytes += task.parcel.size
@@ -136,9 +137,15 @@ class Pipeline:
 
     def left_s(self, now: float) -> float:
         """How many seconds the function that runs may go on."""
-        if not self._sent or (limit := self._sent[0].limit) is None:
+        if not self._sent:
             return math.inf
-        return limit.left_s(now)
+        task, _, _, limit = self._sent[0]
+        if self._is_spared(task, now):
+            return self._spared_until - now
+        return math.inf if limit is None else limit.left_s(now)
+
+    def _is_spared(self, task: Task, now: float) -> bool:
+        return task is self._spared and now < self._spared_until
 
     def due_s(self, now: float, round_trip_s: float) -> float:
         """In how many seconds there is something to do, whatever arrives."""
@@ -153,7 +160,7 @@ class Pipeline:
         task = self._sent[0].task
         if self.is_dead:
             return Dead(task.name)
-        if task is self._spared and now < self._spared_until:
+        if self._is_spared(task, now):
             return None
         if task.is_unwanted:
             return Killed()

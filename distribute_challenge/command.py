@@ -54,7 +54,7 @@ def _nobody_reads() -> bool:
 def _typed() -> str:
     """The command that the user typed. What follows it is left for its program."""
     import argparse  # These are late since the scripts need none of them.
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     from distribute_challenge import cli
 
@@ -62,7 +62,11 @@ def _typed() -> str:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.usage = "%(prog)s COMMAND ..."
     parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of those below")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('distribute-challenge')}")
+    try:
+        known = version("distribute-challenge")
+    except PackageNotFoundError:
+        known = "of a clone that is not installed"
+    parser.add_argument("--version", action="version", version=f"%(prog)s {known}")
     each = [f"  {name:10} {about}" for name, (about, _) in COMMANDS.items()]
     parser.epilog = "\n".join(["commands (each has its own --help):", *each])
     command: str = parser.parse_args(sys.argv[1:2]).command

@@ -32,12 +32,21 @@ def compute(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *words], capture_output=True, text=True, timeout=HANG_S, **options)
 
 
-def test_without_the_command_the_package_is_it(server: RunningServer):
-    words = [sys.executable, "-m", "distribute_challenge", "status", "--server", server.address]
-    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
-    assert f"{server.address}, up" in shown.stdout
-    shown = subprocess.run([*words[:3], "top", "--no-such"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.stderr.startswith("compute top: ")
+def test_where_nothing_is_installed_the_package_is_the_command(server: RunningServer, tmp_path: Path):
+    """Only what it needs, as by `pip install -r requirements.txt`: so nothing tells its version."""
+    (tmp_path / "distribute_challenge").symlink_to(ROOT / "distribute_challenge")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\nmetadata.Distribution.discover = lambda **_: iter(())\n"
+    )
+
+    def shown(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "distribute_challenge", *words]
+        where = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(tmp_path)}}
+        return subprocess.run(command, **where, capture_output=True, text=True, timeout=HANG_S)
+
+    assert f"{server.address}, up" in shown("status", "--server", server.address).stdout
+    assert shown("top", "--no-such").stderr.startswith("compute top: ")
+    assert shown("--version").stdout == "compute of a clone that is not installed\n"
 
 
 def in_python():

@@ -64,7 +64,11 @@ class FarAway:
     def _connect(self, here: socket.socket, port: int, delay_s: float) -> None:
         time.sleep(2 * delay_s)  # The connection itself goes there and back.
         self._speaks.wait()
-        there = socket.create_connection(("127.0.0.1", port))
+        try:
+            there = socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:  # What was here has ended meanwhile.
+            here.close()
+            return
         self._sockets.append(there)
         talk = Talk()
         for source, target in ((here, there), (there, here)):

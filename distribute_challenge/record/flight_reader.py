@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import struct
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from distribute_challenge.record.flight import (
 # Successive calls of one function that take no longer are merged, if they are no further apart.
 SHORT_S = 0.02
 BLOCK_BYTES = 1 << 20  # Memory that is not used any more is given back in such blocks.
+REMEMBERED = 4096  # ended calls: more than a client has under way
 _RECORD = struct.Struct(ENDED.format + BEGUN.format[1:])
 
 
@@ -60,13 +62,15 @@ class Ended:
 
 
 class FlightReader:
-    """The reading end: `FlightRecorder` has an example. `ended` is for one thread, the rest for any."""
+    """The reading end: `FlightRecorder` has an example. Any thread may ask."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._read = self._given_back = 0
         self._gives_back = isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_REMOVE")
-        self._ended_ids: deque[bytes] = deque(maxlen=2 * SLOTS)  # the latest
+        self._lock = threading.Lock()  # guards what has been read, and the three below
+        self._ended: list[Ended] = []  # that nobody has asked for yet
+        self._ended_ids: deque[bytes] = deque(maxlen=REMEMBERED)  # the latest
 
     @property
     def last_begun(self) -> bytes:
@@ -80,6 +84,17 @@ class FlightReader:
 
     def ended(self) -> list[Ended]:
         """The calls that have ended since the last time. Successive short ones of a function are one."""
+        with self._lock:
+            ended, self._ended = self._ended + self._read_ended(), []
+            return ended
+
+    def has_ended(self, call: bytes) -> bool:
+        """Whether a call, by its id, was begun and has ended: one of the latest `REMEMBERED`."""
+        with self._lock:
+            self._ended += self._read_ended()
+            return call in self._ended_ids
+
+    def _read_ended(self) -> list[Ended]:
         memory = self._memory
         ring = len(memory) - RING_AT
         written = COUNTER.unpack_from(memory, WRITTEN_AT)[0]
@@ -146,7 +161,9 @@ class FlightReader:
                 continue
             started, queued, sent, id_, size = BEGUN.unpack_from(content)
             label = bytes(content[BEGUN.size : BEGUN.size + size])
-            if id_ not in self._ended_ids:  # It died just after the end was written.
+            if id_ not in itertools.islice(
+                reversed(self._ended_ids), SLOTS
+            ):  # It died just after the end was written.
                 calls.append(Begun(started, queued, sent, id_, *_texts(label)))
         return sorted(calls)
 

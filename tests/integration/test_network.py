@@ -154,11 +154,13 @@ def test_only_the_call_that_was_named_is_stopped(server: RunningServer):
         with connect(port) as worker:
             assert worker.root.run_code("result = 1") == 1
             pid = worker.root.run_code("import os\nresult = os.getpid()")
-            last = (2).to_bytes(8, "little")
-            assert client.root.recycle_worker(port, "a test", "killed", last) == ""
-            assert client.root.keep_worker(port) == 0
+            second, unknown = (number.to_bytes(8, "little") for number in (2, 99))
+            for _ in range(2):  # The second time another one has ended after it.
+                assert client.root.recycle_worker(port, "a test", "killed", second) == ""
+                assert client.root.keep_worker(port) == 0
+                worker.root.run_code("result = 1")
             assert worker.root.run_code("import os\nresult = os.getpid()") == pid
-        ending = json.loads(client.root.recycle_worker(port, "a test", "killed", last))
+        ending = json.loads(client.root.recycle_worker(port, "a test", "killed", unknown))
         assert ending["pid"] == pid
 
 

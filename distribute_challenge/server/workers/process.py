@@ -214,10 +214,12 @@ class WorkerProcess:
             return self.flight.last_begun.hex()
 
     def has_ended_call(self, call: bytes) -> bool:
-        """Whether it has begun that call and runs it no more: its answer is under way, or has come."""
-        with self._lock:
-            running = [begun.id for begun in self.flight.running()]
-            return call not in running and (bool(running) or self.flight.last_begun == call)
+        """Whether it runs that call no more, which its client waits for: its outcome is under way.
+
+        What runs after another one has been sent after it.
+        """
+        running = [begun.id for begun in self.flight.running()]
+        return call not in running if running else self.flight.has_ended(call)
 
     def has_run(self) -> bool:
         """Whether it has begun any call."""

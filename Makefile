@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 help:
 	@echo "make demo    two workers, four programs at once, and what the workers did"
 	@echo "make test    all checks and tests"
-	@echo "make bench   measurements, also beside other pools (half an hour; with BENCH=--quick, less)"
+	@echo "make bench   measurements, also beside other pools (half an hour; with BENCH=--quick, three minutes)"
 	@echo "make soak    ten minutes of random kills, stops, interrupts and restarts"
 	@echo "make clean   remove what the others made here"
 
@@ -29,12 +29,14 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/peers
 	$(BIN)/python -m benchmarks.peers $(BENCH)
+ifeq (,$(filter --quick,$(BENCH)))
 	$(BIN)/python benchmarks/backends.py
 	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/recording.py
-	$(BIN)/python benchmarks/long_profile.py
-	$(BIN)/python benchmarks/live_page.py
+	-$(BIN)/python benchmarks/recording.py
+	-$(BIN)/python benchmarks/long_profile.py
+	-$(BIN)/python benchmarks/live_page.py
+endif
 
 soak: $(VENV)/dev
 	$(BIN)/python benchmarks/soak.py

@@ -33,7 +33,7 @@ BLOCK = 500  # leases
 BLOCKS = 10  # so many make the beginning, and as many the end
 SETTLE_S = 1.0
 IDLE_WORKERS = 4
-IDLE_S = 30.0
+IDLE_S = 30.0  # The system counts processors' time in steps of 10 ms.
 NAMES = {"one that uses nothing": False, "one that uses names": True}
 SCATTERED = {"the value as an argument": False, "the value scattered": True}
 
@@ -65,7 +65,7 @@ def measure(results: Results, folder: Path, server: str, cases: set[str], rounds
     if "memory" in cases:
         memory(note, folder, rounds)
     if "idle" in cases:
-        idle(note, folder, IDLE_S / shrink)
+        idle(note, folder)
 
 
 def clients(note: Note, case: Case, folder: Path, server: str, rounds: int, shrink: int) -> None:
@@ -239,7 +239,7 @@ def processor_s(*processes: psutil.Process) -> float:
     return sum(time.user + time.system for time in times)
 
 
-def idle(note: Note, folder: Path, duration_s: float) -> None:
+def idle(note: Note, folder: Path) -> None:
     """What a server and its workers take while nobody calls, and a client whose executor is open."""
     with (
         running_server(ROOT, tempfile.mkdtemp(dir=folder), workers=IDLE_WORKERS) as pool,
@@ -248,11 +248,12 @@ def idle(note: Note, folder: Path, duration_s: float) -> None:
         server = server_of(executor.submit(os.getpid).result())
         processes = [server, *server.children(recursive=True)]
         time.sleep(SETTLE_S)
-        began, here, there = time.monotonic(), time.process_time(), processor_s(*processes)
-        time.sleep(duration_s)
-        note("idle", 0, "a server with 4 workers", processor_s(*processes) - there)
-        note("idle", 0, "a client with an executor", time.process_time() - here)
+        there, began, here = processor_s(*processes), time.monotonic(), time.process_time()
+        time.sleep(IDLE_S)
+        here = time.process_time() - here  # First: to ask for the others takes more than it does meanwhile.
         note("idle", 0, "the time", time.monotonic() - began)
+        note("idle", 0, "a server with 4 workers", processor_s(*processes) - there)
+        note("idle", 0, "a client with an executor", here)
 
 
 def memory(note: Note, folder: Path, rounds: int) -> None:

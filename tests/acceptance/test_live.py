@@ -234,16 +234,19 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path):
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Iterator[tuple[Page, subprocess.Popen[str]]]:
-    """The page of a record that is finished."""
-    write_profile(tmp_path / "p.csv", 1, 5)
-    write_tasks(tmp_path / "p.csv", [Row("f", 0, 1, 2)], [18812])
-    command = [sys.executable, "-m", "distribute_challenge.pictures.live", "p.csv", "--address", "0"]
+    """The page of a record that is finished, the only one there."""
+    (tmp_path / "profiling").mkdir()
+    profile = tmp_path / "profiling" / "p.csv"
+    write_profile(profile, 1, 5)
+    write_tasks(profile, [Row("f", 0, 1, 2)], [18812])
+    command = [sys.executable, "-m", "distribute_challenge.pictures.live", "--address", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout is not None
+            assert process.stdout.readline() == "profiling/p.csv is the newest profile:\n"
             url = urlsplit(process.stdout.readline().split()[1])
             yield Page(url.netloc, url.query.removeprefix("token="), psutil.Process(process.pid)), process
         finally:

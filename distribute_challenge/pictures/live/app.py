@@ -89,7 +89,8 @@ def parse(arguments: Sequence[str] | None) -> Any:
     """The command line."""
     parser = cli.Parser(description="Watch a pool in the browser: what its server has recorded, as it grows.")
     add = parser.add_argument
-    add("file", metavar="FILE", help="a profile: a path, or a name in profiling/")
+    what = "a profile: a path, or a name in profiling/ (the newest there)"
+    add("file", metavar="FILE", nargs="?", help=what)
     where = f"where the page is ({DEFAULT}); port 0: the system picks one"
     add("--address", metavar="HOST:PORT", type=cli.place, default=DEFAULT, help=where)
     cli.add_tls(parser)

@@ -20,7 +20,9 @@ from distribute_challenge.wire.stream import KIBI, TICK_S, SocketStream
 
 _HEADER, _END = rpyc.Channel.FRAME_HEADER, rpyc.Channel.FLUSHER
 _JOIN_BELOW = 64 * KIBI  # Larger frames are not copied to be written with their header.
-_SPIN_S = 100e-6
+# As long as it takes a peer that sleeps to wake and to answer: else each would find the other one asleep.
+_SPIN_S = 250e-6
+_ALONE_S = 20e-6  # Who gets the processor back later than that has shared it.
 _MAX_SPINS_SKIPPED = 63
 
 
@@ -160,7 +162,8 @@ class FrameChannel(rpyc.Channel):
     def spin(self) -> bool:
         """Whether something is here, or arrives in the next moment, for which the processor is not given up.
 
-        If that was in vain, it is not tried again for some time, which grows.
+        If that was in vain, or the processor was another one's meanwhile, it is not tried again for some time,
+        which grows.
         """
         if self._frames:
             return True
@@ -169,15 +172,18 @@ class FrameChannel(rpyc.Channel):
         if self._spins_to_skip:
             self._spins_to_skip -= 1
             return False
-        end = time.perf_counter() + _SPIN_S
-        while time.perf_counter() < end:
-            if self._take_in(socket.MSG_DONTWAIT):
-                self._spins_in_vain = 0
-                return True
+        has_come = is_alone = True
+        began = now = time.perf_counter()
+        while not (has_come := self._take_in(socket.MSG_DONTWAIT)) and is_alone and now - began < _SPIN_S:
             os.sched_yield()  # Whoever else has something to do goes first.
-        self._spins_in_vain = min(2 * self._spins_in_vain + 1, _MAX_SPINS_SKIPPED)
-        self._spins_to_skip = self._spins_in_vain
-        return False
+            before, now = now, time.perf_counter()
+            is_alone = now - before < _ALONE_S
+        if has_come and is_alone:
+            self._spins_in_vain = 0
+        else:  # With a processor for two, looking costs the other one what it saves.
+            self._spins_in_vain = min(2 * self._spins_in_vain + 1, _MAX_SPINS_SKIPPED)
+            self._spins_to_skip = self._spins_in_vain
+        return has_come
 
     def _take_in(self, flags: int) -> bool:
         """Receive once; False if nothing came. EOFError if there is nothing but the end of the connection."""

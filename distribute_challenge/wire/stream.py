@@ -53,8 +53,7 @@ class SocketStream(rpyc.SocketStream):
 
     __slots__ = ("_is_patient", "_is_tcp", "_outbox", "_sent_poller")
 
-    # With one processor, the peer can answer only when we do not use it.
-    can_spin = hasattr(os, "sched_yield") and (os.cpu_count() or 1) > 1
+    can_spin = hasattr(os, "sched_yield")
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)

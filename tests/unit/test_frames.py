@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -170,3 +171,60 @@ def test_the_kernel_is_to_find_ends_that_are_gone_without_a_word():
         SocketStream(sock)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+
+
+class Processor:
+    """One of which we give up a turn of `turn_s` each time; `goes_by` happens meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, turn_s: float) -> None:
+        self.now = 0.0
+        self.turn_s = turn_s
+        self.turns = 0
+        self.goes_by: dict[int, Callable[[], None]] = {}  # in which turn
+        monkeypatch.setattr("distribute_challenge.wire.frames.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("distribute_challenge.wire.frames.os.sched_yield", self.give_up)
+
+    def give_up(self) -> None:
+        self.turns += 1
+        self.now += self.turn_s
+        self.goes_by.get(self.turns, lambda: None)()
+
+
+def test_a_frame_is_looked_for_as_long_as_nobody_else_needs_the_processor(pair, monkeypatch):
+    ours, theirs = channel(pair[0]), channel(pair[1])
+    processor = Processor(monkeypatch, 1e-6)
+    for turn in (200, 400):  # As long as a peer takes that has to wake; and again, since it has come.
+        processor.goes_by[turn] = lambda: theirs.send(b"frame")
+        assert ours.spin()
+        assert processor.turns in range(turn, turn + 10)
+        assert ours.recv() == b"frame"
+
+
+def test_a_frame_that_comes_while_another_one_has_the_processor_is_slept_for_the_next_times(
+    pair, monkeypatch
+):
+    ours, theirs = channel(pair[0]), channel(pair[1])
+    processor = Processor(monkeypatch, 80e-6)
+    tries = []
+    for number in range(20):
+        processor.goes_by[processor.turns + 1] = lambda: theirs.send(b"frame")
+        before = processor.turns
+        if ours.spin():
+            assert processor.turns == before + 1
+            assert ours.recv() == b"frame"
+            tries.append(number)
+    assert tries == [0, 2, 6, 14]
+
+
+def test_what_does_not_come_is_looked_for_more_and_more_rarely(pair, monkeypatch):
+    ours = channel(pair[0])
+    processor = Processor(monkeypatch, 1e-6)
+    turns = []
+    for _ in range(20):
+        assert not ours.spin()
+        turns.append(processor.turns)
+    tried = [
+        number for number, (before, after) in enumerate(itertools.pairwise([0, *turns])) if after > before
+    ]
+    assert tried == [0, 2, 6, 14]
+    assert turns[0] < 300

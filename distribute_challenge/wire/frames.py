@@ -162,7 +162,7 @@ class FrameChannel(rpyc.Channel):
     def spin(self) -> bool:
         """Whether something is here, or arrives in the next moment, for which the processor is not given up.
 
-        If that was in vain, or the processor was another one's meanwhile, it is not tried again for some time,
+        If that was in vain, or another one had the processor meanwhile, it is not tried again for some time,
         which grows.
         """
         if self._frames:

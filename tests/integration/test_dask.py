@@ -415,6 +415,32 @@ def test_a_scattered_value_goes_to_each_worker_once(pool: PoolExecutor):
     assert pool.submit(lambda: len(value)).result(HANG_S) == 1_000_000
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_task_whose_value_was_lost_meanwhile_is_sent_again_once(
+    pool: PoolExecutor, monkeypatch: pytest.MonkeyPatch, lost: int
+):
+    """The scheduler cancels it, before it tells that the value is lost."""
+    sent = []
+    submit = Connection.submit
+
+    def submit_to_cancel(connection: Connection, task: Task) -> Any:
+        future = submit(connection, task)
+        sent.append(task.name)
+        if len(sent) <= lost:
+            future.cancel()
+        return future
+
+    monkeypatch.setattr(Connection, "submit", submit_to_cancel)
+    monkeypatch.setattr(Connection, "has_lost_value", lambda *_: True)
+    future = pool.submit(sum, pool.scatter([1, 2, 3]))
+    if lost == 1:
+        assert future.result(HANG_S) == 6
+    else:
+        assert isinstance(future.exception(HANG_S), WorkerLost)
+    assert sent == ["sum"] * 2
+    assert pool.submit(square, 3).result(HANG_S) == 9
+
+
 def test_a_scattered_value_is_sent_again_when_the_workers_that_had_it_are_lost(
     start_cluster: Callable[..., RunningCluster],
 ):

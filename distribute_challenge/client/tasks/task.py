@@ -130,7 +130,7 @@ class Task:
 
     __slots__ = (
         *("count", "driver", "future", "has_begun", "is_unwanted", "name"),
-        *("options", "pace", "parcel", "retries", "sent_at"),
+        *("options", "pace", "parcel", "retries", "sent_at", "__weakref__"),
     )
 
     def __init__(

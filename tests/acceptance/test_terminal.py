@@ -36,7 +36,9 @@ def test_where_nothing_is_installed_the_package_is_the_command(server: RunningSe
     """Only what it needs, as by `pip install -r requirements.txt`: so nothing tells its version."""
     (tmp_path / "distribute_challenge").symlink_to(ROOT / "distribute_challenge")
     (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.metadata as metadata\nmetadata.Distribution.discover = lambda **_: iter(())\n"
+        "import importlib.metadata as metadata\n"
+        "def version(name):\n    raise metadata.PackageNotFoundError(name)\n"
+        "metadata.version = version\n"
     )
 
     def shown(*words: str) -> subprocess.CompletedProcess[str]:

@@ -25,12 +25,11 @@ from distribute_challenge.record.flight import (
     recorder_file,
 )
 from distribute_challenge.record.flight_reader import Begun, Ended, FlightReader
-from distribute_challenge.record.profile import COUNTS_ONLY, Change, Clock, Rows, Usage
+from distribute_challenge.record.profile import COUNTS_ONLY, UNKNOWN, Change, Clock, Rows, Usage
 from distribute_challenge.record.tasks import DONE, FAILED, CutOff, TaskRows
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = Usage(None, None)
 MAX_SLOTS = 65_535  # as many as a tasks file can name
 _numbers = itertools.count(1)  # of what is shown to run
 
@@ -68,6 +67,7 @@ class Recorder:
         self._cpu_s: list[float] = []
         self._peaks: dict[str, int] = {}  # of tasks that run: what their slots took at most, in bytes
         self._flights: dict[int, RunningNow] = {}
+        self._lacks_memory = False  # or descriptors, for one more of these
         self._fixed = {"python": platform.python_version(), "engine": "dask", "scheduler": scheduler}
         self._state: dict[str, Any] = {}
         self._cpu_of_all: list[float] = []
@@ -116,14 +116,11 @@ class Recorder:
                 notes = [("ended", self._now, task, "over", None, 0, None, "") for task in tasks]
                 self._take({"now": self._now, "missed": 0, "notes": notes, "usage": {}})
             self._is_closed = True
-            self._close()
-
-    def _close(self) -> None:
-        if self._rows is not None:
-            self._write([self._rows.change(Change(self._now, "stop", None, 0, *self._counts()))])
-        for file in self._files:
-            file.close()
-        self._show(())
+            if self._rows is not None:
+                self._write([self._rows.change(Change(self._now, "stop", None, 0, *self._counts()))])
+            for file in self._files:
+                file.close()
+            self._show(())
 
     def status(self) -> dict[str, Any]:
         """The state, as the call `status` of a server gives it; workers also have an `address`."""
@@ -153,7 +150,13 @@ class Recorder:
         for slot in self._flights.keys() - present:
             self._flights.pop(slot).close()
         for slot in sorted(present - self._flights.keys()) if self._files else ():
-            self._flights[slot] = RunningNow(slot + 1)
+            try:
+                self._flights[slot] = RunningNow(slot + 1)
+            except OSError as error:
+                if not self._lacks_memory:
+                    log.error("the live page does not show all that runs (%s)", error)
+                self._lacks_memory = True
+                break
         for slot, flight in self._flights.items():
             flight.show(now.get(slot))
 

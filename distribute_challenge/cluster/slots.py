@@ -268,6 +268,7 @@ def _done(
     error: str,
 ) -> Done:
     started, ended = ran or (min(running.begun, time), time)
+    ended = max(started, ended)  # The clock of a Dask worker may have been put back meanwhile.
     status, error = {
         "memory": (DONE, ""),
         "erred": (FAILED, error.partition("\n")[0]),

@@ -103,13 +103,14 @@ def read(path: Path, options: Any) -> Run:
     for one in (profile, tasks):
         if one is not None and one.is_cut_short:
             print(f"the last row of {one.path} was cut short, and is left out")
-    if profile.finished[-1] and not profile.throughput:
+    if tasks is not None:
+        profile = period.lengthened(profile, tasks)
+    began, ended = profile.span_s
+    if profile.finished[-1] and began == ended:
         cli.fail(
             f"{path}: {profile.finished[-1]:g} tasks finished in no time at all: its times are rounded, as "
             "by a spreadsheet that has saved it; use the file that the server wrote"
         )
-    if tasks is not None:
-        profile = period.lengthened(profile, tasks)
     run = run_of(profile, tasks, options.port or None)
     begin, end = period.asked(profile, options.since, options.last)
     if (begin, end) == (0, profile.seconds[-1]):

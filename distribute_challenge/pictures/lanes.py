@@ -19,7 +19,7 @@ from distribute_challenge.pictures.tasks import Tasks
 Values = NDArray[np.float64]
 SAMPLE = 500  # tasks of each port that are compared with the busy lists
 LOSS_S = 2.0  # A worker whose function is stopped is lost within this time.
-NO_REASON = 1e-6  # seconds that stand for a place further from the order of the ports
+NO_REASON = 1e-6  # seconds that stand for a place further from the expected one
 MOST_DEPTH = 8
 
 
@@ -34,9 +34,10 @@ class Mark(NamedTuple):
 def ports(profile: Profile, tasks: Tasks, server_port: int | None) -> dict[int, int]:
     """The numbers of the workers at the ports in a tasks file.
 
-    Workers have the ports after their server's, if that is the right one. Else the busy lists tell: what a
-    worker runs, it runs while it is busy. In the record of a cluster the tasks name workers by their numbers,
-    from 1. Raises ProfileFormatError if the two files are of different runs.
+    If all are there, one after another, they are in the order of their ports. Else the busy lists tell: what
+    a worker runs, it runs while it is busy. Where these do not, workers have the ports after their server's.
+    In the record of a cluster the tasks name workers by their numbers, from 1. Raises ProfileFormatError if
+    the two files are of different runs.
     """
     found = np.unique(tasks.worker).astype(np.intp)
     if not len(tasks):
@@ -46,12 +47,14 @@ def ports(profile: Profile, tasks: Tasks, server_port: int | None) -> dict[int, 
         problem = f"its tasks are of another run than {profile.path}: move one of the two away"
         raise ProfileFormatError(f"{tasks.path}, line 2: {problem}")
     if profile.places:
-        server_port = 0
-    numbers = found - (server_port or 0) - 1
-    if not (server_port is not None and (numbers >= 0).all() and (numbers < profile.workers).all()):
+        numbers = found - 1
+    elif found[-1] - found[0] == profile.workers - 1 == len(found) - 1:
         numbers = found - found[0]
-        if len(found) < profile.workers or numbers[-1] >= profile.workers:
-            numbers = assign(_time_outside(profile, tasks, found, begins, ends))
+    else:
+        numbers = np.arange(len(found)) if server_port is None else found - server_port - 1
+        if not ((numbers >= 0) & (numbers < profile.workers)).all():
+            numbers = np.arange(len(found))
+        numbers = assign(_time_outside(profile, tasks, found, begins, ends, numbers))
     return {int(port): int(number) for port, number in zip(found, numbers, strict=True)}
 
 
@@ -168,16 +171,21 @@ def _lane(profile: Profile, row: int) -> int | None:
 
 
 def _time_outside(
-    profile: Profile, tasks: Tasks, found: NDArray[np.intp], begins: Values, ends: Values
+    profile: Profile,
+    tasks: Tasks,
+    found: NDArray[np.intp],
+    begins: Values,
+    ends: Values,
+    expected: NDArray[np.intp],
 ) -> Values:
     """For each port and worker, for how long tasks at the port ran while the worker was not busy.
 
     Also counted: tasks that were cut off while that worker was not lost. Where nothing tells ports apart,
-    they are in the order of the workers.
+    they are those of the `expected` workers.
     """
     lengths = np.diff(profile.seconds)
     lost = profile.rows_of("lost")
-    cost: Values = np.abs(np.subtract.outer(np.arange(len(found)), np.arange(profile.workers))) * NO_REASON
+    cost: Values = np.abs(np.subtract.outer(expected, np.arange(profile.workers))) * NO_REASON
     samples = []
     for port in found:
         here = np.flatnonzero(tasks.worker == port)

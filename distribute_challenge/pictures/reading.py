@@ -57,13 +57,14 @@ class Profile:
     def span(self) -> tuple[int, int]:
         """The rows in which the work began and ended: the first acquire, and the last free after it.
 
-        Without that free it is not over at the last row; without an acquire it is all rows.
+        Without that free, or with a worker that is busy at the end, it is not over at the last row; without
+        an acquire it is all rows.
         """
         first, last = 0, len(self.seconds) - 1
         acquired, freed = self.rows_of("acquire"), self.rows_of("free")
         if acquired.size:
             first = int(acquired[0])
-            if freed.size and freed[-1] > first:
+            if freed.size and freed[-1] > first and not self.busy[last].any():
                 last = int(freed[-1])
         return first, last
 
@@ -156,7 +157,7 @@ def _profile(source: Table, table: pd.DataFrame) -> Profile:
     is_sample = np.zeros(len(table), bool)
     if "CPU" in table and "Memory" in table:
         is_sample = (table["CPU"].notna() & table["Memory"].notna()).to_numpy()
-    has_samples = bool(is_sample.any())
+    has_samples, workers = bool(is_sample.any()), busy.shape[1]
     seconds = times - times[0]
     return Profile(
         path=source.path,
@@ -170,8 +171,8 @@ def _profile(source: Table, table: pd.DataFrame) -> Profile:
         places={} if about is None else {int(about[row]): joined[row] for row in sorted(joined)},
         about=None if about is None else np.nan_to_num(about, nan=-1).astype(np.int32),
         sampled=seconds[is_sample],
-        cpu_percent=_usage(table["CPU"][is_sample], widths[is_sample]) if has_samples else None,
-        memory_bytes=_usage(table["Memory"][is_sample], widths[is_sample]) if has_samples else None,
+        cpu_percent=_usage(table["CPU"][is_sample], widths[is_sample], workers) if has_samples else None,
+        memory_bytes=_usage(table["Memory"][is_sample], widths[is_sample], workers) if has_samples else None,
         is_cut_short=source.is_cut_short,
         read_until=source.end,
     )
@@ -211,9 +212,9 @@ def _busy(column: pd.Series[Any], joined: dict[int, str]) -> tuple[NDArray[np.ui
     return states[column.cat.codes], widths
 
 
-def _usage(column: pd.Series[Any], widths: NDArray[np.intp]) -> NDArray[np.float64]:
+def _usage(column: pd.Series[Any], widths: NDArray[np.intp], workers: int) -> NDArray[np.float64]:
     """What was measured; nan for workers that had not come."""
-    texts, found = list(column), np.full((len(column), widths.max()), np.nan)
+    texts, found = list(column), np.full((len(column), workers), np.nan)
     for width in np.unique(widths):
         alike = np.flatnonzero(widths == width)
         values = faults.matrix([texts[place] for place in alike])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 
 from bokeh.embed import file_html
@@ -52,9 +51,7 @@ def write_report(path: Path, profile: Profile, tasks: Tasks | None, ports: Mappi
     span = f"{began} to {ended}, {short_time(record.now - record.began)}"
     about = variables(sections, f"{span}; {plural(record.workers.count, 'worker')}")
     charts = view.charts.all()
-    text = str(
-        file_html(charts, INLINE, escape(profile.path.name), template=TEMPLATE, template_variables=about)
-    )
+    text = str(file_html(charts, INLINE, profile.path.name, template=TEMPLATE, template_variables=about))
     path.write_text(text, encoding="utf-8")
     return note
 
@@ -63,7 +60,7 @@ def exactness(record: Record) -> str:
     """Whether each task is drawn, or what stands for many."""
     (level,) = record.levels
     count = sum(record.statuses.values())
-    number = f"{count:,} task" + ("" if count == 1 else "s")
+    number = plural(count, "task")
     if level.is_exact:
         return f"{number}, each drawn for itself."
     return (

@@ -68,10 +68,10 @@ class Sampler:
         self.task_rows = TaskRows(ports, self._clock)
         self._changes: deque[Change] = deque()
         self._gone: deque[tuple[int, FlightReader, float, CutOff]] = deque()
-        # Of calls that run: what their workers took at most, in bytes; and of those that ran a sample before,
-        # which may have ended since, and not be written yet.
-        self._peaks: dict[bytes, int] = {}
-        self._former_peaks: dict[bytes, int] = {}
+        # Of calls that run, by their workers and ids: what those workers took at most, in bytes; and of calls
+        # that ran a sample before, which may have ended since, and not be written yet.
+        self._peaks: dict[tuple[int, bytes], int] = {}
+        self._former_peaks: dict[tuple[int, bytes], int] = {}
         self._wake = threading.Event()
         self._is_closing = threading.Event()
         self._files: Sequence[RecordFile] = () if path is None else open_record(path)
@@ -130,7 +130,9 @@ class Sampler:
                 # Only a function starts processes: an idle pool is spared the look at all of them.
                 self._sample(may_have_children=has_changed or self._rows.is_anyone_busy)
                 has_changed = False
-                due = max(due + self._interval_s, time.monotonic())
+                due += self._interval_s
+                if (now := time.monotonic()) > due:  # It was stopped. A sample needs some time to be one of.
+                    due = now + self._interval_s
         self._write_tasks()
         self.on_close()
         self._write_changes()
@@ -146,7 +148,7 @@ class Sampler:
             for number, call in enumerate(flight.running()):
                 if number:  # It ran within the first.
                     self.on_inside(0, 1)
-                text.append(self.task_rows.cut_off(worker, call, ended, end, self._peak_of(call.id)))
+                text.append(self.task_rows.cut_off(worker, call, ended, end, self._peak_of(worker, call.id)))
         for worker, watched in enumerate(self._watched()):
             if watched is not None:
                 text += self._ended(worker, watched.flight)
@@ -158,12 +160,12 @@ class Sampler:
         for call in flight.ended():
             if call.is_inside:
                 self.on_inside(call.finished, call.failed)
-            rows.append(self.task_rows.ended(worker, call, self._peak_of(call.begun.id)))
+            rows.append(self.task_rows.ended(worker, call, self._peak_of(worker, call.begun.id)))
         return rows
 
-    def _peak_of(self, id_: bytes) -> int | None:
-        former = self._former_peaks.pop(id_, None)
-        return self._peaks.pop(id_, former)
+    def _peak_of(self, worker: int, id_: bytes) -> int | None:
+        former = self._former_peaks.pop((worker, id_), None)
+        return self._peaks.pop((worker, id_), former)
 
     def _write_changes(self) -> None:
         self._write("".join(self._rows.change(self._changes.popleft()) for _ in range(len(self._changes))))
@@ -183,11 +185,12 @@ class Sampler:
         self.cpu_seconds = [before + usage.cpu_s for before, usage in usages]
         self.on_sample(pids, self.latest)
         self._write(self._rows.sample(timestamp, self.latest))
-        peaks: dict[bytes, int] = {}
-        for watched, usage in zip(self._watched(), self.latest, strict=True):
+        peaks: dict[tuple[int, bytes], int] = {}
+        for worker, (watched, usage) in enumerate(zip(self._watched(), self.latest, strict=True)):
             if watched is not None and usage.memory_bytes is not None:
                 for call in watched.flight.running():
-                    peaks[call.id] = max(usage.memory_bytes, self._peaks.get(call.id, 0))
+                    key = worker, call.id  # Calls of plain clients are numbered by each worker.
+                    peaks[key] = max(usage.memory_bytes, self._peaks.get(key, 0))
         self._peaks, self._former_peaks = peaks, self._peaks
 
     def _measure(self, pids: Sequence[int | None], *, may_have_children: bool) -> list[Usage]:

@@ -214,7 +214,8 @@ def restore(contents: dict[type, dict[str, Any]]) -> None:
 
 def _find(token: str) -> type:
     with _lock:
-        cls = _originals.get(token) or _copies.get(token)
+        cls = _originals.get(token)
+        cls = _copies.get(token) if cls is None else cls  # A class may be one that is false.
     if cls is None:
         raise pickle.UnpicklingError("its class has gone from the program that it came from")
     return cls

@@ -114,7 +114,8 @@ class ObjectPickler(cloudpickle.Pickler):
         state = rest[0] if rest else None
         own: Any = kind
         is_usual = own.__reduce_ex__ is object.__reduce_ex__ and own.__reduce__ is object.__reduce__
-        if kind.__module__ == "sys" or (is_usual and arguments == (kind,) and not any(rest)):
+        is_empty = all(part is None or (type(part) is dict and not part) for part in rest)
+        if kind.__module__ == "sys" or (is_usual and arguments == (kind,) and is_empty):
             return self._reduce_singleton(obj, kind, reduced)
         if issubclass(kind, BaseException) and make is kind:
             has_own_way = types.FunctionType in (type(own.__reduce__), type(own.__reduce_ex__))

@@ -215,14 +215,14 @@ def test_no_browser_is_sent_much(url: str, look: Callable[..., Look]):
 
 
 def write_record(folder: Path, count: int) -> None:
-    write_tasks(folder / "p.csv", rows := random_rows(count, 3), [18812, 18813, 18814])
-    write_profile(folder / "p.csv", 3, round(rows[-1].ended) + 1)
+    write_tasks(folder / "a&b.csv", rows := random_rows(count, 3), [18812, 18813, 18814])
+    write_profile(folder / "a&b.csv", 3, round(rows[-1].ended) + 1)
 
 
 @pytest.mark.parametrize(("count", "words"), [(300, "each drawn for itself"), (30_000, "aggregated")])
 def test_the_report_opens_offline(tmp_path: Path, look: Callable[..., Look], count: int, words: str):
     write_record(tmp_path, count)
-    result = script("grapher.py", "p.csv", "--html", "report.html", cwd=tmp_path)
+    result = script("grapher.py", "a&b.csv", "--html", "report.html", cwd=tmp_path)
     assert (result.stderr, result.returncode) == ("", 0)
     assert words in result.stdout
     report = tmp_path / "report.html"
@@ -230,6 +230,7 @@ def test_the_report_opens_offline(tmp_path: Path, look: Callable[..., Look], cou
     seen = look(offline=True)
     seen.open(report.as_uri())
     seen.await_rows("shapes", "name", lambda names: len(names) > 100, "lanes are filled")
+    assert seen.page.title() == "a&b.csv"
     assert words in seen.text("lanes")
     assert "func_3" in seen.text("functions")
     assert "ValueError: <b>no</b>" in seen.text("failures")
@@ -239,7 +240,7 @@ def test_the_report_opens_offline(tmp_path: Path, look: Callable[..., Look], cou
 
 def test_who_points_at_a_task_is_told_about_it(tmp_path: Path, look: Callable[..., Look]):
     write_record(tmp_path, 300)
-    script("grapher.py", "p.csv", "--html", "report.html", cwd=tmp_path)
+    script("grapher.py", "a&b.csv", "--html", "report.html", cwd=tmp_path)
     seen = look(offline=True)
     seen.open((tmp_path / "report.html").as_uri())
     seen.await_rows("shapes", "name", lambda names: len(names) > 100, "lanes are filled")

@@ -19,7 +19,9 @@ import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor, compute_this
+from distribute_challenge.address import Address
 from distribute_challenge.pictures.live.data.running import FlightRecorders
+from distribute_challenge.record.profile import HEADER
 from tests.acceptance.test_scripts import assert_is_one_helpful_line
 from tests.certificates import Certificates
 from tests.records import Row, write_profile, write_tasks
@@ -208,6 +210,36 @@ def test_what_is_wrong_with_the_page_is_said_before_the_pool_starts(tmp_path: Pa
 def live_page(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "distribute_challenge.pictures.live", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, **how)
+
+
+@pytest.mark.parametrize("has_a_row", [True, False])
+def test_the_page_of_a_server_waits_for_its_first_row(tmp_path: Path, has_a_row: bool):
+    """A cluster's record has none before a worker comes, which may take any time."""
+    write_profile(tmp_path / "whole.csv", 1, 5)
+    path = tmp_path / "p.csv"
+    path.write_text(HEADER)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = Address(*listener.getsockname())
+        command = [sys.executable, "-m", "distribute_challenge.pictures.live", "--address", str(address)]
+        command += ["--listener", str(listener.fileno()), str(path)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        page = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], text=True
+        )
+    try:
+        assert page.stdin is not None
+        page.stdin.write("token\n")
+        page.stdin.flush()
+        if has_a_row:
+            path.write_text((tmp_path / "whole.csv").read_text())
+            connection = http.client.HTTPConnection(str(address), timeout=HANG_S)
+            connection.request("GET", "/?token=token")
+            assert connection.getresponse().status == 200
+        page.stdin.close()  # As when its server ends.
+        assert page.wait(HANG_S) == 0
+    finally:
+        page.kill()
+        page.wait()
 
 
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path):

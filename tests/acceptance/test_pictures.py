@@ -122,6 +122,15 @@ def test_a_profile_without_a_finished_task_is_drawn_and_said(tmp_path: Path):
     assert (tmp_path / "here" / "busy.pdf").exists()
 
 
+def test_a_record_that_goes_on_after_an_early_lease_is_drawn(tmp_path: Path):
+    """Nothing finished in that one; the lease that goes on has no free yet."""
+    rows = '0,1,"[0]",0,acquire\n1,2,"[0]",0,free\n2,3,"[1]",0,acquire\n3,11,"[1]",500,sample\n'
+    (tmp_path / "p.csv").write_text(f",Timestamp,Busy,Finished,Event\n{rows}")
+    result = grapher("p.csv", cwd=tmp_path)
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert "Throughput = 50.00 tasks per second" in result.stdout
+
+
 def test_times_that_a_spreadsheet_has_rounded_are_said(tmp_path: Path):
     rows = "".join(f'{number},1.79540E+09,"[{number % 2}]",{number // 2}.0\n' for number in range(1, 11))
     (tmp_path / "rounded.csv").write_text(f",Timestamp,Busy,Finished\n{rows}")

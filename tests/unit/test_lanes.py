@@ -53,6 +53,12 @@ def test_the_ports_of_all_workers_tell_which_is_which_without_the_servers(tmp_pa
     assert lanes.ports(profile, tasks, 18811) == {7001: 0, 7002: 1}
 
 
+def test_a_server_on_another_port_is_told_by_the_busy_lists(tmp_path: Path):
+    """The server had port 18813: if it were the usual one, these ports would be those of the last workers."""
+    profile, tasks = record(tmp_path, [18814, 18815, 18816, 18817], [(0, 1, 5), (1, 6, 8)])
+    assert lanes.ports(profile, tasks, 18811) == {18814: 0, 18815: 1}
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_ports_that_the_system_has_picked_are_told_from_the_busy_lists(tmp_path: Path, seed: int):
     chance = random.Random(seed)

@@ -54,8 +54,9 @@ def test_a_part_is_as_if_it_had_been_recorded_so(profile: Profile):
     assert part.sampled.tolist() == [3]
     assert part.cpu_percent is not None
     np.testing.assert_array_equal(part.cpu_percent, [[50, 1]])
-    # Work goes on when it begins, and has its last free in it.
-    assert (part.span_s, part.throughput) == ((0, 8), 6 / 8)
+    # Work goes on when it begins, and when it ends.
+    assert (part.span_s, part.throughput) == ((0, 23), 6 / 23)
+    assert period.part(profile, 12, 28).span_s == (0, 8)
 
 
 def test_a_part_without_a_sample_or_a_row_is_one(profile: Profile):

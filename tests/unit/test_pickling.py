@@ -18,6 +18,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender
@@ -200,3 +201,39 @@ def test_a_class_goes_back_as_itself(tmp_path: Path):
     cls, method = pickle.loads(file.getvalue())
     assert cls is names["C"]
     assert method.__func__ is names["C"].m
+
+
+def test_an_object_of_a_class_that_is_false_comes_back(tmp_path: Path):
+    names = script(
+        "class Registry(type):\n    def __len__(cls): return len(cls.items)\n\n"
+        "class Empty(metaclass=Registry):\n    items = ()\n",
+        tmp_path,
+    )
+    assert not names["Empty"]
+    copy = again(names["Empty"]())
+    sent_back = io.BytesIO()
+    ReplyPickler(sent_back).dump(copy)
+    assert type(pickle.loads(sent_back.getvalue())) is names["Empty"]
+
+
+class Holds:
+    """Its state is whatever it holds."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __getstate__(self) -> Any:
+        return self.held
+
+    def __setstate__(self, state: Any) -> None:
+        self.held = state
+
+
+@pytest.mark.parametrize("held", [np.arange(3), 0, [], ()], ids=repr)
+def test_any_state_arrives(held: Any, tmp_path: Path):
+    np.testing.assert_array_equal(again(Holds(held)).held, held)
+    names = script("class Holds:\n    pass\n", tmp_path)
+    names["Holds"].__getstate__, names["Holds"].__setstate__ = Holds.__getstate__, Holds.__setstate__
+    names["one"] = names["Holds"]()  # One that its script has by a name.
+    names["one"].held = held
+    np.testing.assert_array_equal(again(names["one"]).held, held)

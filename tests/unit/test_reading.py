@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 import tempfile
 from pathlib import Path
@@ -229,6 +230,9 @@ def test_lists_are_parsed_in_blocks(monkeypatch: pytest.MonkeyPatch):
     assert faults.matrix(["[1, 2]", "[3, 4]", "[5, x]"]) is None
 
 
+CHANGES = {"acquire": 1, "free": 0}
+
+
 @pytest.mark.parametrize(
     ("events", "span_s", "throughput"),
     [
@@ -236,14 +240,16 @@ def test_lists_are_parsed_in_blocks(monkeypatch: pytest.MonkeyPatch):
         (["start", "acquire", "sample", "sample", "sample", "sample"], (1, 5), 5 / 4),
         (["free", "start", "acquire", "sample", "lost", "replaced"], (2, 5), 5 / 3),
         (["start", "sample", "sample", "sample", "sample", "stop"], (0, 5), 1),
+        (["start", "acquire", "free", "acquire", "sample", "sample"], (1, 5), 5 / 4),
     ],
-    ids=["to the last free", "without a free", "a free before", "without an acquire"],
+    ids=["to the last free", "without a free", "a free before", "without an acquire", "while one is busy"],
 )
 def test_the_work_begins_with_an_acquire_and_ends_with_a_free(
     tmp_path: Path, events: list[str], span_s: tuple[float, float], throughput: float
 ):
     """In these profiles one task finishes each second: what does so after the work does not count."""
-    rows = [f'{n},{100 + n},"[0]",{n},0,0,,,{event}\n' for n, event in enumerate(events)]
+    busy = list(itertools.accumulate(events, lambda was, event: CHANGES.get(event, was), initial=0))[1:]
+    rows = [f'{n},{100 + n},"[{busy[n]}]",{n},0,0,,,{event}\n' for n, event in enumerate(events)]
     profile = read_profile(write(tmp_path, HEADER + "".join(rows)))
     assert (profile.span_s, profile.throughput) == (span_s, throughput)
 

@@ -340,6 +340,42 @@ def test_the_memory_of_a_task_is_the_most_that_was_measured(tmp_path: Path, monk
     assert [row["Memory"] for row in rows(tmp_path / "p.tasks.csv")] == ["5000"]
 
 
+def test_the_memory_of_a_task_is_that_of_its_own_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each worker numbers the calls of plain clients itself."""
+    monkeypatch.setattr(Meter, "measure", Mock(return_value=[Usage(1.0, 7000), Usage(1.0, 5000)]))
+    memories = [bytearray(MEMORY_BYTES) for _ in range(2)]
+    processes = [Process(1, FlightReader(memory)) for memory in memories]
+    recorders = [FlightRecorder(memory) for memory in memories]
+    flights = [recorder.begin(b"1" * 8, label("plain", "a.py:1"), 10) for recorder in recorders]
+    path = tmp_path / "p.csv"
+    sampler = Sampler(path, [18812, 18813], 0.01, lambda: processes)
+    sampler.start()
+    eventually(lambda: "sample" in path.read_text(), "it is seen")
+    for recorder, flight in zip(recorders, flights, strict=True):
+        recorder.end(flight, finished=1, failed=0, seconds=0.5, returned=3)
+    sampler.close()
+    found = {row["Worker"]: row["Memory"] for row in rows(tmp_path / "p.tasks.csv")}
+    assert found == {"18812": "7000", "18813": "5000"}
+
+
+def test_after_a_stall_the_next_sample_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Processor time is counted in steps of 10 ms: over a moment it would be nonsense."""
+    began: list[float] = []
+
+    def measure(*_: Any, **__: Any) -> list[Usage]:
+        began.append(time.monotonic())
+        if len(began) == 2:
+            time.sleep(0.5)  # As when the server is stopped.
+        return [Usage(1.0, 1)]
+
+    monkeypatch.setattr(Meter, "measure", measure)
+    sampler = Sampler(tmp_path / "p.csv", [18812], 0.2, lambda: [None])
+    sampler.start()
+    eventually(lambda: len(began) >= 5, "it goes on")
+    sampler.close()
+    assert began[2] - began[1] >= 0.69
+
+
 def test_a_call_that_ends_while_a_sample_is_taken_keeps_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -192,3 +192,8 @@ def test_workers_without_names_take_the_places_of_others_of_their_host(slots: Sl
     )
     assert events(found)[-1] == ("joined 10.0.0.9:2", 3)
     assert slots.count == 4
+
+
+def test_a_task_ends_no_earlier_than_it_began_though_a_clock_was_put_back(slots: Slots):
+    (it,) = done(take(slots, begun("t1", B), ended("t1", ran=(5.0, 4.5))))
+    assert (it.started, it.ended, it.seconds) == (5.0, 5.0, 0.0)

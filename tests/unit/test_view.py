@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import pytest
 from bokeh.document import Document
 from bokeh.document.events import ColumnDataChangedEvent, ColumnsStreamedEvent, DocumentChangedEvent
 
+from distribute_challenge.pictures.live import content
 from distribute_challenge.pictures.live.data.record import Record
+from distribute_challenge.pictures.live.session import Session
 from distribute_challenge.pictures.live.view import View
-from tests.records import Row, write_profile, write_tasks
+from distribute_challenge.record.profile import HEADER, Change, Rows
+from tests.records import BEGAN, Row, write_profile, write_tasks
 
 
 def test_the_rows_of_a_new_window_are_set_in_one_step(tmp_path: Path):
@@ -28,3 +33,41 @@ def test_the_rows_of_a_new_window_are_set_in_one_step(tmp_path: Path):
     told = [event for event in events if isinstance(event, ColumnDataChangedEvent | ColumnsStreamedEvent)]
     assert [type(event) for event in told] == [ColumnDataChangedEvent] * len(sources)
     assert any(len(source.data["right"]) for source in view.charts.shapes)
+
+
+def test_a_page_is_loaded_anew_when_a_worker_comes(tmp_path: Path):
+    """Its lanes are as many as there were."""
+    path = tmp_path / "p.csv"
+    rows = Rows(1)
+    text = rows.change(Change(BEGAN, "start", None, 0, 0, 0, 0, 0))
+    path.write_text(HEADER + text + rows.change(Change(BEGAN, "joined h:1", 0, 0, 0, 0, 0, 0)))
+    record, document = Record.read(path), Document()
+    Session(document, lambda: record)
+    (follow,) = document.session_callbacks
+    (outdated,) = document.select({"name": "outdated"})
+    follow.callback()
+    assert outdated.text == ""
+    with path.open("a") as file:
+        file.write(rows.change(Change(BEGAN + 1, "joined h:2", 1, 0, 0, 0, 0, 0)))
+    record.update()
+    follow.callback()
+    assert outdated.text != ""
+
+
+def test_all_times_of_a_record_are_by_the_clock_of_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The clock that it is looked at by may be another one: in winter, at a record of the summer."""
+    path = tmp_path / "p.csv"
+    write_profile(path, 1, 30)
+    record = Record.read(path)
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        summer, winter = 1_784_000_000.0, 1_769_000_000.0  # in July and in January 2026
+        monkeypatch.setattr(record, "began", summer)
+        assert content.on_axis(record, summer) == (summer + 7200) * 1000
+        assert content.on_axis(record, winter) == (winter + 7200) * 1000
+    finally:
+        monkeypatch.undo()
+        time.tzset()

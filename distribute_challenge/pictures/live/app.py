@@ -6,10 +6,10 @@ import argparse
 import contextlib
 import logging
 import secrets
+import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +20,7 @@ from distribute_challenge.pictures.app import find, what_is_wrong
 
 DEFAULT = Address("127.0.0.1", 8787)
 TOKEN_BYTES = 24
-FIRST_ROW_S = 10.0  # A server that has just begun writes its first row within this time.
+FIRST_ROW_S = 0.05  # How often is looked for the first row, which a cluster's has once a worker comes.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,16 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from distribute_challenge.pictures.live.session import EVERY_MS, Session
         from distribute_challenge.pictures.live.site import Site
     from distribute_challenge.pictures.live.data.record import Record
+    from distribute_challenge.pictures.reading import NO_ROW
 
     def read() -> Record:
-        deadline = time.monotonic() + FIRST_ROW_S
         while True:
             try:
                 return Record.read(path)
             except ProfileFormatError as error:
-                if options.listener is None or time.monotonic() > deadline:
+                if options.listener is None or str(error) != NO_ROW.format(path):
                     cli.fail(str(error))
-                time.sleep(0.05)  # Nobody tells of the first row.
+                if select.select([sys.stdin], [], [], FIRST_ROW_S)[0]:
+                    sys.exit()
             except OSError as error:
                 cli.fail(what_is_wrong(error))
 

@@ -26,16 +26,16 @@ LONGEST_NAME = 60  # letters
 Data = dict[str, Any]  # as sources take it
 
 
-def on_axis(times: Any) -> Any:
-    """Unix seconds, as the axes of time have them: milliseconds of this machine's clock."""
-    return (times + time.localtime().tm_gmtoff) * 1000.0
+def on_axis(record: Record, times: Any) -> Any:
+    """Unix seconds, as the axes of time have them: milliseconds of this machine's clock, when it began."""
+    return (times + time.localtime(record.began).tm_gmtoff) * 1000.0
 
 
 def shapes(record: Record, rows: Columns) -> Data:
     """Shapes in lanes."""
     return {
-        "left": on_axis(rows["left"]),
-        "right": on_axis(rows["right"]),
+        "left": on_axis(record, rows["left"]),
+        "right": on_axis(record, rows["right"]),
         "lane": rows["lane"],
         "function": rows["function"],
         "share": np.float32(0.25) + np.float32(0.75) * rows["share"],
@@ -48,24 +48,24 @@ def shapes(record: Record, rows: Columns) -> Data:
     }
 
 
-def edges(rows: Columns) -> Data:
+def edges(record: Record, rows: Columns) -> Data:
     """The lower edges of shapes in which something failed."""
     has_failed = rows["failed"] > 0
     lane = rows["lane"][has_failed] + np.float32((LANE - EDGE) / 2)
     return {
-        "left": on_axis(rows["left"][has_failed]),
-        "right": on_axis(rows["right"][has_failed]),
+        "left": on_axis(record, rows["left"][has_failed]),
+        "right": on_axis(record, rows["right"][has_failed]),
         "lane": lane,
     }
 
 
-def failures(rows: Columns) -> Data:
+def failures(record: Record, rows: Columns) -> Data:
     """A mark at the end of each task that is a shape of its own, and failed."""
     is_shown = (rows["failed"] > 0) & (rows["client"] >= 0)
     rows = {name: column[is_shown] for name, column in rows.items()}
     statuses = [STATUSES[status] for status in rows["status"].tolist()]
     return {
-        "right": on_axis(rows["right"]),
+        "right": on_axis(record, rows["right"]),
         "lane": rows["lane"].astype(np.float64),
         "marker": [MARKS[status][0] for status in statuses],
         "color": [MARKS[status][1] for status in statuses],
@@ -78,11 +78,11 @@ def failures(rows: Columns) -> Data:
     }
 
 
-def losses(rows: Columns) -> Data:
+def losses(record: Record, rows: Columns) -> Data:
     """A mark where a worker was lost or replaced: above, and below, those of what ran there."""
     marks = [WORKER_LOST if is_lost else WORKER_REPLACED for is_lost in rows["is_lost"].tolist()]
     return {
-        "right": on_axis(rows["right"]),
+        "right": on_axis(record, rows["right"]),
         "lane": rows["lane"] + np.where(rows["is_lost"], -0.28, 0.28),
         "marker": [marker for marker, _ in marks],
         "color": [color for _, color in marks],
@@ -100,8 +100,8 @@ def running(record: Record) -> Data:
     ]
     names = tuple(call.function for _, _, call in found)
     return {
-        "left": on_axis(np.array([call.since for *_, call in found])),
-        "right": on_axis(np.full(len(found), now)),
+        "left": on_axis(record, np.array([call.since for *_, call in found])),
+        "right": on_axis(record, np.full(len(found), now)),
         "lane": [lane for lane, *_ in found],
         "function": record.functions.numbers(names),
         "share": np.full(len(found), 0.6, np.float32),
@@ -119,7 +119,7 @@ def series(record: Record, number: int, begin: float) -> Data:
     for name in ("cpu_percent", "memory_bytes"):  # Before the first sample.
         found[name] = np.nan_to_num(found[name])
     found["memory_mib"] = found.pop("memory_bytes") / np.float32(2**20)
-    return {"time": on_axis(columns["time"]), **found}
+    return {"time": on_axis(record, columns["time"]), **found}
 
 
 class Palette:

@@ -68,13 +68,14 @@ class Session:
         for chart in self._view.charts.all():
             chart.js_on_event(RangesUpdate, CustomJS(args={"pause": self._pause}, code="pause.active = true"))
             chart.js_on_event(Reset, CustomJS(args={"pause": self._pause}, code="pause.active = false"))
-        self._next_record = Div(visible=False, name="next_record")
-        self._next_record.js_on_change("text", CustomJS(code="window.location.reload()"))
+        self._outdated = Div(visible=False, name="outdated")
+        self._outdated.js_on_change("text", CustomJS(code="window.location.reload()"))
         document.js_on_event(ConnectionLost, CustomJS(code=GONE))
+        self._lanes = tables.lanes(record)
         document.title = record.path.name
         document.template = TEMPLATE
         document.template_variables.update(variables(SECTIONS, _subtitle(record)))
-        choice = row(self._window, self._pause, self._next_record, name="choice")
+        choice = row(self._window, self._pause, self._outdated, name="choice")
         for model in (*self._view.charts.all(), *self._texts.values(), choice):
             document.add_root(model)
         self._write()
@@ -85,8 +86,8 @@ class Session:
         self._view.choose(WINDOWS[new])
 
     def _follow(self) -> None:
-        if self._current() is not self._record:
-            self._next_record.text = "there is another one"
+        if self._current() is not self._record or tables.lanes(self._record) != self._lanes:
+            self._outdated.text = "there is another one, or other workers"
             return
         self._view.follow(moves=not self._pause.active)
         self._write()

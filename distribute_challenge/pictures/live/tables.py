@@ -21,7 +21,7 @@ def summary(record: Record, **more: str) -> str:
     workers = record.workers
     failed = sum(record.statuses.values()) - record.statuses[DONE]
     numbers = [
-        ("busy", f"{int(workers.busy.sum())} / {workers.count}")
+        ("busy", f"{int(workers.busy.sum())} / {workers.count - int(workers.is_gone.sum())}")
         if record.is_written
         else ("workers", workers.count),
         ("finished", f"{record.statuses[DONE]:,}"),
@@ -52,7 +52,8 @@ def workers(record: Record) -> str:
         calls = record.workers.running[lane]
         held_s = now - record.workers.busy_since[lane]
         if record.workers.is_gone[lane]:
-            state, who, since = "<em>being replaced</em>", "", held_s
+            state = "<i>gone</i>" if record.workers.places else "<em>being replaced</em>"
+            who, since = "", held_s
         elif calls:
             names = " &rarr; ".join(escape(call.function[:LONGEST_NAME]) for call in calls)
             state, who, since = f"<b>{names}</b>", escape(calls[0].client), now - calls[0].since

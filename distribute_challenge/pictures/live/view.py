@@ -59,14 +59,14 @@ class View:
             if rows is not None:
                 added += (
                     (charts.shapes[number], content.shapes(record, rows)),
-                    (charts.edges, content.edges(rows)),
-                    (charts.marks, content.failures(rows)),
+                    (charts.edges, content.edges(record, rows)),
+                    (charts.marks, content.failures(record, rows)),
                 )
         losses = record.workers.losses
         rows = losses.since(self._losses_seen)
         self._losses_seen = losses.added
         if rows is not None:
-            added.append((charts.marks, content.losses(rows)))
+            added.append((charts.marks, content.losses(record, rows)))
         for source in (*charts.shapes, charts.edges, charts.marks):
             parts = [rows for place, rows in added if place is source and len(rows["right"])]
             _show(source, parts, is_new=is_new)
@@ -78,7 +78,7 @@ class View:
             highest = max(float(np.nanmax(data[column], initial=0)) for column in columns)
             charts.highest[name].end = max(highest * 1.1, least)
         if moves:
-            start, end = content.on_axis(begin), content.on_axis(now)
+            start, end = content.on_axis(record, begin), content.on_axis(record, now)
             charts.times.update(start=start, end=end, reset_start=start, reset_end=end)
 
 

@@ -12,7 +12,7 @@ from distribute_challenge.pictures.lanes import marks
 from distribute_challenge.pictures.live.data.levels import Stream
 from distribute_challenge.pictures.live.data.running import FlightRecorders
 from distribute_challenge.pictures.reading import Profile
-from distribute_challenge.record.profile import Clock
+from distribute_challenge.record.profile import LEFT, Clock, joined
 
 Values = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class Workers:
         self.places: dict[int, str] = {}  # of a cluster, whose workers come and go
         self.busy: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.busy_since: Values = np.zeros(0)
-        self.is_gone: NDArray[np.bool_] = np.zeros(0, bool)  # lost, and not replaced yet
+        self.is_gone: NDArray[np.bool_] = np.zeros(0, bool)  # lost, and not replaced yet; or has left
         self.lost = self.replaced = 0
         self.losses = Stream()  # `right`: the time, `lane`: which, `is_lost`: or replaced
         self.cpu_percent: Values = np.zeros(0)
@@ -62,7 +62,7 @@ class Workers:
     def look(self) -> None:
         """Look at what runs."""
         running = {} if self._flights is None else self._flights.running()
-        if len(running) == self.count:
+        if len(running) == self.count and not self.places:
             self.ports = list(running)
         clock = Clock()
         self.running = [
@@ -74,9 +74,7 @@ class Workers:
         ]
 
     def know_ports(self, ports: list[int]) -> dict[int, int]:
-        """The number of the worker at each of these ports; of a cluster, they are those numbers."""
-        if self.places:
-            self.ports = [number + 1 for number in range(self.count)]
+        """The number of the worker at each of these ports; of a cluster, they are those numbers, from 1."""
         if not set(ports) <= set(self.ports):
             self.ports = match(self.count, [*filter(None, self.ports), *ports])
         numbers = {port: number for number, port in enumerate(self.ports) if port}
@@ -88,8 +86,14 @@ class Workers:
         self.places.update(profile.places)
         if profile.workers > self.count:
             self._grow(profile.workers, profile.began)
+        if self.places:
+            self.ports = [number + 1 for number in range(self.count)]
         ended = [self._take_lane(profile, lane, times) for lane in range(self.count)]
         self.busy = profile.busy[-1]
+        if self.places and profile.events is not None and profile.about is not None:
+            moves = [LEFT, *map(joined, profile.places.values())]
+            for row in np.flatnonzero(np.isin(profile.events, moves)):
+                self.is_gone[profile.about[row]] = profile.events[row] == LEFT
         for mark in marks(profile):
             is_lost = mark.event == "lost"
             self.lost, self.replaced = self.lost + is_lost, self.replaced + (not is_lost)

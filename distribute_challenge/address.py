@@ -16,6 +16,7 @@ SERVER_VARIABLE = "COMPUTE_SERVER"
 ANY_USER_VARIABLE = "COMPUTE_ALLOW_ANY_LOCAL_USER"
 INSIDE_VARIABLE = "COMPUTE_INSIDE"  # Set for workers, and so for their child processes.
 CLUSTER_VARIABLE = "COMPUTE_CLUSTER"  # Likewise, beside a Dask worker: the address of its scheduler.
+PEER_THREAD = "peer "  # So begin the names of threads that serve a connection; where that comes from follows.
 WORKER_VARIABLE = "COMPUTE_WORKER"  # A worker's number, from 0: to choose a GPU by, say.
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 18811

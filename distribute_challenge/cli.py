@@ -19,6 +19,7 @@ from distribute_challenge.errors import PoolError
 from distribute_challenge.tls import Tls, environment
 
 LOOPBACK = "127.0.0.1"
+PAGE_PORT = 8787  # of the live page
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 BACKLOG = 1024  # connections that may wait to be accepted
 
@@ -98,12 +99,14 @@ def port_number(text: str) -> int:
 
 
 def place(text: str) -> Address:
-    """An argument that says where to listen: `HOST:PORT` or one of the two; port 0: the system picks one."""
-    host, colon, port = text.rpartition(":")
+    """An argument that says where the live page is to be: `HOST:PORT` or one of the two; port 0: any."""
+    host, _, port = text.rpartition(":")
     try:
         if _whole(port) == 0:
             return Address.parse(f"{host or LOOPBACK}:1")._replace(port=0)
-        return Address.parse(f"{host or LOOPBACK}:{port}" if colon or port.isdigit() else text)
+        if not port.isdigit():
+            return Address.parse(text)._replace(port=PAGE_PORT)
+        return Address.parse(f"{host or LOOPBACK}:{port}")
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

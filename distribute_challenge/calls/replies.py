@@ -93,6 +93,8 @@ def failure(error: BaseException, call: str | None = None) -> bytes:
     """The content for what a function raised, in the call of a chunk that this text tells."""
     if isinstance(error, AttributeError):
         explained(error)
+    elif isinstance(error.__cause__, payload.RemoteTraceback):  # A worker has said it already.
+        pass
     elif isinstance(error, ModuleNotFoundError) and error.msg and len(error.args) == 1:
         where = f"on the worker, whose Python is {sys.executable}: what functions use is installed there"
         error.msg = f"{error.msg} ({where})"

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from distribute_challenge.address import PEER_THREAD
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.payload import CHUNK, FAILURE, INITIALIZER, MIXED, Call, Outcome
 from distribute_challenge.calls.program import Setup, look
@@ -49,7 +50,7 @@ class Runner:
         name = "the function"
         began = loaded = self.dropped = None
         main = sys.modules["__main__"]
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         try:
             setup = self._setups.get(call.program)
             if setup is not None:
@@ -80,7 +81,7 @@ class Runner:
         finally:
             if not self._is_in_place:
                 sys.modules["__main__"] = main
-            self.has_left_threads = threading.active_count() > threads
+            self.has_left_threads = _are_left(set(threading.enumerate()) - threads)
             if loaded is not None and not self._keep(key, loaded):
                 with contextlib.suppress(TypeError):  # Not everything that can be called takes one.
                     self.dropped = weakref.ref(loaded.function)
@@ -176,3 +177,8 @@ class Runner:
         """In a child that a function has forked: the rest of its chunk is not the child's to run."""
         for rest in self._chunks:
             deque(rest, maxlen=0)
+
+
+def _are_left(threads: set[threading.Thread]) -> bool:
+    """Whether any of these threads, which were not there before a call, is the call's: not a connection's."""
+    return any(not thread.name.startswith(PEER_THREAD) for thread in threads)

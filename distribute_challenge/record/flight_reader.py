@@ -68,7 +68,7 @@ class FlightReader:
         self._memory = memory
         self._read = self._given_back = 0
         self._gives_back = isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_REMOVE")
-        self._lock = threading.Lock()  # guards what has been read, and the three below
+        self._lock = threading.Lock()  # guards what has been read, and the two below
         self._ended: list[Ended] = []  # that nobody has asked for yet
         self._ended_ids: deque[bytes] = deque(maxlen=REMEMBERED)  # the latest
 
@@ -154,6 +154,8 @@ class FlightReader:
         """The calls that run now, or ran when the worker died, the outermost first."""
         calls = []
         memory = self._memory
+        with self._lock:  # It may have died just after the end was written.
+            ended = set(itertools.islice(reversed(self._ended_ids), SLOTS))
         for slot in itertools.compress(range(SLOTS), memory[USED_AT : USED_AT + SLOTS]):
             at = SLOTS_AT + slot * SLOT_BYTES
             content = memory[at : at + SLOT_BYTES]
@@ -161,9 +163,7 @@ class FlightReader:
                 continue
             started, queued, sent, id_, size = BEGUN.unpack_from(content)
             label = bytes(content[BEGUN.size : BEGUN.size + size])
-            if id_ not in itertools.islice(
-                reversed(self._ended_ids), SLOTS
-            ):  # It died just after the end was written.
+            if id_ not in ended:
                 calls.append(Begun(started, queued, sent, id_, *_texts(label)))
         return sorted(calls)
 

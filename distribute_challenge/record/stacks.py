@@ -132,8 +132,10 @@ def ask(pid: int) -> None:
         raise ProcessLookupError("it does not take the signal")
     import ctypes  # Late: most workers and servers need it never.
 
-    # The main thread, and no other that takes signals in a moment in which that one does not.
-    ctypes.CDLL(None).tgkill(pid, pid, SIGNAL)
+    try:  # The main thread, and no other that takes signals in a moment in which that one does not.
+        ctypes.CDLL(None).tgkill(pid, pid, SIGNAL)
+    except AttributeError:
+        raise ProcessLookupError("this system's C library is too old") from None
 
 
 def _is_whole(answer: bytes) -> bool:

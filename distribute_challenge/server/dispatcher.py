@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from distribute_challenge.record.profile import COUNTS_ONLY
 from distribute_challenge.record.tasks import LOST, CutOff
@@ -132,9 +132,10 @@ class Dispatcher:
             self._note(COUNTS_ONLY, None)
 
     def recycle(
-        self, caller: Caller, worker: int, end: CutOff | None = None
+        self, caller: Caller, worker: int, end: CutOff | None = None, stack: Sequence[str] = ()
     ) -> tuple[WorkerProcess, list[WorkerProcess], int]:
-        """End a lease and kill its worker. Raises as `free` does. `end` is what that means for its function.
+        """End a lease and kill its worker. Raises as `free` does. `end` is what that means for its function,
+        and `stack` where that was.
 
         Returns the process that was lost; others of the lease, as those that had died before it, and the one
         there is now; and how many functions of all have been counted. What else they began is to be counted.
@@ -148,7 +149,7 @@ class Dispatcher:
             process = self._process(worker)
         assert process is not None
         if is_up:
-            process.give_up(end, is_second=bool(lost))
+            process.give_up(end, list(stack), is_second=bool(lost))
         told = lost[-1] if lost else process
         return told, [one for one in dict.fromkeys([*lost, process]) if one is not told], counted
 

@@ -186,12 +186,14 @@ class SchedulerService(rpyc.Service):
             raise ValueError("a call is told apart by its id, which is bytes")
         worker = self._pool.worker(port)
         process = self._pool.supervisor.process(worker)
+        # That takes its time. First, or what is to be stopped may end meanwhile, and the next one begin.
+        stack = [] if process is None or status == LOST else process.stack()
         if call and process is not None and process.has_ended_call(call):
             return ""
         memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
         end = CutOff(status, f"{_ERRORS[status]}: {reason}")
         under = self._under(worker)
-        lost, others, counted = self._dispatcher.recycle(self._caller, worker, end)
+        lost, others, counted = self._dispatcher.recycle(self._caller, worker, end, stack)
         ending = lost.ending(ENDING_TIMEOUT_S)
         begun = sum(one.flight.functions for one in (lost, *others))
         self._dispatcher.count(0, max(begun - counted, least))

@@ -15,6 +15,7 @@ from typing import Any
 import rpyc
 from rpyc.utils.authenticators import AuthenticationError
 
+from distribute_challenge.address import PEER_THREAD
 from distribute_challenge.wire.access import Authenticator, PeerGone, check_owner
 from distribute_challenge.wire.descriptors import NONE_LEFT, check_left
 from distribute_challenge.wire.frames import FrameChannel
@@ -106,7 +107,9 @@ class Acceptor:
                 self._is_closed.wait(_NO_DESCRIPTORS_PAUSE_S)
                 continue
             name = f"{peer[0]}:{peer[1]}"
-            thread = threading.Thread(target=self._serve, args=(sock, name), name=f"peer {name}", daemon=True)
+            thread = threading.Thread(
+                target=self._serve, args=(sock, name), name=PEER_THREAD + name, daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError as error:

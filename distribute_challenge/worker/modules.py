@@ -100,7 +100,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
 
     def __init__(self, on_drop: Callable[[bytes], object]) -> None:
         self._on_drop = on_drop
-        self._packed = b""  # what came with the last call
+        self._packed: bytes | None = b""  # what came with the last call; None if that changed only part
         self._program = NO_PROGRAM
         self._folders: tuple[str, ...] = ()
         self._hidden: dict[str, types.ModuleType] = {}  # the worker's, by names that the program uses itself
@@ -134,13 +134,6 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         if not sys.meta_path or sys.meta_path[0] is not self:
             sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
 
-    def keep(self, packed: bytes, program: bytes) -> None:
-        """Keep the texts that have come with a call that cannot run."""
-        with self._lock:
-            self._programs.setdefault(program, _Program()).keep(
-                Module(*module) for module in (pickle.loads(packed)[1] if packed else ())
-            )
-
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -173,9 +166,10 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         brought = [Module(*module) for module in modules]
         new.keep(brought)
         news = [new.complete(module) for module in brought]
+        self._packed = None
         if program != self._program:
             self._leave()
-            self._program, self._packed = program, b""
+            self._program = program
             self._drop_ended()
             self._hide(new.wanted)
             sys.modules.update(new.aside)

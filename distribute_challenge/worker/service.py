@@ -16,6 +16,7 @@ from typing import Any
 import rpyc
 from rpyc.core import brine
 
+from distribute_challenge.address import PEER_THREAD
 from distribute_challenge.calls import flights, logs, payload, regions
 from distribute_challenge.calls.buffers import Parts, Probe, tell_secret
 from distribute_challenge.calls.buffers import unpack as unpack_buffers
@@ -72,20 +73,19 @@ class Worker:
 
         Its connection holds the scattered `values`, by their tokens.
         """
-        problem = b""
+        problem: Exception | None = None
         buffers: list[Buffer] = []
         try:
             if call.values:
                 store.take(call.values, values)
             buffers = unpack_buffers(section)
-        except ValueError as error:  # There are no descriptors left, say.
-            problem = failure(error)
-            self.modules.keep(call.modules, call.program)
+        except Exception as error:  # There are no descriptors left, say, or no memory.
+            problem = error
         size = len(section.obj)  # type: ignore[arg-type]
         flight = flights.begin(call, len(source) + size - len(section) + sum(map(len, buffers)))
         if call.flags & OUTPUT:
             self.streams.begin(call.id, prints=bool(call.flags & PRINTS))
-        outcome = Outcome(FAILURE, problem) if problem else self._run(source, call, buffers)
+        outcome = self._run(source, call, buffers, problem)
         if call.flags & OUTPUT:
             offset, output = self.streams.end(has_left_threads=self._runner.has_left_threads)
             if output:
@@ -96,19 +96,23 @@ class Worker:
             self._shall_go = [] if dropped is None else [dropped]
             self._shall_go += [weakref.ref(part.obj) for part in buffers[:1] if isinstance(part, memoryview)]
         can_share = bool(call.flags & SHARES)
-        large = Parts(outcome.buffers, may_share=can_share) if outcome.buffers else None
-        region = None if large is None else large.region
+        large = region = None
         try:
+            if outcome.buffers:
+                large = Parts(outcome.buffers, may_share=can_share)
+                region = large.region
             packed = outcome.pack(() if large is None else large.pack(can_share=can_share))
-        except OverflowError as error:  # All together are more than travel at once.
-            outcome = outcome._replace(kind=FAILURE, content=failure(error))
+        except Exception as error:  # All together are more than travel at once, or than there is memory for.
+            outcome, large, region = outcome._replace(kind=FAILURE, content=failure(error)), None, None
             packed = outcome.pack(())
         flights.end(flight, call, outcome, len(packed) + (large.size if large and region else 0))
         return packed, region
 
-    def _run(self, source: str, call: Call, buffers: list[Buffer]) -> Outcome:
+    def _run(self, source: str, call: Call, buffers: list[Buffer], problem: Exception | None) -> Outcome:
         try:
-            self.modules.use(call.modules, call.program)
+            self.modules.use(call.modules, call.program)  # Texts come once, whatever becomes of their call.
+            if problem is not None:
+                raise problem
             context = self._runner.context(call.program)
             run: Callable[..., Outcome] = self._runner.run
             if context is not None:
@@ -154,7 +158,7 @@ class WorkerService(rpyc.Service):
 
     def on_connect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC before the first request, in the connection's thread, which has the peer's name."""
-        self._peer = threading.current_thread().name.removeprefix("peer ")
+        self._peer = threading.current_thread().name.removeprefix(PEER_THREAD)
 
     def on_disconnect(self, connection: Any) -> None:  # noqa: ARG002  The signature is RPyC's.
         """Called by RPyC when the connection has ended, perhaps twice."""

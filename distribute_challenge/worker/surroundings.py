@@ -77,7 +77,7 @@ class Surroundings:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._masked: set[int] = set()  # not empty: the mask was set
         signal.signal = _noted(signal.signal, lambda signalnum, *_, **__: self._signals.add(signalnum))
-        signal.pthread_sigmask = _noted(signal.pthread_sigmask, lambda how, *_: self._masked.add(how))
+        signal.pthread_sigmask = _noted(signal.pthread_sigmask, lambda how, *_, **__: self._masked.add(how))
         self._trace, self._profile = sys.gettrace(), sys.getprofile()
         self._recursion_limit = sys.getrecursionlimit()
         self._of_sys = {name: getattr(sys, name) for name in (*_OF_SYS, *_HOOKS)}
@@ -120,12 +120,13 @@ class Surroundings:
                 pyplot.close("all")
 
     def _restore_environment(self) -> None:
-        names = set(map(os.fsdecode, self._touched))
+        names = {os.fsdecode(name) for name in self._touched if isinstance(name, str | bytes)}
         for name in names:
             if name in self._environment:
                 os.environ[name] = self._environment[name]
             else:
-                with contextlib.suppress(KeyError):  # It is not there, and may be so below.
+                # It is not there, and may be so below; or it was tried only, and is no name of a variable.
+                with contextlib.suppress(KeyError, ValueError, OSError):
                     del os.environ[name]
         if "TZ" in names:
             time.tzset()
@@ -135,7 +136,8 @@ class Surroundings:
         for number in tuple(self._signals):
             handler = self._handlers.get(number)
             if handler is not None:  # None: it was not set by Python, which then cannot set it.
-                signal.signal(number, handler)
+                with contextlib.suppress(OSError):  # It was tried only: nobody sets that of SIGKILL.
+                    signal.signal(number, handler)
         if self._masked:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         self._signals.clear()

@@ -78,6 +78,10 @@ LEFT_BY_FUNCTIONS: dict[str, tuple[Callable[[], object], Callable[[], object]]] 
         lambda: signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
     ),
     "signal mask": (lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}), masked),
+    "signal mask, by keyword": (
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, mask={signal.SIGUSR2}),
+        masked,
+    ),
     "decimal context": (
         lambda: setattr(decimal.getcontext(), "prec", 5),
         lambda: decimal.getcontext().prec,
@@ -113,6 +117,27 @@ def test_the_next_function_finds_what_the_first_one_found(pool: PoolExecutor, wh
     before = pool.submit(look).result(HANG_S)
     pool.submit(leave).result(HANG_S)
     assert pool.submit(look).result(HANG_S) == before
+
+
+def puts(name: str) -> None:
+    os.environ[name] = "x"
+
+
+@pytest.mark.parametrize(
+    "tries",
+    [
+        lambda: signal.signal(signal.SIGKILL, does_nothing),
+        lambda: puts("A=B"),
+        lambda: puts(""),
+        lambda: puts("A\0B"),
+        lambda: os.putenv(5, "x"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_set_costs_no_worker(pool: PoolExecutor, tries: Callable[[], object]):
+    before = pool.submit(os.getpid).result(HANG_S)
+    with pytest.raises((OSError, ValueError, TypeError)):
+        pool.submit(tries).result(HANG_S)
+    assert pool.submit(os.getpid).result(HANG_S) == before
 
 
 @pytest.mark.parametrize("what", ["decimal context", "context variable"])

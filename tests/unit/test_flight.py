@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -156,6 +159,32 @@ def test_what_runs_is_told_from_what_has_ended_just_before_the_worker_died():
     memory[USED_AT] = 1  # It died before it could say that the slot is free.
     assert [call.begun.id for call in reader.ended()] == [b"1" * 8]
     assert reader.running() == []
+
+
+def test_any_thread_may_ask_what_runs_while_another_one_reads():
+    recorder, reader = pair()
+    recorder.begin(b"1" * 8, label("runs", "c"), 1)
+    is_over = threading.Event()
+
+    def read() -> None:
+        for number in itertools.count():
+            run(recorder, number % 200)
+            reader.has_ended(b"2" * 8)
+            if is_over.is_set():
+                return
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            reading = threads.submit(read)
+            for _ in range(3000):
+                assert next(call.function for call in reader.running()) == "runs"
+            is_over.set()
+            reading.result()
+    finally:
+        is_over.set()
+        sys.setswitchinterval(before)
 
 
 def test_calls_within_calls_are_all_recorded_and_the_first_few_shown():

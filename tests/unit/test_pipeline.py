@@ -7,12 +7,14 @@ import time
 from types import SimpleNamespace
 from typing import Any, cast
 
+from distribute_challenge.calls.ending import Ending
 from distribute_challenge.calls.payload import INITIALIZER, VALUE, Outcome
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.peers.failures import Killed
+from distribute_challenge.client.peers.failures import Killed, Overdue
 from distribute_challenge.client.running.pipeline import AHEAD_S, SPARED_S, Pipeline
-from distribute_challenge.client.tasks.task import Task
+from distribute_challenge.client.tasks.task import Task, end_lost
+from distribute_challenge.errors import WorkerLost
 
 
 class Worker:
@@ -143,7 +145,25 @@ def test_an_outcome_that_comes_while_its_task_is_to_be_stopped_counts():
     pipeline.give_up(ends_task=True)
     worker.answer(0.1)
     assert [one for one, _ in pipeline.outcomes(time.monotonic())] == [first]
-    assert pipeline.break_off(None) == ([], [])
+    assert pipeline.break_off(None) == ([], [], [])
+
+
+def test_who_was_sent_ahead_is_lost_when_the_worker_is_stopped_for_another():
+    """That one has ended while it was to be stopped, and the next one has begun: which may run again."""
+    worker = Worker()
+    pipeline = Pipeline(cast(Any, worker), max_functions=1000)
+    first, second, third = (task(Pace()) for _ in range(3))
+    for one in (first, second, third):
+        pipeline.send(one)
+    second.retries = 1
+    pipeline.give_up(ends_task=True)
+    worker.answer(0.1)
+    assert [one for one, _ in pipeline.outcomes(time.monotonic())] == [first]
+    ending = Ending(18812, 99, None, "SIGKILL", [], last_calls=[third.parcel.id.hex()])
+    stopped, begun, rest = pipeline.break_off(ending)
+    assert (stopped, begun, rest) == ([], [second, third], [])
+    assert end_lost(stopped, begun, Overdue(1.0), ending) == [second]
+    assert isinstance(third.future.exception(), WorkerLost)
 
 
 def test_far_away_the_next_task_is_sent_when_the_worker_will_have_nothing_to_do_before_long():

@@ -174,11 +174,14 @@ def test_threads_that_read_a_module_at_once_send_the_same_one(monkeypatch: pytes
     assert first.digests == second.digests
 
 
-def test_texts_that_came_with_a_call_that_cannot_run_are_kept(modules: ProgramModules):
-    one = module("theirs", "X = 1")
-    modules.keep(packed(one), ONE)
-    modules.use(packed(one._replace(text=None)), ONE)
-    assert importlib.import_module("theirs").X == 1
+def test_after_a_reload_that_failed_calls_of_before_find_what_was_before(modules: ProgramModules):
+    """As those of a program whose forked child has loaded its module anew."""
+    one, two = packed(module("theirs", "X = 1")), packed(module("theirs", "X = "))
+    for _ in range(2):
+        modules.use(one, ONE)
+        assert importlib.import_module("theirs").X == 1
+        with pytest.raises(SyntaxError):
+            modules.use(two, ONE)
 
 
 def test_texts_of_before_a_reload_are_kept_for_calls_that_are_in_line(modules: ProgramModules):

@@ -7,6 +7,7 @@ import functools
 import gc
 import operator
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable
@@ -82,6 +83,17 @@ def binds_a_new_name(x):
 def starts_a_thread():
     import threading
     threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+def starts_a_thread_while_a_connection_ends():
+    import threading
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    (peer,) = [thread for thread in threading.enumerate() if thread.name == "peer 127.0.0.1:1"]
+    peer.may_end.set()
+    peer.join()
+
+def begins_a_connection():
+    import threading
+    threading.Thread(target=threading.Event().wait, name="peer 127.0.0.1:2", daemon=True).start()
 
 def appends(x):
     LIST.append(x)
@@ -279,6 +291,22 @@ def test_a_function_that_leaves_a_thread_is_not_kept(names: dict[str, Any]):
     parcel = shipment.parcel((), {})
     run(runner, shipment)
     assert not runner.keeps(parcel.source, parcel.call())
+
+
+@pytest.mark.parametrize(
+    ("name", "leaves"), [("starts_a_thread_while_a_connection_ends", True), ("begins_a_connection", False)]
+)
+def test_threads_of_connections_are_not_a_functions(name: str, leaves: bool, names: dict[str, Any]):
+    """On a worker, those of other clients come and go while a function runs."""
+    runner, may_end = Runner(), threading.Event()
+    peer: Any = threading.Thread(target=may_end.wait, name="peer 127.0.0.1:1")
+    peer.may_end = may_end
+    peer.start()
+    try:
+        run(runner, Shipment(names[name]))
+        assert runner.has_left_threads is leaves
+    finally:
+        may_end.set()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 from pathlib import Path
 
+import pytest
+
 from distribute_challenge import worker
-from distribute_challenge.record.stacks import stack_sockets
+from distribute_challenge.record.stacks import SIGNAL, ask, stack_sockets
 
 MAIN = Path(worker.__file__).with_name("app.py")
 ANSWER = (
@@ -29,3 +34,13 @@ def test_however_often_a_worker_could_not_answer_it_is_asked_again():
             assert reader.read(ask, 0.0001) == []
         assert reader.read(ask, 10) == ['File "mine.py", line 7 in func']
         reader.close()
+
+
+def test_a_c_library_that_cannot_send_a_signal_to_a_thread_is_no_failure(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    before = signal.signal(SIGNAL, lambda *_: None)
+    try:
+        with pytest.raises(ProcessLookupError, match="too old"):
+            ask(os.getpid())
+    finally:
+        signal.signal(SIGNAL, before or signal.SIG_DFL)

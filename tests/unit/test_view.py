@@ -9,6 +9,7 @@ import pytest
 from bokeh.document import Document
 from bokeh.document.events import ColumnDataChangedEvent, ColumnsStreamedEvent, DocumentChangedEvent
 
+from distribute_challenge import cli
 from distribute_challenge.pictures.live import content
 from distribute_challenge.pictures.live.data.record import Record
 from distribute_challenge.pictures.live.session import Session
@@ -71,3 +72,18 @@ def test_all_times_of_a_record_are_by_the_clock_of_its_beginning(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("localhost", "localhost", 8787),
+        ("[::1]", "::1", 8787),
+        ("9000", "127.0.0.1", 9000),
+        (":0", "127.0.0.1", 0),
+        ("localhost:9000", "localhost", 9000),
+    ],
+)
+def test_where_a_page_is_to_be(text: str, host: str, port: int):
+    """It has a port of its own, which is not the server's."""
+    assert cli.place(text) == (host, port)

@@ -271,15 +271,16 @@ class Lane:
             self.pipeline.go_on()
             return
         ending = Ending.from_json(answer.value)
-        lost_tasks: list[Task] = []
+        stopped: list[Task] = []
+        begun: list[Task] = []
         if self.pipeline is not None:
             self._serve_worker(self.pipeline, now)  # What it had answered before.
-            lost_tasks, self.returned = self.pipeline.break_off(ending)
+            stopped, begun, self.returned = self.pipeline.break_off(ending)
             self.pipeline = None
-        if not lost_tasks:
+        if not (stopped or begun):
             self.has_failed = True
             log.info("%s", self._broken.unusable(ending))
-        self.returned = end_lost(lost_tasks, self._broken, ending) + self.returned
+        self.returned = end_lost(stopped, begun, self._broken, ending) + self.returned
         self.state = State.CLOSED
         self._connections.put_server(self.server)
 

@@ -213,8 +213,8 @@ class Pipeline:
         self._printer = self._printer or self._sent[0].task.printer()
         return self.worker.show_output(parcel.id, self._printer, is_last=True)
 
-    def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task]]:
-        """End the connection. The tasks that the worker had begun, and all others.
+    def break_off(self, ending: Ending | None) -> tuple[list[Task], list[Task], list[Task]]:
+        """End the connection. The tasks that were to be stopped, those that the worker had begun, the others.
 
         Without an `ending` it is none: no task is sent anywhere else.
         """
@@ -226,7 +226,7 @@ class Pipeline:
             if ending is not None and ending.has_begun(task.parcel.id):
                 begun = number
         self._sent.clear()
-        return [*self._unanswered, *tasks[:begun]], [*self._refused, *tasks[begun:]]
+        return self._unanswered, tasks[:begun], [*self._refused, *tasks[begun:]]
 
     def _note(self, sent: SentTask, outcome: Outcome, now: float) -> None:
         sent.task.pace.note(outcome.seconds / sent.task.count)

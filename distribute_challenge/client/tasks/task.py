@@ -208,17 +208,17 @@ def _tell(give: Callable[[Any], None], what: Any) -> None:
         log.exception("a callback of a future raised")
 
 
-def end_lost(tasks: list[Task], broken: Broken, ending: Ending) -> list[Task]:
-    """End tasks that a worker had begun which then broke: the first one broke it. Those to be run again."""
+def end_lost(stopped: list[Task], begun: list[Task], broken: Broken, ending: Ending) -> list[Task]:
+    """End tasks that broke their worker, and others that it had begun. Those to be run again."""
     again = []
-    for number, task in enumerate(tasks):
+    for task in (*stopped, *begun):
         name = task.name
         if task.count > 1:
             name = f"{task.count} calls of {name} together (chunksize=1, or a time limit, keeps them apart)"
         if task.is_unwanted:
             error = Killed().error(name, ending)
         else:
-            error = broken.error(name, ending) if number == 0 else lost(name, ending)
+            error = broken.error(name, ending) if task in stopped else lost(name, ending)
         if task.is_run_again(error):
             again.append(task)
     return again

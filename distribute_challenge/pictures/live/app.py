@@ -18,7 +18,7 @@ from distribute_challenge.address import Address
 from distribute_challenge.errors import ProfileFormatError
 from distribute_challenge.pictures.app import find, what_is_wrong
 
-DEFAULT = Address("127.0.0.1", 8787)
+DEFAULT = Address("127.0.0.1", cli.PAGE_PORT)
 TOKEN_BYTES = 24
 FIRST_ROW_S = 0.05  # How often is looked for the first row, which a cluster's has once a worker comes.
 

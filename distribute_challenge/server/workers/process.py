@@ -38,7 +38,7 @@ _READ_BYTES = 1 << 16
 _LAST_READS = 16  # As much as a pipe holds. A child that lives on may print for ever.
 _SIGNALS = {number.value: number.name for number in signal.Signals}
 _DYING_S = 0.2  # So long a process may take to die.
-_LAST_STACK_S = 0.05  # So long a kill may wait for the stack of what it stops.
+_LAST_STACK_S = 0.05  # So long a kill waits for the stack of what it stops.
 
 
 class WorkerProcess:
@@ -110,7 +110,7 @@ class WorkerProcess:
     def end(self) -> CutOff:
         """What its end means for what it ran: as who had it killed has said, unless it died by itself."""
         ending = self.ending()
-        is_killed = ending.signal == signal.SIGKILL.name and self._end is not None
+        is_killed = ending.signal == signal.SIGKILL.name
         return self._end if is_killed and self._end else CutOff(LOST, f"WorkerLost: {ending.how}")
 
     @property
@@ -131,15 +131,16 @@ class WorkerProcess:
         self._is_retired = True
         self.kill()
 
-    def give_up(self, end: CutOff | None, *, is_second: bool) -> None:
-        """Kill it, as its client wishes, for that end of its function.
+    def give_up(self, end: CutOff | None, stack: list[str], *, is_second: bool) -> None:
+        """Kill it, as its client wishes, for that end of its function, which was at that `stack`.
 
         `is_second` says that another one had died under the same lease: that was the loss.
         """
+        self._last_stack = stack
         if is_second:
             self.retire()
         elif end is not None and end.status != LOST:
-            self.stop_function(end=end)
+            self.kill(end=end)
         else:  # Its client has seen a connection end: a process that dies closes those first.
             self._ended.wait(_DYING_S)
             self.kill(end=end)
@@ -160,12 +161,12 @@ class WorkerProcess:
     def _has_ended(self) -> bool:
         return self._is_reaped or (self._sentinel >= 0 and await_any({self._sentinel: select.POLLIN}, 0))
 
-    def stop_function(self, reason: str | None = None, end: CutOff | None = None) -> None:
+    def stop_function(self, reason: str) -> None:
         """Kill it, as `kill` does, and have its ending tell where the function was that ran."""
-        self._last_stack = self.stack(_LAST_STACK_S)
-        self.kill(reason, end)
+        self._last_stack = self.stack()
+        self.kill(reason)
 
-    def stack(self, wait_s: float) -> list[str]:
+    def stack(self, wait_s: float = _LAST_STACK_S) -> list[str]:
         """The frames of what runs, innermost first; none if nothing does, or it does not say in `wait_s`."""
         return self._stacks.read(self._ask_for_stack, wait_s) if self.flight.running() else []
 
@@ -210,8 +211,7 @@ class WorkerProcess:
 
     def last_call(self) -> str:
         """The id, in hexadecimal, of the last call that it has begun so far."""
-        with self._lock:
-            return self.flight.last_begun.hex()
+        return self.flight.last_begun.hex()
 
     def has_ended_call(self, call: bytes) -> bool:
         """Whether it runs that call no more, which its client waits for: its outcome is under way.

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.scheduler is None:
             own = cluster.LocalCluster(options.workers, DASK_PORT if options.port else 0)
             options.scheduler = own.address()
-        client = cluster.connect(options.scheduler, None if own is not None else tls, 0)
+        client = cluster.connect(options.scheduler, None if own is not None else tls)
     code = 1
     try:
         code = _record(options, mailbox, client, tls, listener, scraped, line)

@@ -90,6 +90,14 @@ class ObjectPickler(cloudpickle.Pickler):
         content = obj.__dict__
         return bool(content) and "__qualname__" not in content and dict not in map(type, content.values())
 
+    def has_way(self, kind: type) -> bool:
+        """Whether a way to pickle objects of a type is registered.
+
+        One for all exceptions, as `import distributed` registers it, says nothing of theirs.
+        """
+        way = self.dispatch_table.get(kind)
+        return way is not None and way is not self.dispatch_table.get(Exception)
+
     def reduce_object(self, obj: Any, kind: type) -> Any:
         name = name_of(obj)
         if name is not None:
@@ -105,7 +113,7 @@ class ObjectPickler(cloudpickle.Pickler):
             return _with_key(obj)
         if kind is types.MethodType and self._is_found(obj):
             return getattr, (obj.__self__, obj.__func__.__name__)
-        if kind in self.dispatch_table:
+        if self.has_way(kind):
             return NotImplemented
         reduced = obj.__reduce_ex__(PROTOCOL)
         if type(reduced) is str:

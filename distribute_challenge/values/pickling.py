@@ -90,7 +90,7 @@ class ValuePickler(ObjectPickler):
             raise TypeError("an open file does not travel")
         if kind is weakref.WeakSet and len(obj):
             raise TypeError("the members of a WeakSet do not travel, if nothing else holds them")
-        if kind not in self.dispatch_table or kind is types.MethodType:
+        if kind is types.MethodType or not self.has_way(kind):
             return self.reduce_object(obj, kind)
         return NotImplemented
 

@@ -72,7 +72,7 @@ def test_who_has_a_connection_needs_no_other_one_to_learn_what_the_pool_is(serve
             connect_again_and_again(server, opened)
         with pytest.raises(ServerUnavailable, match="no descriptors left"):
             Connections(Address.parse(server.address)).facts()
-        connections.forget_facts()  # Another idle connection had ended, say.
+        connections.doubt_facts()  # Another idle connection had ended, say.
         assert connections.facts() == facts
     connections.close()
 

@@ -15,6 +15,7 @@ import pytest
 
 from distribute_challenge.client.dask.freight import ERROR, OUTCOME, Forwarded, Freight, pack
 from distribute_challenge.client.dask.outpost import Outpost
+from distribute_challenge.client.parcels.parcel import ANYWHERE
 from distribute_challenge.client.parcels.shipping import Shipment
 from tests.running import HANG_S, eventually
 
@@ -110,3 +111,23 @@ def test_nobody_waits_for_a_pool_that_starts_to_have_a_call_dropped(
         finally:
             may_start.set()
         assert future.result(HANG_S) == ERROR
+
+
+def test_a_program_that_has_gone_is_forgotten_by_the_workers_too(
+    outpost: Outpost, monkeypatch: pytest.MonkeyPatch
+):
+    """Their processes forget it once its last connection has ended."""
+    monkeypatch.setattr("distribute_challenge.client.dask.outpost.MAX_PROGRAMS", 2)
+    shipment = Shipment(abs)
+    programs = [bytes([number]) * 16 for number in range(4)]
+    for program in programs:
+        parcel = shipment.parcel((-1,), {}, ANYWHERE._replace(program=program))
+        freight = Freight(pack("abs", parcel), None, None, "", ())
+        assert run(outpost, f"key-{program!r}", freight) == OUTCOME
+    known = dict(outpost._programs)
+    assert list(known) == programs[2:]
+    outpost.forget(programs[3])
+    assert list(outpost._programs) == [programs[2]]
+    _, connections = known[programs[3]]
+    assert connections._is_closed
+    assert not connections._workers

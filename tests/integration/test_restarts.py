@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -135,6 +136,29 @@ def test_a_call_with_retries_is_run_again_after_a_restart(restarted: Restarted, 
     thread.join(HANG_S)
     assert results == [7]
     assert (tmp_path / "calls").read_text() == "xx"
+
+
+def wait_unless_first(folder: Path, number: int) -> int:
+    (folder / f"begun {number}").touch()
+    while number and not (folder / "again").exists():
+        time.sleep(0.01)
+    return number
+
+
+def test_a_map_with_retries_goes_on_after_a_restart_though_results_are_taken_meanwhile(
+    restarted: Restarted, tmp_path: Path
+):
+    """That starts its next chunks, for which there is no server at that moment."""
+    with PoolExecutor(retries=1) as pool:
+        results = pool.map(functools.partial(wait_unless_first, tmp_path), range(20), chunksize=1)
+        eventually(lambda: len(list(tmp_path.glob("begun *"))) >= 3, "two others run")
+        restarted.server.stop(signal.SIGKILL)
+        eventually(lambda: not pool._engine.has_answered, "it is noticed")
+        found = [next(results)]
+        (tmp_path / "again").touch()
+        restarted.start_again()
+        found += results
+    assert found == list(range(20))
 
 
 @pytest.mark.parametrize("call", [lone, submitted])

@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distribute_challenge import PoolExecutor, TaskNotSendable, compute_this
+from distribute_challenge import PoolExecutor, TaskNotSendable, TaskTimeout, compute_this
 from tests.certificates import Certificates
 from tests.running import RunningServer, eventually
 
@@ -145,6 +146,20 @@ def test_over_tls_it_travels_once_for_each_connection(start_server: Any, certifi
     with (server.folder / "profiling" / "tasks_1.csv").open(newline="") as file:
         sent = [int(row["Sent"]) for row in csv.DictReader(file)]
     assert sum(sent) < 2 * 8 * LENGTH
+
+
+def test_a_time_limit_holds_while_a_value_is_sent_to_a_worker_that_takes_nothing(
+    start_server: Any, certificates: Certificates
+):
+    server = start_server(1, tls=certificates.server)
+    where = {"server": f"localhost:{server.port}", "tls": certificates.client}
+    limited = compute_this(timeout=1, **where)(total)
+    with PoolExecutor(**where) as pool:
+        handle = pool.scatter(np.ones(20 * LENGTH))
+        os.kill(compute_this(**where)(os.getpid)().run(), signal.SIGSTOP)
+        with pytest.raises(TaskTimeout):
+            limited(handle).run()
+        assert limited([1.0]).run() == 1
 
 
 @compute_this

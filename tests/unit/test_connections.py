@@ -6,6 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+from distribute_challenge import ServerUnavailable
 from distribute_challenge.address import Address
 from distribute_challenge.calls.buffers import Parts
 from distribute_challenge.client.peers.connections import MAX_IDLE, Connections, Facts
@@ -99,3 +102,28 @@ def test_the_memory_that_is_kept_for_large_values_is_given_back_at_the_end():
     assert files() == 1, "it was not kept"
     Connections(Address("127.0.0.1", 18811)).close()
     assert files() == 0
+
+
+def test_what_is_known_of_a_server_that_has_gone_holds_until_another_one_says_more(monkeypatch):
+    """Who waits for it, does that where a worker is asked for: no call is refused for want of facts."""
+    connections = Connections(Address("127.0.0.1", 18811))
+    with pytest.raises(ServerUnavailable):
+        connections.facts()
+    first, second = Facts("3.12", 2, None, max_frame=1000), Facts("3.12", 3, None)
+    monkeypatch.setattr(connections, "new_server", lambda *_: (Peer(), first))
+    assert connections.facts() == first
+    connections.close()
+    connections.doubt_facts()
+    assert not connections.has_answered
+    waits: list[float] = []
+
+    def gone(_: Any, wait_s: float) -> Any:
+        waits.append(wait_s)
+        raise ServerUnavailable
+
+    monkeypatch.setattr(connections, "new_server", gone)
+    assert connections.facts(60) == first
+    assert waits == [0]
+    monkeypatch.setattr(connections, "new_server", lambda *_: (Peer(), second))
+    assert connections.facts() == second
+    assert connections.has_answered

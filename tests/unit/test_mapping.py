@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from concurrent.futures import CancelledError
 from typing import Any, cast
 
 import pytest
@@ -13,7 +15,7 @@ from distribute_challenge.client.parcels.parcel import ANYWHERE, Parcel, Written
 from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.peers.connections import Facts
 from distribute_challenge.client.peers.distance import Distance
-from distribute_challenge.client.tasks import chunks
+from distribute_challenge.client.tasks import chunks, mapping
 from distribute_challenge.client.tasks.mapping import Mapping
 from distribute_challenge.client.tasks.task import Task
 
@@ -149,3 +151,54 @@ def test_chunks_that_end_while_others_are_just_being_started_are_followed_by_mor
     assert sum(executor.sizes) == 100
     made.wait_until_started()
     assert list(made) == [None] * 100
+
+
+class Grows(Executor):
+    """A cluster that has one worker more each time that it is looked at."""
+
+    def facts(self, options: Options) -> Facts:
+        self.workers += 1
+        return super().facts(options)
+
+    def add(self, task: Task, **_: Any) -> None:
+        self.sizes.append(task.count)
+        self.waiting = [*getattr(self, "waiting", []), task]
+
+
+def test_a_map_makes_use_of_workers_that_come(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mapping, "LOOK_S", 0.0)
+    cluster = Grows(lambda _: 0.0)
+    made = Mapping(cast(Any, cluster), Shipment(len), (range(100_000),), Options(), MapOptions(chunksize=1))
+    assert len(cluster.sizes) > 100  # Each chunk is a look.
+    made.cancel()
+
+
+class CancelledMeanwhile(Executor):
+    """Its map is cancelled while a chunk is made."""
+
+    def parcel_chunk(self, *args: Any) -> Parcel:
+        if self.sizes:
+            self.made.cancel()
+        return super().parcel_chunk(*args)
+
+    def add(self, task: Task, **_: Any) -> None:
+        self.sizes.append(task.count)
+        self.last = task
+
+
+def test_a_chunk_that_is_made_while_its_map_is_cancelled_never_runs():
+    executor = CancelledMeanwhile(lambda _: 0.0)
+    made = Mapping.__new__(Mapping)
+    executor.made = made
+    with contextlib.suppress(CancelledError):
+        made.__init__(cast(Any, executor), Shipment(len), (range(10),), Options(), MapOptions())  # type: ignore[misc]
+    assert len(executor.sizes) == 2
+    assert executor.last.future.cancelled()
+
+
+def test_the_items_are_those_of_the_call_whatever_becomes_of_their_list():
+    items, executor = list(range(100)), Executor(lambda _: 1.0)
+    made = iter(Mapping(cast(Any, executor), Shipment(len), (items,), Options(), MapOptions()))
+    next(made)
+    items.clear()
+    assert len(list(made)) == 99

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import ctypes
 import dataclasses
 import enum
@@ -201,6 +202,20 @@ def test_a_class_goes_back_as_itself(tmp_path: Path):
     cls, method = pickle.loads(file.getvalue())
     assert cls is names["C"]
     assert method.__func__ is names["C"].m
+
+
+def test_a_library_that_has_a_way_for_all_exceptions_does_not_get_this_ones(monkeypatch: pytest.MonkeyPatch):
+    """As `import distributed` does it: what its own class keeps would be lost."""
+
+    def generally(error: BaseException) -> Any:
+        return type(error).__new__, (type(error), *error.args)
+
+    for kind in (Exception, Slotted):
+        monkeypatch.setitem(copyreg.dispatch_table, kind, generally)
+    made = again(Slotted(4, why="that"))
+    assert (made.place, made.why) == (4, "that")
+    monkeypatch.setitem(copyreg.dispatch_table, Slotted, lambda _: (str, ("its own",)))
+    assert again(Slotted(4, why="that")) == "its own"
 
 
 def test_an_object_of_a_class_that_is_false_comes_back(tmp_path: Path):

@@ -94,10 +94,10 @@ def check_installed() -> None:
     del distribute_challenge
 
 
-def connect(address: Address, tls: Tls | None, wait_s: float) -> Client:
+def connect(address: Address, tls: Tls | None) -> Client:
     """A client of the scheduler there. Raises ServerUnavailable; PoolError if versions do not fit."""
     check_installed()
-    _await_listener(address, wait_s)
+    await_listener(address, 0)
     opening = _Opening(address, tls)
     try:
         client = opening.client()
@@ -171,8 +171,11 @@ class _Opening:
             client.end()
 
 
-def _await_listener(address: Address, wait_s: float) -> None:
-    """Wait until something listens there, at most so long: Dask's own client says neither what nor when."""
+def await_listener(address: Address, wait_s: float) -> None:
+    """Wait until something listens there, at most so long: Dask's own client says neither what nor when.
+
+    Raises ServerUnavailable.
+    """
     deadline = time.monotonic() + wait_s
     while True:
         try:

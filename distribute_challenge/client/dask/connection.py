@@ -65,6 +65,7 @@ class Connection:
         self._packed_initializer: Packed | None = None
         self._lock = threading.RLock()  # guards all that follows
         self._client: Client | None = None
+        self._address: Address | None = None  # of its scheduler
         self._is_closed = False
         self._workers = 0
         self._looked_at = 0.0
@@ -77,6 +78,9 @@ class Connection:
 
     def connect(self, wait_s: float) -> Client:
         """The client; a scheduler that is not there is waited for, at most so long."""
+        known = self._client
+        if wait_s and (known is None or known.status in ("closed", "closing")):
+            cluster.await_listener(self._place(), wait_s)  # Without the lock: `close` does not wait for that.
         with self._lock:
             if self._client is not None and self._client.status in ("closed", "closing"):
                 self._client = None
@@ -84,7 +88,8 @@ class Connection:
             if self._client is None:
                 if self._is_closed:
                     raise RuntimeError("cannot schedule new futures after shutdown")
-                self._client = cluster.connect(self._place(), self._tls, wait_s)
+                self._address = self._place()
+                self._client = cluster.connect(self._address, self._tls)
                 self._client.subscribe_topic(_topic(self._client), self._show)
                 self._looked_at = 0.0
             return self._client
@@ -215,7 +220,7 @@ class Connection:
         self.show(number, data)
 
     def _gone(self, error: BaseException) -> ServerUnavailable:
-        return cluster.gone(self._place(), error)
+        return cluster.gone(self._address or self._place(), error)
 
 
 def _topic(client: Client) -> str:

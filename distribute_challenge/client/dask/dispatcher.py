@@ -78,24 +78,17 @@ class Dispatcher:
     def kill_all(self) -> None:
         """Stop all tasks: those that wait never run."""
         with self._lock:
-            waiting, tasks = [task for _, task in self._waiting], list(self._with_dask)
-            self._waiting.clear()
+            tasks = list(self._with_dask)
         for task in tasks:
             task.is_unwanted = True
-        for task in waiting:
-            task.future.cancel()
+        self._drop_waiting()
         self._in_background(self._kill, tasks)
 
     def close(self, *, cancel: bool) -> None:
         """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
         self._is_closing = True
-        with self._lock:
-            waiting = [task for _, task in self._waiting] if cancel else []
-            if cancel:
-                self._waiting.clear()
-        for task in waiting:
-            task.future.cancel()
-            task.begin(0)  # Whoever waits for it learns of that.
+        if cancel:
+            self._drop_waiting()
         self._posted.put(_nothing)
 
     def join(self) -> None:
@@ -112,11 +105,22 @@ class Dispatcher:
             thread.join()
 
     def _start(self) -> None:
-        if not threading.main_thread().is_alive():
+        try:
+            if not threading.main_thread().is_alive():
+                raise RuntimeError(AT_EXIT)
+            self._thread = threading.Thread(target=self._run, name="dask", daemon=False)
+            self._thread.start()
+        except RuntimeError:  # There may be too many threads, too.
+            self._thread = None
             self._waiting.pop()
-            raise RuntimeError(AT_EXIT)
-        self._thread = threading.Thread(target=self._run, name="dask", daemon=False)
-        self._thread.start()
+            raise
+
+    def _drop_waiting(self) -> None:
+        with self._lock:
+            waiting = [task for _, task in self._waiting]
+            self._waiting.clear()
+        for task in waiting:
+            task.drop()
 
     def _in_background(self, function: Callable[[list[Task]], None], tasks: list[Task]) -> None:
         if tasks:
@@ -203,6 +207,8 @@ class Dispatcher:
             try:
                 if problem is not None:
                     raise problem
+                if task.is_unwanted:  # It was with Dask before, and is not to go there again.
+                    raise CancelledError(f"{task.name} was killed, as its caller wished")
                 future = self.connection.submit(task)
                 with self._lock:
                     self._with_dask[task] = future

@@ -47,7 +47,7 @@ from distribute_challenge.wire.access import Trust
 
 MIN_MEMORY_BYTES = 64 << 20  # the least limit that a pool takes
 MAX_UNWANTED = 10_000
-MAX_PROGRAMS = 16  # executors with an initializer, of which the latest are known
+MAX_PROGRAMS = 16  # and executors with an initializer, of which the latest are known
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -61,11 +61,10 @@ class Outpost:
             options = ["--memory-limit", str(memory_limit // threads)]
         self._threads = threads
         self._server = PrivateServer(threads, "none", options, {CLUSTER_VARIABLE: cluster})
-        self._making = threading.Lock()  # held while any of the next three is made, which takes time
-        self._connections: Connections | None = None
-        self._drivers: OrderedDict[bytes, Driver] = (
-            OrderedDict()
-        )  # for each initializer's executor; b"": none
+        self._making = threading.Lock()  # held while any of the next two is made, which takes time
+        # For each client program, or executor with an initializer: once these connections have ended, the
+        # workers forget it.
+        self._programs: OrderedDict[bytes, tuple[Driver, Connections]] = OrderedDict()
         self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()  # guards the next two, for a moment: Dask's event loop waits for it
         self._tasks: dict[str, tuple[bytes, Task]] = {}  # by Dask's key: the call's id, and it
@@ -137,28 +136,31 @@ class Outpost:
     def forget(self, program: bytes) -> None:
         """The executor of an initializer has ended."""
         with self._making:
-            self._drivers.pop(program, None)
+            self._drop(program)
 
     def close(self) -> None:
         """End the pool."""
         self._server.close()
 
     def _driver(self, program: bytes, initializer: Packed | None, tell: Tell) -> Driver:
-        key = b"" if initializer is None else program
         with self._making:
-            if self._connections is None:
-                self._connections = Connections(self._server.address(), Trust())
-                self._connections.facts()
-            driver = self._drivers.pop(key, None)
-            if driver is None:
+            if program not in self._programs:
+                connections = Connections(self._server.address(), Trust())
+                connections.facts()
                 prepare = None if initializer is None else partial(_preparation, initializer, tell)
-                driver = Driver(self._connections, prepare)
-            self._drivers[key] = driver
-            if len(self._drivers) > MAX_PROGRAMS:
-                self._drivers.popitem(last=False)  # What runs there goes on.
+                self._programs[program] = Driver(connections, prepare), connections
+                if len(self._programs) > MAX_PROGRAMS:
+                    self._drop(next(iter(self._programs)))
+            self._programs.move_to_end(program)
+            driver, _ = self._programs[program]
         if driver.broken is not None:
             raise driver.broken
         return driver
+
+    def _drop(self, program: bytes) -> None:
+        """Forget a program. What it runs goes on."""
+        if (known := self._programs.pop(program, None)) is not None:
+            known[1].close()
 
     def _scattered(self, token: bytes, value: Any) -> Scattered:
         with self._making:

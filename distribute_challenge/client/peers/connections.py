@@ -72,19 +72,27 @@ class Connections:
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
         self._facts: Facts | None = None
+        self._are_stale = False  # Another server may be there by now.
         self._is_closed = False
 
     def facts(self, wait_s: float = 0) -> Facts:
-        """The facts about the pool, which do not change. Raises ServerUnavailable.
+        """The facts about the pool. Raises ServerUnavailable.
 
-        A server that is not there is waited for, at most `wait_s` seconds.
+        A server that is not there is waited for, at most `wait_s` seconds. If it was there before, that is
+        for those who need it: nobody waits here.
         """
         known = self._facts
-        if known is not None:
+        if known is not None and not self._are_stale:
             return known
-        server, facts = self._learn_over_idle() or self.new_server(self._learn, wait_s)
+        try:
+            learnt = self._learn_over_idle() or self.new_server(self._learn, 0 if known else wait_s)
+        except ServerUnavailable:
+            if known is None:
+                raise
+            return known
+        server, facts = learnt
+        self._facts, self._are_stale = facts, False
         self.put_server(server)
-        self._facts = facts
         return facts
 
     def _learn_over_idle(self) -> tuple[ServerConnection, Facts] | None:
@@ -118,16 +126,15 @@ class Connections:
     @property
     def has_answered(self) -> bool:
         """Whether the facts are known: the server has let this program in."""
-        return self._facts is not None
+        return self._facts is not None and not self._are_stale
 
     @property
     def _max_idle(self) -> int:
-        facts = self._facts  # Another thread may forget them at any time.
-        return MAX_IDLE if facts is None else max(MAX_IDLE, facts.workers)
+        return MAX_IDLE if self._facts is None else max(MAX_IDLE, self._facts.workers)
 
-    def forget_facts(self) -> None:
+    def doubt_facts(self) -> None:
         """Another server may be there by now."""
-        self._facts = None
+        self._are_stale = True
 
     def take_idle_server(self) -> ServerConnection | None:
         """A server connection that was used before, and may have ended since."""

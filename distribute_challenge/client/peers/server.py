@@ -115,9 +115,13 @@ class ServerConnection:
         """
         return self._ask(_KEEP, port, finished, failed, tasks, executor)
 
-    def recycle(self, port: int, broken: Broken, limit_s: float = RECYCLED_S) -> Ending:
+    def recycle(
+        self, port: int, broken: Broken, limit_s: float = RECYCLED_S, *, finished: int = 0, failed: int = 0
+    ) -> Ending:
         """End the lease and have the worker replaced; how its process ended. Raises ServerUnavailable."""
         try:
+            if finished or failed:
+                self.ask_to_keep(port, finished, failed)
             answer = self.ask_to_recycle(port, broken)
             self.link.wait(answer, limit_s)
             return Ending.from_json(answer.value)

@@ -181,7 +181,8 @@ class WorkerConnection:
             self._is_opening = False
             return
         with self._lock:
-            if not self.link.closed and self._is_opening:  # It may have become idle meanwhile.
+            # It may have become idle meanwhile, and busy again: then there may be another one.
+            if not self.link.closed and self._is_opening and self._reader is None:
                 self._reader = reader
                 return
         reader.close()
@@ -209,6 +210,7 @@ class OutputReader:
         What a call before has printed has come with its outcome.
         """
         self.link.serve_arrived()
+        self.is_at_end &= self._asked_for == call_id
         if self._answer is None or not self._answer.is_here:
             return 0, ()
         answer, self._answer = self._answer, None

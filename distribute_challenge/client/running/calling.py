@@ -33,7 +33,8 @@ def call(
     limit = TimeLimit(limit_s, worker.link, round_trip_s)
     printer: Printer | None = None
     try:
-        answer = worker.start(parcel) if parcel.size < SMALL_BYTES else _send_large(worker, parcel, limit)
+        may_be_large = parcel.size >= SMALL_BYTES or parcel.modules.digests or parcel.values
+        answer = _send_large(worker, parcel, limit) if may_be_large else worker.start(parcel)
         now = time.monotonic()
         while not answer.is_here:
             try:

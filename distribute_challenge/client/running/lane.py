@@ -186,9 +186,9 @@ class Lane:
         """Take in the server's answers, if they are here."""
         if self._place is not None:
             self._take_port(self._place, now)
-        elif self.state is State.ENDING and self._recycling and self._recycling.is_here:
+        if self.state is State.ENDING and self._recycling and self._recycling.is_here:
             self._take_ending(self._recycling, now)
-        elif self._keeping is not None and self._keeping.is_here:
+        if self._keeping is not None and self._keeping.is_here:
             waiting, self._keeping = int(self._keeping.value), None
             self._distance.note(now - self._asked_at)
             if self.pipeline is not None:
@@ -285,7 +285,7 @@ class Lane:
         self._connections.put_server(self.server)
 
     def _lose_server(self, error: EOFError) -> None:
-        self._connections.forget_facts()
+        self._connections.doubt_facts()
         ended = self.server.ended(error)
         if self.pipeline is not None:  # What it has answered counts.
             self.state = State.ENDING

@@ -103,10 +103,7 @@ class Lanes:
     def cancel_waiting(self) -> None:
         """Have the tasks that wait never run."""
         while self._waiting:
-            task = self._waiting.popleft()
-            task.future.cancel()  # Refused by one that has run before, on a worker that was lost.
-            if task.begin(time.monotonic()):
-                task.fail(CancelledError())
+            self._waiting.popleft().drop()
 
     def kill_all(self) -> None:
         """Stop the tasks that run, too."""
@@ -218,11 +215,6 @@ class Lanes:
                 first = self._prepare()
                 first.begin(now)
                 lane.take(first)
-            except ServerUnavailable as error:  # It was restarted, and does not tell what it is now.
-                lane.worker.prepared.discard(task.parcel.program)
-                if task.is_run_again(error):
-                    self._waiting.append(task)
-                self._waiting.popleft()
             except Exception as error:  # It may be larger than what workers take, say.
                 self._check_prepared(error)
             else:

@@ -83,7 +83,7 @@ class Lease:
                 break
             except (EOFError, OSError) as error:  # It was restarted, perhaps.
                 log.info("an idle connection to the server had ended (%s)", error)
-                self._connections.forget_facts()
+                self._connections.doubt_facts()
                 server.close()
         else:
             _, self.port = self._connections.new_server(
@@ -148,9 +148,8 @@ class Lease:
     def _recycle(self, broken: Broken, limit_s: float = RECYCLED_S) -> Ending:
         """Have the worker replaced. Raises ServerUnavailable."""
         assert self._server is not None
-        if self._finished or self._failed:
-            self._server.ask_to_keep(self.port, self._finished, self._failed)
-        ending = self._server.recycle(self.port, broken, limit_s)
+        counts = {"finished": self._finished, "failed": self._failed}
+        ending = self._server.recycle(self.port, broken, limit_s, **counts)
         self._is_settled = True
         return ending
 

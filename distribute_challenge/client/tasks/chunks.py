@@ -1,4 +1,4 @@
-"""How many items of a map travel together, and what is said of one that fails.
+"""How many items of a map travel together, what becomes of them, and what is said of one that fails.
 
 A chunk is about 15 ms of work, unless the engine says another time: what it costs beside that is small, and
 no worker sits on a long one while others have nothing to do.
@@ -6,10 +6,13 @@ no worker sits on a long one while others have nothing to do.
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from distribute_challenge.calls.payload import MAX_BYTES, RemoteTraceback
+from distribute_challenge import errors
+from distribute_challenge.calls.payload import MAX_BYTES, ChunkResults, RemoteTraceback
 from distribute_challenge.client.parcels.durations import Pace
+from distribute_challenge.errors import AccessDenied, ServerUnavailable
 from distribute_challenge.wire.stream import MEBI
 
 CHUNK_S = 0.015
@@ -82,3 +85,21 @@ def tell_items(failures: dict[int, BaseException], first: int, only: str | None 
         except Exception:  # Python 3.10 has no notes, and an exception may have fixed attributes.
             if isinstance(cause, RemoteTraceback):
                 cause.text += f"\n{text}"
+
+
+def results_of(future: Future[Any], count: int) -> ChunkResults:
+    """What became of the `count` items of a chunk that has ended."""
+    error = CancelledError() if future.cancelled() else future.exception()
+    if error is not None:  # The whole chunk is lost.
+        return ChunkResults([None] * count, dict.fromkeys(range(count), error))
+    results: ChunkResults = future.result()
+    return results
+
+
+def may_go_on(future: Future[Any]) -> bool:
+    """Whether a chunk has not ended because of something that ends all others, too."""
+    if future.cancelled():
+        return False
+    error = future.exception()
+    ends_all = (ServerUnavailable, AccessDenied, errors.InitializerFailed) if error else ()
+    return not isinstance(error, ends_all)

@@ -11,29 +11,28 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from distribute_challenge import errors
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import ChunkResults
 from distribute_challenge.calls.replies import call_text
 from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
-from distribute_challenge.client.tasks.chunks import ChunkSizes, tell_items
+from distribute_challenge.client.tasks.chunks import ChunkSizes, may_go_on, results_of, tell_items
 from distribute_challenge.client.tasks.progress import Bar
 from distribute_challenge.client.tasks.task import Latch, Task, TaskFuture
-from distribute_challenge.errors import AccessDenied, ServerUnavailable, TaskNotSendable
+from distribute_challenge.errors import TaskNotSendable
 
 if TYPE_CHECKING:  # It makes these.
     from distribute_challenge.client.tasks.engine import Engine
 
+LOOK_S = 1.0
 MAX_CHUNK = 2000
 BUFFER_SIZE = 10_000
 
-# To iterate over them runs no code.
-_PLAIN = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+# They do not change, and to iterate over them runs no code.
+_PLAIN = (tuple, range, str, bytes, frozenset)
 
 
 class Mapping:
@@ -55,7 +54,7 @@ class Mapping:
         self._buffer_size = how.buffersize or max(BUFFER_SIZE, 2 * (how.chunksize or 1))
         self._total = _length(iterables)
         self._runs_all = self._total is not None and how.buffersize is None
-        if self._runs_all:  # Then items may be taken in another thread.
+        if self._runs_all:  # Then items may be taken in another thread, and are those of now.
             iterables = tuple(part if type(part) in _PLAIN else list(part) for part in iterables)
         self._has_one = len(iterables) == 1
         self._items: Iterator[Any] = iter(iterables[0]) if self._has_one else zip(*iterables)  # noqa: B905  As `map`.
@@ -75,7 +74,7 @@ class Mapping:
         self._failure: Exception | None = None  # of an item that cannot be sent, say
         self._raised_at_end: Exception | None = None  # by the items, in its turn
         facts = engine.facts(options)
-        self._workers = facts.workers
+        self._workers, self._looked_at = facts.workers, time.monotonic()
         self._pace = Pace()  # of these calls: with others, the function may have been quicker.
         size = how.chunksize and min(how.chunksize, self._buffer_size)
         if size is None and options.timeout_s is not None:
@@ -130,7 +129,7 @@ class Mapping:
             while self._chunks or self._fill(wait=True):
                 future = self._next_chunk()
                 first, count, arguments = self._places.pop(future)
-                values, failures = _results_of(future, count)
+                values, failures = results_of(future, count)
                 if failures:
                     tell_items(failures, first, self._call(arguments))
                 del arguments
@@ -210,6 +209,8 @@ class Mapping:
                 self._raised_at_end = error
             self._is_exhausted = len(items) < size
             try:
+                if (now := time.monotonic()) - self._looked_at > LOOK_S:  # A Dask cluster may have grown.
+                    self._workers, self._looked_at = self._engine.facts(self._options).workers, now
                 if items:
                     self._start([items] if self._has_one else list(map(list, zip(*items, strict=True))))
             except Exception as error:
@@ -237,6 +238,8 @@ class Mapping:
         self._sizes.note(count, len(parcel.arguments) + (0 if parcel.large is None else parcel.large.size))
         task = Task(self._shipment.name, parcel, self._pace, self._options, count)
         self._note(task.future, columns)
+        if self._is_over:  # It was cancelled meanwhile, and this one was not among those that there were.
+            task.future.cancel()
         try:
             self._engine.add(task, goes_on=self._runs_all)
         except Exception as error:
@@ -268,28 +271,10 @@ class Mapping:
         with self._counting:
             self._running -= 1
         self._ended.put(None if self._how.ordered else future)
-        if not _may_go_on(future):
+        if not may_go_on(future):
             self._all_started.set()  # Whoever takes results may still go on.
         if self._runs_low():
             self._fill()
-
-
-def _results_of(future: TaskFuture[Any], count: int) -> ChunkResults:
-    """What became of the `count` items of a chunk that has ended."""
-    error = CancelledError() if future.cancelled() else future.exception()
-    if error is not None:  # The whole chunk is lost.
-        return ChunkResults([None] * count, dict.fromkeys(range(count), error))
-    results: ChunkResults = future.result()
-    return results
-
-
-def _may_go_on(future: Future[Any]) -> bool:
-    """Whether a chunk has not ended because of something that ends all others, too."""
-    if future.cancelled():
-        return False
-    error = future.exception()
-    ends_all = (ServerUnavailable, AccessDenied, errors.InitializerFailed) if error else ()
-    return not isinstance(error, ends_all)
 
 
 def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:

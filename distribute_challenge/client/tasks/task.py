@@ -167,6 +167,12 @@ class Task:
         """Where what it prints goes: to this program's streams, and what it logs to its loggers."""
         return AsidePrinter()
 
+    def drop(self) -> None:
+        """Have it not run: it is cancelled, or ends so if it has run before, on a worker that was lost."""
+        self.future.cancel()
+        if self.begin(0):
+            self.fail(CancelledError())
+
     def complete(self, outcome: Outcome) -> None:
         """Give the future its result."""
         give: Callable[[Any], None] = self.future.set_result

@@ -1,0 +1,166 @@
+"""What becomes of the tasks of an executor on a cluster, with a cluster that is made up here."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ALL_COMPLETED, CancelledError, wait
+from typing import Any, cast
+
+import pytest
+
+from distribute_challenge import ServerUnavailable, WorkerLost
+from distribute_challenge.address import Address
+from distribute_challenge.client.dask.connection import Connection
+from distribute_challenge.client.dask.dispatcher import Dispatcher
+from distribute_challenge.client.options import Options
+from distribute_challenge.client.parcels.durations import Pace
+from distribute_challenge.client.parcels.shipping import Shipment
+from distribute_challenge.client.tasks.task import Task
+from tests.running import HANG_S, eventually
+
+
+class Cluster:
+    """A cluster whose tasks end when they are told to."""
+
+    limit = None
+
+    def __init__(self) -> None:
+        self.sent: list[Task] = []
+        self.tell: dict[Task, Callable[[Any, BaseException | None], None]] = {}
+        self.before: Callable[[], object] = lambda: None  # called when it is asked how many workers it has
+        self.client: Any = self
+
+    def workers(self, _age_s: float) -> int:
+        self.before()
+        return 1
+
+    def submit(self, task: Task) -> Task:
+        self.sent.append(task)
+        return task
+
+    def watch(self, task: Task, tell: Callable[[Any, BaseException | None], None]) -> None:
+        self.tell[task] = tell
+
+    def ask_workers(self, *_: Any) -> dict[str, Any]:
+        return {}
+
+    def cancel(self, tasks: list[Task], **_: Any) -> None:
+        for task in tasks:
+            self.tell[task](None, WorkerLost("it was cancelled"))
+
+    def has_lost_value(self, *_: Any) -> bool:
+        return False
+
+    def explained(self, _name: str, error: BaseException) -> BaseException:
+        return error
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def dispatcher(cluster: Cluster) -> Dispatcher:
+    return Dispatcher(cast(Any, cluster))
+
+
+def task(retries: int = 0) -> Task:
+    return Task("f", Shipment(len).parcel(("x",), {}), Pace(), Options(retries=retries))
+
+
+def test_whoever_waits_for_tasks_that_never_run_learns_of_their_end(dispatcher: Dispatcher, cluster: Cluster):
+    tasks = [task() for _ in range(200)]
+    for one in tasks:
+        dispatcher.add(one)
+    eventually(lambda: cluster.tell, "one is with Dask")
+    dispatcher.kill_all()
+    done, others = wait([one.future for one in tasks], HANG_S, ALL_COMPLETED)
+    assert not others
+    assert all(future.cancelled() for future in done)
+    dispatcher.close(cancel=True)
+    dispatcher.join()
+
+
+@pytest.mark.parametrize("how", ["kill_all", "close", "kill"])
+def test_a_task_that_waits_to_be_run_again_is_stopped_with_the_others(
+    dispatcher: Dispatcher, cluster: Cluster, how: str
+):
+    one = task(retries=1)
+    is_lost, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        if cluster.sent:
+            is_lost.set()
+            go_on.wait(HANG_S)
+
+    cluster.before = hold
+    dispatcher.add(one)
+    eventually(lambda: one in cluster.tell, "it is with Dask")
+    cluster.tell[one](None, WorkerLost("no more"))
+    assert is_lost.wait(HANG_S)
+    if how == "kill":
+        dispatcher.kill(one)
+    elif how == "close":
+        dispatcher.close(cancel=True)
+    else:
+        dispatcher.kill_all()
+    go_on.set()
+    with pytest.raises(CancelledError):
+        one.future.result(HANG_S)
+    assert cluster.sent == [one]
+    dispatcher.close(cancel=False)
+    dispatcher.join()
+
+
+def test_where_no_thread_can_be_started_that_is_said_and_the_next_task_runs(
+    dispatcher: Dispatcher, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            dispatcher.add(task())
+    dispatcher.join()
+    one = task()
+    dispatcher.add(one)
+    eventually(lambda: one in cluster.tell, "it is with Dask")
+    assert cluster.sent == [one]
+    cluster.tell[one](None, WorkerLost("no more"))
+    dispatcher.close(cancel=True)
+    dispatcher.join()
+
+
+def test_an_executor_that_waits_for_its_scheduler_can_be_ended():
+    with socket.socket() as taken:  # Nobody listens there.
+        taken.bind(("127.0.0.1", 0))
+        connection = Connection(lambda: Address(*taken.getsockname()), None, None, None)
+        errors: list[BaseException] = []
+
+        def connect() -> None:
+            try:
+                connection.connect(3)
+            except ServerUnavailable as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        time.sleep(0.1)  # It waits already, most likely.
+        connection.forget(b"program")
+        connection.close()
+        assert thread.is_alive()
+        thread.join(HANG_S)
+        assert len(errors) == 1
+
+
+def test_who_has_lost_a_cluster_of_its_own_starts_no_other_one_to_say_so():
+    places = iter([Address("127.0.0.1", 1)])
+    connection = Connection(lambda: next(places), None, None, None)
+    with pytest.raises(ServerUnavailable):
+        connection.connect(0)
+    assert "127.0.0.1:1 has gone" in str(connection.explained("f", OSError("closed")))

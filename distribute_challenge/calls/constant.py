@@ -50,7 +50,7 @@ class Snapshot:
         self._names: list[tuple[Mapping[str, Any], str, Any]] = []
         self._sizes: list[tuple[Mapping[str, Any], int]] = []
         self._sizes += [(vars(module), len(vars(module))) for module in modules]
-        self._properties: list[tuple[property, str | None]] = []
+        self._attributes: list[tuple[Any, str, Any]] = []  # an object, and what it has under a name
         self._cells: list[tuple[types.CellType, Any]] = []
         self._count = 0  # of modules, if a package is among them: what has been imported of it counts too
         self._add(function)
@@ -74,8 +74,8 @@ class Snapshot:
         for cell, content in self._cells:
             if _content(cell) is not content:
                 return False
-        for made, text in self._properties:
-            if made.__doc__ is not text:
+        for holder, name, value in self._attributes:
+            if getattr(holder, name) is not value:
                 return False
         return self._count in (0, len(sys.modules))
 
@@ -114,6 +114,7 @@ class Snapshot:
             self._add(value.__wrapped__)
         elif kind is functools.partial and not value.keywords and not vars(value):
             self._sizes.append((vars(value), 0))
+            self._attributes += [(value, "func", value.func), (value, "args", value.args)]
             self._add((value.func, *value.args))
         elif issubclass(kind, _ALIASES) or (kind.__module__ in _TYPING and hasattr(value, "__origin__")):
             parts = (getattr(value, name, ()) for name in ("__args__", "__metadata__"))  # Of annotations.
@@ -156,7 +157,7 @@ class Snapshot:
             self._names.append((own, name, value))
             kind = type(value)
             if kind is property:
-                self._properties.append((value, value.__doc__))
+                self._attributes.append((value, "__doc__", value.__doc__))
                 self._add((value.fget, value.fset, value.fdel))
             elif kind is classmethod or kind is staticmethod:
                 self._add(value.__func__)

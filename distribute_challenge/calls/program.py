@@ -7,9 +7,12 @@ program of its own.)
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
+import sys
 import types
+from pathlib import Path
 from typing import Any
 
 from distribute_challenge.calls.payload import NO_PROGRAM
@@ -43,11 +46,40 @@ def look(modules: MadeModules) -> Seen:
     }
 
 
-class Setup:
-    """What has changed since `look`."""
+class Process:
+    """What an initializer may set up of its process: variables of the environment, the folder, the path of
+    modules, and how deep functions may call each other."""
 
-    def __init__(self, modules: MadeModules, before: Seen) -> None:
+    def __init__(self) -> None:
+        self.environment = dict(os.environ)
+        self.folder = ""
+        with contextlib.suppress(FileNotFoundError):  # Somebody has removed it.
+            self.folder = str(Path.cwd())
+        self.path = list(sys.path)
+        self.depth = sys.getrecursionlimit()
+
+    def set_up(self, before: Process) -> None:
+        """Set up what is not as it was before."""
+        if self.environment != before.environment:
+            for name in before.environment.keys() - self.environment.keys():
+                os.environ.pop(name, None)
+            for name, value in self.environment.items() - before.environment.items():
+                os.environ[name] = value
+        if self.folder not in ("", before.folder):
+            os.chdir(self.folder)
+        for number, folder in enumerate(self.path):
+            if folder not in before.path:
+                sys.path.insert(number, folder)
+        if self.depth != before.depth:
+            sys.setrecursionlimit(self.depth)
+
+
+class Setup:
+    """What has changed since `look`, and since `process` was made."""
+
+    def __init__(self, modules: MadeModules, before: Seen, process: Process) -> None:
         self.context = contextvars.copy_context()
+        self._process_before, self._process = process, Process()
         self._changes: dict[Any, dict[str, Any]] = {}
         for key, holder in _holders(modules).items():
             old, now = before.get(key, {}), dict(vars(holder))
@@ -60,8 +92,9 @@ class Setup:
         self._note_classes()
 
     def restore(self) -> None:
-        """Undo what the last function has done to classes: the next call may not bring them."""
+        """Undo what the last function has done to classes, which the next may not bring; set up the rest."""
         restore(self._classes)
+        self._process.set_up(self._process_before)
 
     def bind(self, modules: MadeModules) -> None:
         """Let the functions of a call find it."""

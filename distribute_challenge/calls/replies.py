@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import enum
 import io
 import pickle
 import reprlib
@@ -11,7 +12,7 @@ import traceback
 import types
 from collections.abc import Iterable
 from pickle import PicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import BytesWrapper, Collector
@@ -35,6 +36,46 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, types.CoroutineType):
         return plain_value(_result_of(value))
     return value
+
+
+class Written(NamedTuple):
+    """A value of a chunk as it was when its function returned it."""
+
+    kind: bytes
+    content: bytes
+
+
+def settled(name: str, value: Any) -> Any:
+    """What a function of a chunk has returned, for when all of them have: nothing may change it meanwhile.
+
+    Written now if something else holds it, too: a list or an array that the next one fills again, say.
+    """
+    if _references(value) > _FRESH and _may_change(value):
+        return Written(*dump_value(name, plain_value(value), aside=False)[:2])
+    return plain_value(value)
+
+
+def _may_change(value: Any) -> bool:
+    if type(value) is tuple or type(value) is frozenset:
+        return not payload.PLAIN_TYPES.issuperset(map(type, value))
+    return not isinstance(value, enum.Enum | type)
+
+
+def _references(value: Any) -> int:
+    return sys.getrefcount(value)
+
+
+def _fresh() -> int:
+    """How many references `settled` sees of a value that nobody else holds."""
+
+    def settled(value: Any) -> int:
+        return _references(value)
+
+    value = object()
+    return settled(value)
+
+
+_FRESH = _fresh()
 
 
 def _result_of(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:

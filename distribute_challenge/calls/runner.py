@@ -16,15 +16,17 @@ from typing import Any
 
 from distribute_challenge.address import PEER_THREAD
 from distribute_challenge.calls import payload
-from distribute_challenge.calls.payload import CHUNK, FAILURE, INITIALIZER, MIXED, Call, Outcome
-from distribute_challenge.calls.program import Setup, look
+from distribute_challenge.calls.payload import CHUNK, FAILURE, INITIALIZER, MIXED, PLAIN_TYPES, Call, Outcome
+from distribute_challenge.calls.program import Process, Setup, look
 from distribute_challenge.calls.regions import Buffer
 from distribute_challenge.calls.replies import (
+    Written,
     call_text,
     dump_value,
     dump_values,
     failure,
     plain_value,
+    settled,
 )
 from distribute_challenge.calls.reuse import Kept, Key, Loaded
 from distribute_challenge.calls.scattered import store
@@ -65,15 +67,15 @@ class Runner:
                 setup.bind(loaded.modules)
             if SCRIPT in loaded.modules and not self._is_in_place:
                 sys.modules["__main__"] = loaded.modules[SCRIPT]
-            before = look(loaded.modules) if call.flags & INITIALIZER else {}
+            before = (look(loaded.modules), Process()) if call.flags & INITIALIZER else None
             began = time.perf_counter()
             if call.flags & CHUNK:
                 return self._run_each(function, name, arguments)
             args, kwargs = arguments
             value = plain_value(function(*args, **kwargs))
             seconds = time.perf_counter() - began
-            if call.flags & INITIALIZER:
-                self._setups[call.program] = Setup(loaded.modules, before)
+            if before is not None:
+                self._setups[call.program] = Setup(loaded.modules, *before)
                 value = None
         except BaseException as error:
             seconds = 0.0 if began is None else time.perf_counter() - began
@@ -129,18 +131,14 @@ class Runner:
     def _run_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Outcome:
         began = time.perf_counter()
         values, failures = self._call_each(function, name, columns)
-        if not payload.PLAIN_TYPES.issuperset(map(type, values)):
-            for number, value in enumerate(values):
-                try:
-                    values[number] = plain_value(value)
-                except BaseException as error:
-                    failures[number] = failure(error, call_text(name, [column[number] for column in columns]))
         seconds = time.perf_counter() - began
-        if not failures:
+        if not failures and Written not in map(type, values):
             with contextlib.suppress(BaseException):  # One may not travel back: each is pickled by itself.
                 return dump_values(values, seconds)
         outcomes = [
-            (FAILURE, failures[number]) if number in failures else dump_value(name, value, aside=False)[:2]
+            (FAILURE, failures[number])
+            if number in failures
+            else (value if type(value) is Written else dump_value(name, value, aside=False))[:2]
             for number, value in enumerate(values)
         ]
         content = pickle.dumps(outcomes, PROTOCOL)
@@ -163,10 +161,12 @@ class Runner:
             try:
                 if has_one:
                     for number, item in rest:
-                        values[number] = function(item)
+                        value = function(item)
+                        values[number] = value if type(value) in PLAIN_TYPES else settled(name, value)
                 else:
                     for number, item in rest:
-                        values[number] = function(*item)
+                        value = function(*item)
+                        values[number] = value if type(value) in PLAIN_TYPES else settled(name, value)
                 is_done = True
             except BaseException as error:
                 failures[number] = failure(error, call_text(name, [column[number] for column in columns]))

@@ -30,7 +30,7 @@ def _needed_by_calls() -> tuple[Any, Any]:
     return Shipment, executor_at
 
 
-_NOT_SENT = ("_body", "fixed", "shipment")  # of a decorated function: they are made anew
+_NOT_SENT = ("_body", "_shipment", "fixed")  # of a decorated function: they are made anew
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -61,7 +61,7 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         self.options = options or Options()
         self._server = server
         self._body = body or Body(function)
-        self.fixed = frozenset(vars(self)) | {"fixed", "shipment"}
+        self.fixed = frozenset(vars(self)) | {"fixed", "_shipment"}
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> DelayedCall[R]:
         if self._body.has(sys._getframe(1), self):
@@ -114,12 +114,14 @@ class ComputeFunction(Wrapper, Generic[P, R]):
         """The text that travels."""
         return self.shipment.source
 
-    @functools.cached_property
+    @property
     def shipment(self) -> Shipment:
         """How the function travels."""
-        make, _ = _needed_by_calls()
-        shipment: Shipment = make(self.__wrapped__)
-        return shipment
+        known: Shipment | None = vars(self).get("_shipment")
+        if known is None or known.function is not self.__wrapped__:  # `wraps` copies that of another one.
+            make, _ = _needed_by_calls()
+            known = vars(self)["_shipment"] = make(self.__wrapped__)
+        return known
 
     def executor(self) -> PoolExecutor:
         """Where its calls run."""

@@ -20,6 +20,7 @@ from distribute_challenge.client.options import MapOptions, Options
 from distribute_challenge.client.patched import check_nothing_is_patched
 from distribute_challenge.errors import ServerUnavailable
 from distribute_challenge.tls import Tls
+from distribute_challenge.values.functions import Wrapper
 
 if TYPE_CHECKING:
     from distribute_challenge.client.parcels.scattered import Scattered
@@ -211,8 +212,10 @@ class PoolExecutor(Executor):
 
     def _options_of(self, function: Callable[..., Any]) -> Options:
         """This executor's options; a decorated function's own go first."""
-        own = getattr(function, "options", None)
-        return own.within(self._options) if isinstance(own, Options) else self._options
+        if not isinstance(function, Wrapper):  # It may have the attributes of one: `wraps` copies them.
+            return self._options
+        own: Options = function.options.within(self._options)
+        return own
 
 
 def _engine(

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 # The second half is for the body of a class inside a function.
 _GLOBAL = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 
+_MAX_LEVEL = 1000  # dots before the name of what is imported
+
 
 class Names:
     """The names in a function's code, and in all code inside it."""
@@ -20,7 +22,10 @@ class Names:
         self.imported: set[tuple[int, str]] = set()  # modules, and what may be one: level and name
         for part in codes_in(code):
             self.all.update(part.co_names, part.co_freevars)
-            self._add([step for step in dis.get_instructions(part) if step.opname != "EXTENDED_ARG"])
+            # Constants are shown beside instructions: of a large number that is refused.
+            small = tuple(it if type(it) is int and abs(it) < _MAX_LEVEL else None for it in part.co_consts)
+            steps = dis.get_instructions(part.replace(co_consts=small))
+            self._add([step for step in steps if step.opname != "EXTENDED_ARG"])
 
     def _add(self, instructions: list[dis.Instruction]) -> None:
         module = (0, "")

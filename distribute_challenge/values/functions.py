@@ -65,6 +65,8 @@ class Wrapper:
 
     __wrapped__: Callable[..., Any]
     fixed: frozenset[str]  # the attributes that it has had from the beginning
+    shipment: Any  # how it travels
+    options: Any  # of its calls
 
 
 class StandIn:
@@ -108,6 +110,12 @@ def load_module(key: int, name: str, package: str | None) -> types.ModuleType:
 def load_descriptor(cls: type, name: str) -> Any:
     """An attribute of a class that is written in C. (From Python 3.15 on, all share those of `object`.)"""
     return vars(type("Any", (), {}))[name] if cls is object else getattr(cls, name)
+
+
+def load_view(data: bytes, form: str, shape: tuple[int, ...]) -> memoryview:
+    """A view of numbers, say. Raises ValueError or TypeError if `memoryview` makes none of that form."""
+    view = memoryview(data)
+    return view.cast(form) if len(shape) == 1 else view.cast(form, shape)  # type: ignore[call-overload,no-any-return]
 
 
 def load_singleton(module: types.ModuleType, name: str, make: Callable[..., Any], arguments: Reduced) -> Any:

@@ -24,6 +24,7 @@ from distribute_challenge.values.functions import (
     load_descriptor,
     load_module,
     load_singleton,
+    load_view,
 )
 from distribute_challenge.values.making import (
     fill_exception,
@@ -63,11 +64,20 @@ _TYPES: dict[str, Callable[[Any], tuple[Reduced, dict[str, Any]]]] = {
 }
 
 
+def _reduce_view(view: memoryview) -> Any:
+    content = view.tobytes(), view.format, view.shape or ()
+    load_view(*content)  # What cannot be made there is refused here.
+    return load_view, content
+
+
 class ObjectPickler(cloudpickle.Pickler):
     """Writes objects, and what stands for the modules that they refer to."""
 
     dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(
-        {types.GetSetDescriptorType: lambda it: (load_descriptor, (it.__objclass__, it.__name__))}
+        {
+            types.GetSetDescriptorType: lambda it: (load_descriptor, (it.__objclass__, it.__name__)),
+            memoryview: _reduce_view,
+        }
     )
 
     def __init__(self, file: io.BytesIO, large: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:

@@ -750,3 +750,57 @@ def test_what_came_before_an_iterable_raised_has_results(
     with pytest.raises(KeyError, match="the end"):
         got.extend(compute_this(abs).map(items(), **how))
     assert len(got) == count
+
+
+def test_whoever_wraps_a_decorated_function_is_a_function_of_its_own(server: RunningServer):
+    """`functools.wraps` copies all attributes of it: how it travels, its time limit, its name."""
+
+    @compute_this
+    def f(x: int) -> int:
+        return x + 1
+
+    @compute_this(timeout=0.3)
+    def quick(x: int) -> int:
+        return x
+
+    assert f(1).run() == 2
+
+    @compute_this
+    @functools.wraps(f)
+    def g(x: int) -> int:
+        return f.local(x) * 100
+
+    class Scaled:
+        def __init__(self) -> None:
+            functools.update_wrapper(self, f)
+
+        def __call__(self, x: int) -> int:
+            return f.local(x) * 100
+
+    @functools.wraps(quick)
+    def thorough(x: int) -> int:
+        time.sleep(0.6)
+        return quick.local(x) * 200
+
+    with PoolExecutor() as pool:
+        assert g(1).run() == pool.submit(Scaled(), 1).result() == pool.submit(thorough, 1).result() == 200
+        assert list(pool.map(Scaled(), [1])) == [200]
+
+
+def test_a_function_that_is_put_in_place_of_the_decorated_one_is_run(server: RunningServer):
+    f = compute_this(lambda: "old")
+    assert f().run() == "old"
+    f.__wrapped__ = lambda: "new"
+    assert f().run() == f.local() == "new"
+
+
+def test_a_constant_without_a_decimal_text_travels(server: RunningServer, tmp_path: Path):
+    number = "0x" + "f" * 4000
+    path = tmp_path / "large.py"
+    path.write_text(f"def f(x):\n    return {number} + x, (1, {number}), x in {{1, {number}}}\n")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    large = int(number, 16)
+    f = compute_this(names["f"])
+    assert f(1).run() == (large + 1, (1, large), True)
+    assert number in f.source

@@ -28,6 +28,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -1203,3 +1204,50 @@ def test_it_says_how_many_functions_run_at_once(used_server: RunningServer):
 def test_what_cannot_be_sent_is_also_what_pickle_says(used_server: RunningServer):
     with PoolExecutor() as pool, pytest.raises(pickle.PicklingError):
         pool.submit(len, [threading.Lock()]).result(HANG_S)
+
+
+ROW = [0]
+KEPT: dict[str, Any] = {"array": np.zeros(3), "last": 0}
+
+
+def fills_a_list(x: int) -> list[int]:
+    ROW[0] = x
+    return ROW
+
+
+def fills_an_array(x: int) -> Any:
+    return np.add(x, 0, out=KEPT["array"])
+
+
+def fills_an_attribute(x: int) -> Any:
+    fills_an_attribute.row = [x]  # type: ignore[attr-defined]
+    return fills_an_attribute.row  # type: ignore[attr-defined]
+
+
+def yields_later(x: int) -> Any:
+    KEPT["last"] = x
+    return (KEPT["last"] for _ in range(1))
+
+
+async def awaits_later(x: int) -> Any:
+    return [x]
+
+
+@pytest.mark.parametrize(
+    "function", [fills_a_list, fills_an_array, fills_an_attribute, yields_later, awaits_later]
+)
+def test_each_item_of_a_chunk_has_the_value_that_was_returned_for_it(function: Any):
+    """Whatever the next one does to the same list, or to what a generator reads."""
+    with PoolExecutor("local://1") as pool:
+        results = list(pool.map(function, range(200), chunksize=100))
+    assert [int(value[0]) for value in results] == list(range(200))
+    assert results[-1] is not results[-2]
+
+
+def one_of_each(x: int) -> Any:
+    return [(), (1, "a"), int, signal.SIGINT, [x], {"x": x}][x % 6]
+
+
+def test_values_of_all_kinds_may_be_in_one_chunk():
+    with PoolExecutor("local://1") as pool:
+        assert list(pool.map(one_of_each, range(60), chunksize=30)) == list(map(one_of_each, range(60)))

@@ -158,7 +158,16 @@ def test_the_next_function_finds_what_the_initializer_has_set_up(server: Running
         assert [pool.submit(change_and_tell).result(HANG_S) for _ in range(3)] == [7, 7, 7]
 
 
+def removes(name: str) -> None:
+    del os.environ[name]
+
+
 LEFT_BY_PROGRAMS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "variable": (lambda: puts("MINE"), lambda: os.environ.get("MINE")),
+    "variable less": (lambda: removes("PATH"), lambda: os.environ.get("PATH")),
+    "folder": (lambda: os.chdir("/usr"), os.getcwd),
+    "path": (lambda: sys.path.insert(0, "/opt/mine"), lambda: sys.path[0] == "/opt/mine"),
+    "recursion limit": (lambda: sys.setrecursionlimit(5000), sys.getrecursionlimit),
     "log level": (lambda: logging.basicConfig(level=logging.DEBUG), lambda: logging.getLogger().level),
     "log handlers": (logging.basicConfig, lambda: len(logging.getLogger().handlers)),
     "no log": (lambda: logging.disable(logging.CRITICAL), lambda: logging.getLogger().isEnabledFor(50)),

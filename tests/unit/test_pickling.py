@@ -9,8 +9,10 @@ import enum
 import functools
 import io
 import json
+import math
 import pickle
 import random
+import struct
 import sys
 import threading
 import types
@@ -252,3 +254,14 @@ def test_any_state_arrives(held: Any, tmp_path: Path):
     names["one"] = names["Holds"]()  # One that its script has by a name.
     names["one"].held = held
     np.testing.assert_array_equal(again(names["one"]).held, held)
+
+
+@pytest.mark.parametrize("form", ["B", "b", "d", "i", "c", "?"])
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (0,)])
+def test_a_view_of_memory_arrives_with_its_form(form: str, shape: tuple[int, ...]):
+    data = bytes(math.prod(shape) * struct.calcsize(form))
+    view = memoryview(data).cast(form) if len(shape) == 1 else memoryview(data).cast(form, shape)
+    made = again(view)
+    assert (made.format, made.shape, made.tobytes()) == (form, shape, data)
+    with pytest.raises((TypeError, ValueError)):
+        written(memoryview(np.zeros(3, ">f8")))

@@ -638,3 +638,10 @@ def test_a_remembered_function_with_new_code_is_another_one():
     before = shipment_of(first)
     first.__code__ = second.__code__
     assert shipment_of(first) is not before
+
+
+def test_a_partial_that_is_changed_in_place_is_another_one():
+    part = functools.partial(pow, 2)
+    found = watched(lambda: part)
+    part.__setstate__((pow, (5,), {}, {}))
+    assert not found.still_holds()

@@ -23,7 +23,7 @@ from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sende
 from distribute_challenge.client.parcels.source import find_text
 from distribute_challenge.errors import TaskNotSendable
 from distribute_challenge.values import PROTOCOL
-from distribute_challenge.values.functions import annotations_of, functions_in, values_of
+from distribute_challenge.values.functions import Wrapper, annotations_of, functions_in, values_of
 from distribute_challenge.values.names import name_of
 
 _WITH_SCATTERED = {*payload.PLAIN_TYPES, Scattered}
@@ -236,8 +236,8 @@ _MAX_SHIPMENTS = 64
 def shipment_of(function: Callable[..., Any]) -> Shipment:
     """How a function travels."""
     if type(function) not in (types.FunctionType, types.BuiltinFunctionType, type):
-        own = getattr(function, "shipment", None)  # One decorated with ours has its own.
-        return own if isinstance(own, Shipment) else Shipment(function)
+        own: Shipment = function.shipment if isinstance(function, Wrapper) else Shipment(function)
+        return own
     now = getattr(function, "__code__", None)
     code, shipment = _shipments.get(function) or (None, None)
     if shipment is None or code is not now:

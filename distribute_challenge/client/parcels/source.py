@@ -199,7 +199,12 @@ def _is_same_constant(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, frozenset):  # Its order may differ from one process to the next.
-        return sorted(map(repr, one)) == sorted(map(repr, other))
+        return sorted(map(_text, one)) == sorted(map(_text, other))
     if isinstance(one, tuple):
         return len(one) == len(other) and all(map(_is_same_constant, one, other))
-    return repr(one) == repr(other)  # And not `==`: 0.0 and -0.0 are equal.
+    return _text(one) == _text(other)  # And not `==`: 0.0 and -0.0 are equal.
+
+
+def _text(constant: Any) -> str:
+    """What tells a constant apart. (Of a large number there may be no decimal text.)"""
+    return hex(constant) if type(constant) is int else repr(constant)

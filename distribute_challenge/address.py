@@ -70,11 +70,6 @@ class Address(NamedTuple):
         """Where a server listens unless told otherwise."""
         return cls(DEFAULT_HOST, DEFAULT_PORT)
 
-    @classmethod
-    def choose(cls, text: str | None = None) -> Address:
-        """The address given, else the environment's COMPUTE_SERVER, else the default one."""
-        return cls.parse(chosen() if text is None else text)
-
     def as_named(self, host: str) -> Address:
         """The same by the name under which it is listened on: certificates have names.
 

@@ -45,12 +45,13 @@ class Written(NamedTuple):
     content: bytes
 
 
-def settled(name: str, value: Any) -> Any:
+def settled(name: str, value: Any, arguments: tuple[Any, ...]) -> Any:
     """What a function of a chunk has returned, for when all of them have: nothing may change it meanwhile.
 
-    Written now if something else holds it, too: a list or an array that the next one fills again, say.
+    Written now if something else than its arguments holds it, too: a list or an array that the next one fills
+    again, say.
     """
-    if _references(value) > _FRESH and _may_change(value):
+    if _references(value) > _FRESH and _may_change(value) and not any(value is part for part in arguments):
         return Written(*dump_value(name, plain_value(value), aside=False)[:2])
     return plain_value(value)
 
@@ -120,10 +121,9 @@ def dump_value(name: str, value: Any, seconds: float = 0.0, *, aside: bool = Tru
     return Outcome(VALUE, content, seconds, buffers=() if large is None else large.buffers)
 
 
-def dump_values(values: list[Any], seconds: float) -> Outcome:
-    """The outcome for the values of a chunk. Raises whatever pickling does."""
+def dump_values(values: list[Any], kinds: set[type], seconds: float) -> Outcome:
+    """The outcome for the values of a chunk, which are of these types. Raises whatever pickling does."""
     large = Collector()
-    kinds = set(map(type, values))
     made = list(map(BytesWrapper(), values)) if bytes in kinds else values
     content = payload.dump(made, kinds, reply_pickler, large)
     payload.check_size(len(content))

@@ -132,9 +132,10 @@ class Runner:
         began = time.perf_counter()
         values, failures = self._call_each(function, name, columns)
         seconds = time.perf_counter() - began
-        if not failures and Written not in map(type, values):
+        kinds = set(map(type, values))
+        if not failures and Written not in kinds:
             with contextlib.suppress(BaseException):  # One may not travel back: each is pickled by itself.
-                return dump_values(values, seconds)
+                return dump_values(values, kinds, seconds)
         outcomes = [
             (FAILURE, failures[number])
             if number in failures
@@ -162,11 +163,13 @@ class Runner:
                 if has_one:
                     for number, item in rest:
                         value = function(item)
-                        values[number] = value if type(value) in PLAIN_TYPES else settled(name, value)
+                        values[number] = (
+                            value if type(value) in PLAIN_TYPES else settled(name, value, (item,))
+                        )
                 else:
                     for number, item in rest:
                         value = function(*item)
-                        values[number] = value if type(value) in PLAIN_TYPES else settled(name, value)
+                        values[number] = value if type(value) in PLAIN_TYPES else settled(name, value, item)
                 is_done = True
             except BaseException as error:
                 failures[number] = failure(error, call_text(name, [column[number] for column in columns]))

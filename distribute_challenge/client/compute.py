@@ -132,16 +132,11 @@ class ComputeFunction(Wrapper, Generic[P, R]):
     def __reduce__(self) -> Any:
         # In two steps: it may be among the values that the function inside it uses.
         attributes = {name: value for name, value in vars(self).items() if name not in _NOT_SENT}
-        return (
-            ComputeFunction.__new__,
-            (ComputeFunction,),
-            (self.__wrapped__, self._server, self.options, attributes),
-        )
+        return ComputeFunction.__new__, (ComputeFunction,), attributes
 
-    def __setstate__(self, state: tuple[Callable[P, R], str | None, Options, dict[str, Any]]) -> None:
-        function, server, options, attributes = state
-        self.__init__(function, server=server, options=options)  # type: ignore[misc]
-        vars(self).update(attributes)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["__wrapped__"], server=state["_server"], options=state["options"])  # type: ignore[misc]
+        vars(self).update(state)
 
     def __repr__(self) -> str:
         return f"<{self.__name__} on the pool: {self.__name__}(...).run()>"

@@ -40,7 +40,7 @@ SLOTS = 256  # What runs deeper than that, in place, is only recorded when it en
 SLOT_BYTES = 512
 USED_AT, SLOTS_AT = 256, 4096
 RING_AT = 1 << 18  # behind the slots, where a page begins, whatever its size
-MEMORY_BYTES = RING_AT + (1 << 24)  # What has been read is given back.
+MEMORY_BYTES = RING_AT + (1 << 21)
 AGAIN_S = 0.02
 MAX_ERROR = 200  # letters
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import mmap
 import struct
 import threading
 from collections import deque
@@ -30,7 +29,6 @@ from distribute_challenge.record.flight import (
 
 # Successive calls of one function that take no longer are merged, if they are no further apart.
 SHORT_S = 0.02
-BLOCK_BYTES = 1 << 20  # Memory that is not used any more is given back in such blocks.
 REMEMBERED = 4096  # ended calls: more than a client has under way
 _RECORD = struct.Struct(ENDED.format + BEGUN.format[1:])
 
@@ -66,8 +64,7 @@ class FlightReader:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._read = self._given_back = 0
-        self._gives_back = isinstance(memory, mmap.mmap) and hasattr(mmap, "MADV_REMOVE")
+        self._read = 0
         self._lock = threading.Lock()  # guards what has been read, and the two below
         self._ended: list[Ended] = []  # that nobody has asked for yet
         self._ended_ids: deque[bytes] = deque(maxlen=REMEMBERED)  # the latest
@@ -130,25 +127,10 @@ class FlightReader:
             call = Ended(begun, sent, ended, seconds, returned, finished, failed, bool(is_inside), error)
             calls.append(call)
             label, before = bytes(its_label), call if is_short else None
-        self._read = read
-        self._give_back()
+        if read != self._read:
+            self._read = read
+            COUNTER.pack_into(memory, READ_AT, read)  # There the worker may write again.
         return calls
-
-    def _give_back(self) -> None:
-        """Let the worker write where all has been read; before, give back the memory of that, by blocks."""
-        memory = self._memory
-        ring = len(memory) - RING_AT
-        while self._gives_back and self._read - self._given_back >= BLOCK_BYTES:
-            assert isinstance(memory, mmap.mmap)
-            try:
-                memory.madvise(mmap.MADV_REMOVE, RING_AT + self._given_back % ring, BLOCK_BYTES)
-            except OSError:  # Not every kernel can.
-                self._gives_back = False
-            else:
-                self._given_back += BLOCK_BYTES
-        free = self._given_back if self._gives_back else self._read
-        if free > COUNTER.unpack_from(memory, READ_AT)[0]:
-            COUNTER.pack_into(memory, READ_AT, free)
 
     def running(self) -> list[Begun]:
         """The calls that run now, or ran when the worker died, the outermost first."""

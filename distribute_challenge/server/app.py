@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distribute_challenge import cli, processors
@@ -64,14 +64,16 @@ def parse(arguments: Sequence[str] | None) -> Any:
     grace = "how many seconds running functions have when the server stops (10)"
     add("--grace", metavar="S", type=cli.duration, default=10, help=grace)
     limit = "kill a worker that takes more, its child processes included (like 2G or 500M)"
-    add("--memory-limit", metavar="SIZE", type=memory_limit, help=limit)
+    enough = size_from(MIN_MEMORY_BYTES, ": a worker takes 30M, give 64M")
+    add("--memory-limit", metavar="SIZE", type=enough, help=limit)
     tasks = "replace a worker that has run so many functions"
     add("--max-tasks", metavar="N", type=cli.number_of("functions"), help=tasks)
     threads = "threads that libraries (BLAS, OpenMP) use in each worker (its share of the processors)"
     add("--threads", metavar="K", type=cli.number_of("threads"), help=threads)
     add("--fresh", action="store_true", help="a new worker process where a worker passes to another program")
     frame = "the largest call workers take (1G)"
-    add("--max-frame", metavar="SIZE", type=frame_limit, default=GIBI, help=frame)
+    enough = size_from(MIN_FRAME_BYTES, " for most functions: give 64K")
+    add("--max-frame", metavar="SIZE", type=enough, default=GIBI, help=frame)
     anybody = "let in every user of this machine: each can then run any code as you"
     add("--allow-any-local-user", action="store_true", help=anybody)
     cli.add_tls(parser)
@@ -90,19 +92,15 @@ def parse(arguments: Sequence[str] | None) -> Any:
     return options
 
 
-def memory_limit(text: str) -> int:
-    """An argument that is a size of memory, enough for a worker that does nothing."""
-    size = cli.size(text)
-    if size < MIN_MEMORY_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is too little: a worker takes 30M, give 64M or more")
-    return size
+def size_from(least: int, why: str) -> Callable[[str], int]:
+    """The type of an argument that is a size, and what is wrong with less than the `least`."""
 
+    def size(text: str) -> int:
+        count = cli.size(text)
+        if count < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is too little{why} or more")
+        return count
 
-def frame_limit(text: str) -> int:
-    """An argument that is a size of calls, enough for a small function and what RPyC adds."""
-    size = cli.size(text)
-    if size < MIN_FRAME_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is too little for most functions: give 64K or more")
     return size
 
 

@@ -55,7 +55,7 @@ class Caller:
         self._clients = clients
         self._pids: list[int] | None = None  # those of the client, once they have been looked for
         self._bell: list[int] = []  # the reading and the writing end of a pipe, once it is put up
-        self.next_call: Callable[[], str | None] = _nothing  # what the client says while it waits
+        self.next_call: Callable[[], str | None] = lambda: None  # what the client says while it waits
         self._listens = True  # unless it has said something that is for later
         self.is_silent: Callable[[], bool] = bool  # whether its system does not answer
 
@@ -122,10 +122,6 @@ class Caller:
         """Take the bell down. Harmless to repeat."""
         while self._bell:
             os.close(self._bell.pop())
-
-
-def _nothing() -> None:
-    """It says nothing."""
 
 
 def are_stopped(pids: list[int]) -> bool:

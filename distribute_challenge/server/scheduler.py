@@ -151,12 +151,10 @@ class Scheduler(Generic[Holder]):
         self._uses[self._who(holder)] += 1
         return ticket
 
-    def leave(self, ticket: Ticket[Holder]) -> bool:
-        """Leave the line; False if the ticket is not in it (any more)."""
-        if ticket not in self._line:
-            return False
-        self._take_out(ticket)
-        return True
+    def leave(self, ticket: Ticket[Holder]) -> None:
+        """Leave the line, if the ticket is in it (still)."""
+        if ticket in self._line:
+            self._take_out(ticket)
 
     def pass_over(self, ticket: Ticket[Holder]) -> None:
         """Hand nothing to a ticket in line, which keeps its place, until it comes back."""

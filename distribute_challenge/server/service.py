@@ -40,10 +40,7 @@ class PoolState:
     supervisor: Supervisor
     sampler: Sampler
     ports: list[int]
-    max_tasks: int | None
-    max_frame: int
-    is_fresh: bool
-    threads: dict[str, str]  # the environment's variables for libraries of the workers
+    fixed: dict[str, Any]  # what `status` tells of it that never changes
     started: float = field(default_factory=time.monotonic)
     clients: Clients = field(default_factory=Clients)
     clock: Clock = field(default_factory=Clock)
@@ -51,8 +48,6 @@ class PoolState:
     def status(self) -> dict[str, Any]:
         """The workers, the counts, and what is fixed."""
         states, counts = self.dispatcher.snapshot()
-        limits = {"max_tasks": self.max_tasks, "max_frame": self.max_frame}
-        fixed = {**limits, "fresh": self.is_fresh, "threads": self.threads}
         told = zip(self.ports, self.supervisor.processes(), states, self.sampler.latest, strict=True)
         workers: list[dict[str, Any]] = [
             {
@@ -70,7 +65,7 @@ class PoolState:
                 worker["problem"] = problem
         counts["lost"] = self.supervisor.losses()
         times = {"uptime": round(time.monotonic() - self.started, 3), "now": round(self.clock.now(), 3)}
-        return {"python": platform.python_version(), **fixed, "workers": workers, **counts, **times}
+        return {"python": platform.python_version(), **self.fixed, "workers": workers, **counts, **times}
 
     def _running(self, process: WorkerProcess) -> list[dict[str, Any]]:
         """The functions that run on a worker: each but the first within another one."""

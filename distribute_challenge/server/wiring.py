@@ -119,8 +119,9 @@ def serve_pool(options: Any, template: Template) -> int:
     )
     sampler.on_inside, sampler.on_close = dispatcher.count, dispatcher.record_stop
     threads = {name: {**os.environ, **limits}[name] for name in THREAD_VARIABLES}
-    fixed = options.max_tasks, options.max_frame, options.fresh, threads
-    pool = PoolState(dispatcher, supervisor, sampler, ports, *fixed)
+    limits = {"max_tasks": options.max_tasks, "max_frame": options.max_frame}
+    fixed = {**limits, "fresh": options.fresh, "threads": threads}
+    pool = PoolState(dispatcher, supervisor, sampler, ports, fixed)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(supervisor.kill_the_greedy, options.memory_limit)
     if scraped is not None:

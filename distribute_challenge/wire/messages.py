@@ -95,8 +95,7 @@ def _load_args(message: bytes, at: int, end: int) -> tuple[Any, ...] | None:
     if message.startswith(_TEXT_AND, at) and (text := _bytes_at(message, at + len(_TEXT_AND))):
         data = _bytes_at(message, text[1], end)
         if data is not None:
-            load = _load_text if text[1] - text[0] < _REMEMBERED else _load_text.__wrapped__
-            return load(message[slice(*text)]), message[slice(*data)]
+            return message[slice(*text)].decode(), message[slice(*data)]
     load_plain = _load_plain if end - at < _REMEMBERED_ARGS else _load_plain.__wrapped__
     return load_plain(message[at:end])
 
@@ -130,11 +129,6 @@ def _bytes_at(message: bytes, at: int, end: int | None = None) -> tuple[int, int
 def _dump_text(text: str) -> bytes:
     dumped: bytes = brine.dump(text)
     return dumped
-
-
-@functools.lru_cache(maxsize=64)
-def _load_text(data: bytes) -> str:
-    return data.decode()
 
 
 @functools.lru_cache(maxsize=256)

@@ -196,12 +196,11 @@ class SocketStream(rpyc.SocketStream):
             fcntl.ioctl(self.sock.fileno(), _SIOCOUTQNSD, queued)
         return int.from_bytes(queued, sys.byteorder) + sum(memoryview(part).nbytes for part in self._outbox)
 
-    def wait_until_sent(self) -> None:
-        """Wait until all that was written is with the peer's system: our end would take the rest away."""
-        self.is_sent(None)
-
     def is_sent(self, wait_ms: float | None = 0) -> bool:
-        """Whether all that was written is with the peer's system, within so many milliseconds; None: wait."""
+        """Whether all that was written is with the peer's system, within so many milliseconds; None: wait.
+
+        If our end comes before, it takes the rest away.
+        """
         if self._sent_poller is None:
             with contextlib.suppress(OSError):  # Where there is no such option, answers may be lost.
                 # Writable then means: all is sent.

@@ -6,6 +6,7 @@ Certificates are checked by `ssl` and RPyC's own authenticator; nothing here doe
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
 import socket
@@ -95,10 +96,6 @@ class TlsSocket:
         """
         return self._do(lambda: self._sock.recv(min(count, _RECORD_BYTES)), flags, self.wait_s)
 
-    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """How many bytes were sent. If that fails with BlockingIOError, the same have to be sent again."""
-        return self._do(lambda: self._sock.send(data), flags)
-
     def sendall(self, data: bytes | memoryview) -> None:
         """Send all of it."""
         self.sendmsg([data])
@@ -113,7 +110,7 @@ class TlsSocket:
             rest = memoryview(part)
             while rest:
                 try:
-                    count = self.send(rest, flags)
+                    count = self._do(functools.partial(self._sock.send, rest), flags)
                 except BlockingIOError:
                     if sent:
                         return sent

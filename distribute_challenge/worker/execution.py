@@ -146,7 +146,7 @@ class Execution:
         if self._last_caller == threading.get_ident():  # Of a thread that had the same number before.
             self._last_caller = 0
         while not served.closed:
-            served.channel.stream.wait_until_sent()
+            served.channel.stream.is_sent(None)
             served.serve()
             if self._last_caller == threading.get_ident():
                 self._last_caller = 0

@@ -37,7 +37,6 @@ from distribute_challenge.client.dask import closing
 from distribute_challenge.client.dask import cluster as clusters
 from distribute_challenge.client.dask import connection as connections
 from distribute_challenge.client.dask.connection import Connection
-from distribute_challenge.client.dask.differences import DIFFERENCES
 from distribute_challenge.client.tasks.task import Task
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
@@ -649,12 +648,6 @@ def test_a_cluster_of_its_own_ends_with_the_program_kill_9_included(tmp_path: Pa
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     worker = int(told.stdout)
     eventually(lambda: not is_running(worker), "the workers have gone")
-
-
-def test_the_docs_show_the_table_of_what_differs():
-    shown = (ROOT / "docs" / "dask.md").read_text()
-    for row in DIFFERENCES:
-        assert f"| {row.what} | {row.pool} | {row.dask} |\n" in shown
 
 
 def test_a_function_that_ends_its_process_is_run_again_as_often_as_was_said(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import mmap
 import os
 import sys
 import threading
@@ -15,15 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distribute_challenge.record.flight import (
-    MEMORY_BYTES,
     RING_AT,
     SLOTS,
     USED_AT,
     FlightRecorder,
     label,
-    recorder_file,
 )
-from distribute_challenge.record.flight_reader import BLOCK_BYTES, SHORT_S, FlightReader
+from distribute_challenge.record.flight_reader import SHORT_S, FlightReader
 from tests.running import eventually
 
 RING_BYTES = 1 << 17  # so small that it is soon full
@@ -91,52 +88,6 @@ def test_nothing_is_lost_however_late_it_is_read(sizes: list[int | None], names:
 
     eventually(has_read_all, "all is written, though no call follows")
     assert read == written
-
-
-def test_what_is_written_while_a_block_is_given_back_is_there(monkeypatch: pytest.MonkeyPatch):
-    """The first part of a block was read long before all of it is."""
-    file = recorder_file(1)
-    recorder, reader = (end(mmap.mmap(file, MEMORY_BYTES)) for end in (FlightRecorder, FlightReader))
-    os.close(file)
-    names = itertools.count()
-
-    def write(until: int) -> None:
-        while recorder._written < until and not recorder._unwritten:
-            run(recorder, 0, f"{next(names)} {'f' * 300}")
-
-    ring = MEMORY_BYTES - RING_AT
-    give_back = reader._give_back
-
-    def write_and_give_back() -> None:
-        monkeypatch.setattr(reader, "_give_back", give_back)
-        write(ring + BLOCK_BYTES * 8 // 10)
-        give_back()
-
-    write(BLOCK_BYTES * 9 // 10)
-    read = [call.begun.function for call in reader.ended()]
-    write(ring + BLOCK_BYTES // 2)
-    monkeypatch.setattr(reader, "_give_back", write_and_give_back)
-
-    def has_read_all() -> bool:
-        read.extend(call.begun.function for call in reader.ended())
-        return not recorder._unwritten and reader._read == recorder._written
-
-    eventually(has_read_all, "all is read")
-    assert [int(name.split()[0]) for name in read] == list(range(next(names)))
-
-
-@pytest.mark.skipif(not hasattr(mmap, "MADV_REMOVE"), reason="this system takes no memory of a file back")
-def test_what_has_been_read_takes_no_memory():
-    file = recorder_file(1)
-    recorder, reader = (end(mmap.mmap(file, MEMORY_BYTES)) for end in (FlightRecorder, FlightReader))
-    read = 0
-    for number in range(60_000):  # More than once around.
-        run(recorder, number, "f" * 300)
-        if number % 2000 == 1999:
-            read += sum(call.finished for call in reader.ended())
-            assert os.fstat(file).st_blocks * 512 < 3 * BLOCK_BYTES
-    assert read == reader.functions == 60_000
-    os.close(file)
 
 
 @pytest.mark.parametrize("letter", ["n", "ü", "語"])

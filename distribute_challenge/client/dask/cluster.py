@@ -96,7 +96,6 @@ def check_installed() -> None:
 
 def connect(address: Address, tls: Tls | None) -> Client:
     """A client of the scheduler there. Raises ServerUnavailable; PoolError if versions do not fit."""
-    check_installed()
     await_listener(address, 0)
     opening = _Opening(address, tls)
     try:

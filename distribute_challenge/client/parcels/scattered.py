@@ -25,11 +25,6 @@ class Scattered:
         self._parts = parts
         _alive[self.token] = self
 
-    @property
-    def size(self) -> int:
-        """How many bytes it takes, pickled."""
-        return self._parts.size
-
     def pack(self, *, can_share: bool) -> bytes:
         """The value, for a receiver that can open our files or cannot."""
         return b"".join(self._parts.pack(can_share=can_share))
@@ -38,7 +33,7 @@ class Scattered:
         raise TypeError("a scattered value travels in calls of functions on the pool, and nowhere else")
 
     def __repr__(self) -> str:
-        return f"<a value of {self.size} bytes, pickled, on all workers>"
+        return f"<a value of {self._parts.size} bytes, pickled, on all workers>"
 
 
 def is_gone(token: bytes) -> bool:

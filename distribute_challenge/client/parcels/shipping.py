@@ -80,10 +80,6 @@ class Shipment:
                 return text.source
         return BY_VALUE if name is None else BY_NAME.format(name)
 
-    def is_constant(self) -> bool:
-        """Whether the function uses nothing now that can change but by being bound anew."""
-        return snapshot(self.function) is not None
-
     def parcel(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], to: Destination = ANYWHERE, flags: int = PRINTS
     ) -> Parcel:
@@ -242,7 +238,7 @@ def shipment_of(function: Callable[..., Any]) -> Shipment:
     code, shipment = _shipments.get(function) or (None, None)
     if shipment is None or code is not now:
         shipment = Shipment(function)
-        if shipment.is_constant():
+        if snapshot(function) is not None:
             _shipments[function] = now, shipment
             if len(_shipments) > _MAX_SHIPMENTS:
                 _shipments.popitem(last=False)

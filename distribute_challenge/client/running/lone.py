@@ -213,7 +213,7 @@ def run(
                 raise
             retries, patience_s = retries - 1, max(patience_s, RESTART_S)
             loss = error
-            log.info("%s; it is run again", loss)
+            log.info("%s is run again: %s", name, loss)
         finally:
             try:
                 held.close()

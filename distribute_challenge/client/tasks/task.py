@@ -194,7 +194,7 @@ class Task:
     def is_run_again(self, error: Exception) -> bool:
         """End it with an error; or whether it is run again, since that is a loss, and it has retries left."""
         if self.retries and not self.is_unwanted and isinstance(error, ServerUnavailable | errors.WorkerLost):
-            log.info("%s; it is run again", error)
+            log.info("%s is run again: %s", self.name, error)
             self.retries -= 1
             return True
         self.fail(error)

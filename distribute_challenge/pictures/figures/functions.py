@@ -17,7 +17,7 @@ from distribute_challenge.pictures.words import plural, short_time, shortened
 MOST_FUNCTIONS = 20
 FEW = 12  # With no more rows than this, each is a dot.
 BINS = 80
-SHORTEST_S = 1e-6  # What is shorter is drawn as this.
+SHORTEST_S = 1e-8  # What is shorter is drawn as this: no function is.
 HEIGHT = 0.8  # of the highest bar in a row that is 1 high
 LEAST = 0.04  # of that: one of thousands is still to be seen
 
@@ -40,9 +40,9 @@ def functions(run: Run) -> Figure | None:
     labels = [f"{shortened(summary.function, 30)}\n({summary.tasks:,})" for summary in shown]
     panels[0].set_yticks(range(len(shown)), labels, fontsize=8)
     panels[0].set_ylim(len(shown) - 0.5, -0.5 - 0.35)
-    title = f"How long {plural(len(shown), 'function')} ran, and waited"
+    title = plural(len(shown), "function")
     if len(summaries) > len(shown):
-        title += f": those with most time of {len(summaries)}"
+        title = f"The {len(shown)} functions with most time of {len(summaries):,}"
     panels[0].set_title(title, loc="left", fontsize=11)
     panels[1].set_title("| median    ¦ 99 % are shorter", loc="right", fontsize=9)
     return figure

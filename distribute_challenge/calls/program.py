@@ -12,6 +12,8 @@ import contextvars
 import os
 import sys
 import types
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +60,19 @@ class Process:
         self.path = list(sys.path)
         self.depth = sys.getrecursionlimit()
 
-    def set_up(self, before: Process) -> None:
-        """Set up what is not as it was before."""
-        if self.environment != before.environment:
-            for name in before.environment.keys() - self.environment.keys():
-                os.environ.pop(name, None)
-            for name, value in self.environment.items() - before.environment.items():
-                os.environ[name] = value
+    def since(self, before: Process) -> Iterator[Callable[[], object]]:
+        """What sets up what is not as it was before."""
+        for name in before.environment.keys() - self.environment.keys():
+            yield partial(os.environ.pop, name, None)
+        for name, value in self.environment.items() - before.environment.items():
+            yield partial(os.environ.__setitem__, name, value)
         if self.folder not in ("", before.folder):
-            os.chdir(self.folder)
+            yield partial(os.chdir, self.folder)
         for number, folder in enumerate(self.path):
             if folder not in before.path:
-                sys.path.insert(number, folder)
+                yield partial(sys.path.insert, number, folder)
         if self.depth != before.depth:
-            sys.setrecursionlimit(self.depth)
+            yield partial(sys.setrecursionlimit, self.depth)
 
 
 class Setup:
@@ -79,7 +80,7 @@ class Setup:
 
     def __init__(self, modules: MadeModules, before: Seen, process: Process) -> None:
         self.context = contextvars.copy_context()
-        self._process_before, self._process = process, Process()
+        self._steps = list(Process().since(process))
         self._changes: dict[Any, dict[str, Any]] = {}
         for key, holder in _holders(modules).items():
             old, now = before.get(key, {}), dict(vars(holder))
@@ -94,7 +95,8 @@ class Setup:
     def restore(self) -> None:
         """Undo what the last function has done to classes, which the next may not bring; set up the rest."""
         restore(self._classes)
-        self._process.set_up(self._process_before)
+        for step in self._steps:
+            step()
 
     def bind(self, modules: MadeModules) -> None:
         """Let the functions of a call find it."""

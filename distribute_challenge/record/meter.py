@@ -73,7 +73,8 @@ class Meter:
         after[worker] = cpu_s
         # What an orphan took leaves the sum with it, which then is not less than nothing.
         used_s = max(cpu_s - self._before.get(worker, 0.0), 0.0)
-        return Usage(100 * used_s / elapsed_s, memory_bytes, used_s)
+        # One that has died, and is not buried yet, has no memory: what it took is not known.
+        return Usage(100 * used_s / elapsed_s, memory_bytes or None, used_s)
 
 
 def _children() -> dict[int, list[int]]:

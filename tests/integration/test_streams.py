@@ -215,23 +215,14 @@ def test_a_worker_says_that_it_is_busy_also_to_its_last_caller(server: RunningSe
         call = compute_this(server=server.address)(square)
         assert (call(1).run(), call(2).run()) == (1, 4)
         with server.connect() as hasty, connect(server.ports[1]) as worker:
-            assert hasty.root.find_free_worker() == server.ports[1]
+            assert hasty.root.acquire_worker() == server.ports[1]  # Once it has been given back, that is.
             running = rpyc.async_(worker.root.run_code)("time.sleep(600)\nresult = 1")
             # Only when it runs is the worker given back.
-            eventually(lambda: is_busy(server.ports[1]), "it runs")
+            eventually(lambda: server.status()["workers"][1]["running"], "it runs")
             hasty.root.free_worker(server.ports[1])
             assert call(3).run() == 9
             with pytest.raises(EOFError):
                 running.value  # noqa: B018  Raises.
-
-
-def is_busy(port: int) -> bool:
-    with connect(port) as worker:
-        try:
-            worker.root.run_code("result = 1")
-        except RuntimeError:
-            return True
-    return False
 
 
 def test_a_result_that_cannot_be_taken_in_is_an_error_of_its_own(

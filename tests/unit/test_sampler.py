@@ -412,3 +412,14 @@ def test_a_record_that_somebody_cuts_stays_whole(tmp_path: Path, left: int):
     file.close()
     whole = header + row * (max(left - len(header), 0) // len(row))
     assert path.read_text() == whole + row * 2
+
+
+def test_what_a_process_took_that_has_died_is_not_known():
+    """Until it is buried the system says that it has no memory."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        (usage,) = Meter().measure([process.pid], may_have_children=False)
+        assert usage.memory_bytes is None
+    finally:
+        process.wait()

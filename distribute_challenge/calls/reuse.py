@@ -59,6 +59,9 @@ class Kept:
             known = None
         modules: MadeModules = {} if known is None else dict(known.modules)
         with loading(source, modules):
+            if not data:  # It is in one pickle with them, since it may hold the same objects.
+                function, given = pickle.loads(arguments, buffers=rest)
+                return Loaded(function, modules, given, Known(function, modules, None))
             if known is None:
                 function = pickle.loads(data, buffers=rest)
                 is_whole = len(buffers) == operator.length_hint(rest)  # What it uses is all in `data`.

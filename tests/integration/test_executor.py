@@ -1206,6 +1206,46 @@ def test_what_cannot_be_sent_is_also_what_pickle_says(used_server: RunningServer
         pool.submit(len, [threading.Lock()]).result(HANG_S)
 
 
+class Graph:
+    """Whose nodes are told apart by being the same object."""
+
+    def __init__(self) -> None:
+        self.edges = {object.__new__(Node): number for number in range(5)}
+
+    def degree(self, node: Any) -> int | None:
+        return self.edges.get(node)
+
+    __call__ = degree
+
+
+class Node:
+    """A node."""
+
+
+@pytest.mark.parametrize("form", ["method", "object", "partial", "keyword"])
+def test_what_a_function_holds_is_one_with_its_arguments(form: str):
+    graph = Graph()
+    function: Any = {
+        "method": graph.degree,
+        "object": graph,
+        "partial": functools.partial(Graph.degree, graph),
+        "keyword": functools.partial(lambda node, graph: graph.degree(node), graph=graph),
+    }[form]
+    with PoolExecutor("local://1") as pool:
+        assert list(pool.map(function, graph.edges)) == [0, 1, 2, 3, 4]
+        assert list(pool.map(function, graph.edges, chunksize=5)) == [0, 1, 2, 3, 4]
+        assert pool.submit(function, next(iter(graph.edges))).result() == 0
+        assert compute_this(server="local://1")(function)(next(iter(graph.edges))).run() == 0
+
+
+def test_methods_of_values_of_c_arrive_with_them():
+    words, large = ["a"], b"x" * (1 << 20)
+    with PoolExecutor("local://1") as pool:
+        assert pool.submit(words.count, "a").result() == 1
+        assert pool.submit(large.count, b"x").result() == 1 << 20
+        assert pool.submit("{} {}".format, "a", large).result() == f"a {large}"
+
+
 ROW = [0]
 KEPT: dict[str, Any] = {"array": np.zeros(3), "last": 0}
 

@@ -29,6 +29,7 @@ from distribute_challenge.values.names import name_of
 _WITH_SCATTERED = {*payload.PLAIN_TYPES, Scattered}
 _LARGE_BYTES = 1 << 20  # What is smaller need not be looked at closely.
 BY_VALUE = "# No text: this function is in no file, or the file has changed. It is sent by value.\n"
+WITH_ARGUMENTS = Written(b"")  # in place of a function that travels in one pickle with its arguments
 BY_NAME = "# {0.module}.{0.path}: workers import it by its name.\n"
 
 
@@ -45,6 +46,9 @@ class Shipment:
         self._written: tuple[Snapshot, str | None, Written] | None = None
         self._latest: tuple[str | None, bytes] | None = None  # for which Python, and the pickle
         self._by_file = False
+        # Neither a plain function nor a class, nor found by a name: it may hold objects, as a method does.
+        self._may_hold = type(function) is not types.FunctionType and not isinstance(function, type)
+        self._may_hold = self._may_hold and name_of(function) is None
 
     def called(self, name: str, *, by_file: bool) -> Shipment:
         """The same under another name, in messages and in the record, and with a pace of its own.
@@ -87,14 +91,36 @@ class Shipment:
 
         Raises TaskNotSendable, which names what cannot be pickled.
         """
+        if self._holds_objects:
+            return self._pack(WITH_ARGUMENTS, self._dump_both((args, kwargs), to), 1, to, flags)
         return self._pack(
             self.dump_function(to.python), self.dump_arguments((args, kwargs), to), 1, to, flags
         )
 
     def chunk(self, function: Written, columns: list[list[Any]], to: Destination, flags: int) -> Parcel:
         """Several calls, given what `dump_function` returned, and for each parameter a list of its values."""
-        arguments = self.dump_arguments(columns, to)
+        if self._holds_objects:
+            function, arguments = WITH_ARGUMENTS, self._dump_both(columns, to)
+        else:
+            arguments = self.dump_arguments(columns, to)
         return self._pack(function, arguments, len(columns[0]), to, flags | CHUNK)
+
+    @property
+    def _holds_objects(self) -> bool:
+        """Whether it holds what may be among the arguments, too: the `self` of a method, or a partial's."""
+        return self._may_hold and snapshot(self.function) is None
+
+    def _dump_both(self, arguments: Any, to: Destination) -> Written:
+        """The function and its arguments in one pickle: what is in both is one object there, too."""
+        kinds = {type(self.function)} | _kinds_in(arguments)
+        wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
+
+        def parts() -> Iterator[tuple[str, Any]]:
+            yield from _parts_of_arguments(arguments)
+            yield from self._parts_of_function()
+
+        both = self.function, wrapped
+        return self._dump(both, kinds, to.python, parts, by_file=self._by_file and to.may_share)
 
     def _pack(self, function: Written, arguments: Written, count: int, to: Destination, flags: int) -> Parcel:
         """The parts of a call together."""

@@ -15,7 +15,7 @@
                         `-` pickled (exception as pickled bytes or None, type name, text, traceback, call,
                             reason): which of a chunk's calls it was; why the exception is not pickled
                         `*` a chunk: pickled list of values
-                        `/` a chunk, not all of which returned: pickled list of (kind, content)
+                        `/` a chunk whose calls have contents of their own: pickled list of (kind, content)
              buffers    the large ones of the content
 
 An exception is pickled on its own: where it cannot be made again, the texts beside it still arrive.

@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import os
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -66,13 +67,24 @@ class Process:
             yield partial(os.environ.pop, name, None)
         for name, value in self.environment.items() - before.environment.items():
             yield partial(os.environ.__setitem__, name, value)
+        if self.environment.get("TZ") != before.environment.get("TZ"):
+            yield time.tzset
         if self.folder not in ("", before.folder):
-            yield partial(os.chdir, self.folder)
-        for number, folder in enumerate(self.path):
-            if folder not in before.path:
-                yield partial(sys.path.insert, number, folder)
+            yield partial(_go_to, self.folder)
+        if self.path != before.path:
+            yield partial(_set_path, self.path, before.path)
         if self.depth != before.depth:
             yield partial(sys.setrecursionlimit, self.depth)
+
+
+def _go_to(folder: str) -> None:
+    with contextlib.suppress(OSError):  # A function may have removed it, and others do not need it.
+        os.chdir(folder)
+
+
+def _set_path(path: list[str], before: list[str]) -> None:
+    """Behind it come the folders of the program."""
+    sys.path[:] = [*path, *(folder for folder in sys.path if folder not in before)]
 
 
 class Setup:
@@ -93,8 +105,11 @@ class Setup:
         self._note_classes()
 
     def restore(self) -> None:
-        """Undo what the last function has done to classes, which the next may not bring; set up the rest."""
+        """Undo what the last function has done to classes, which the next may not bring."""
         restore(self._classes)
+
+    def set_up_process(self) -> None:
+        """Do to the process what the initializer has done: after each call that is put back."""
         for step in self._steps:
             step()
 

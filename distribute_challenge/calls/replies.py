@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import decimal
 import enum
 import io
 import pickle
@@ -11,6 +12,8 @@ import sys
 import traceback
 import types
 from collections.abc import Iterable
+from datetime import date, timedelta, tzinfo
+from pathlib import PurePath
 from pickle import PicklingError
 from typing import Any, NamedTuple
 
@@ -22,6 +25,7 @@ from distribute_challenge.values.code import explained
 from distribute_challenge.values.functions import shown_texts
 
 MAX_REPR = 80
+_UNCHANGING = (date, timedelta, tzinfo, decimal.Decimal, PurePath, types.FunctionType)  # and times of dates
 _SMALL = {type(None), bool, int, float, complex}  # Values of these types fit into any message.
 
 
@@ -52,14 +56,14 @@ def settled(name: str, value: Any, arguments: tuple[Any, ...]) -> Any:
     again, say.
     """
     if _references(value) > _FRESH and _may_change(value) and not any(value is part for part in arguments):
-        return Written(*dump_value(name, plain_value(value), aside=False)[:2])
-    return plain_value(value)
+        return Written(*dump_value(name, value, aside=False)[:2])
+    return value
 
 
 def _may_change(value: Any) -> bool:
     if type(value) is tuple or type(value) is frozenset:
         return not payload.PLAIN_TYPES.issuperset(map(type, value))
-    return not isinstance(value, enum.Enum | type)
+    return not isinstance(value, (*_UNCHANGING, enum.Enum, type))
 
 
 def _references(value: Any) -> int:

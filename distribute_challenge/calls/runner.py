@@ -59,6 +59,8 @@ class Runner:
                 if call.flags & INITIALIZER:
                     return dump_value(name, None)
                 setup.restore()
+                if not self._is_in_place:  # Nothing is put back there between calls.
+                    setup.set_up_process()
             key = call.program, source, call.function
             loaded = self._load(key, call.arguments, list(buffers))
             function, arguments = loaded.function, loaded.arguments
@@ -136,12 +138,15 @@ class Runner:
         if not failures and Written not in kinds:
             with contextlib.suppress(BaseException):  # One may not travel back: each is pickled by itself.
                 return dump_values(values, kinds, seconds)
-        outcomes = [
-            (FAILURE, failures[number])
-            if number in failures
-            else (value if type(value) is Written else dump_value(name, value, aside=False))[:2]
-            for number, value in enumerate(values)
-        ]
+        once: dict[bytes, bytes] = {}  # What is returned again, and has not changed, is written once.
+        outcomes = []
+        for number, value in enumerate(values):
+            kind, content = FAILURE, failures.get(number, b"")
+            if number not in failures:
+                kind, content = (value if type(value) is Written else dump_value(name, value, aside=False))[
+                    :2
+                ]
+            outcomes.append((kind, once.setdefault(content, content)))
         content = pickle.dumps(outcomes, PROTOCOL)
         if len(content) > payload.MAX_BYTES:
             text = f"the results of a chunk are {len(content)} bytes, too many at once: set chunksize=1"
@@ -163,13 +168,17 @@ class Runner:
                 if has_one:
                     for number, item in rest:
                         value = function(item)
-                        values[number] = (
-                            value if type(value) in PLAIN_TYPES else settled(name, value, (item,))
-                        )
+                        if type(value) not in PLAIN_TYPES:
+                            value = plain_value(value)
+                            value = settled(name, value, (item,))
+                        values[number] = value
                 else:
                     for number, item in rest:
                         value = function(*item)
-                        values[number] = value if type(value) in PLAIN_TYPES else settled(name, value, item)
+                        if type(value) not in PLAIN_TYPES:
+                            value = plain_value(value)
+                            value = settled(name, value, item)
+                        values[number] = value
                 is_done = True
             except BaseException as error:
                 failures[number] = failure(error, call_text(name, [column[number] for column in columns]))

@@ -219,8 +219,10 @@ class RunningNow:
     def __init__(self, number: int) -> None:
         descriptor = recorder_file(number)
         # The map keeps a descriptor of its own, by which the live page finds the file.
-        self._memory = mmap.mmap(descriptor, MEMORY_BYTES)
-        os.close(descriptor)
+        try:
+            self._memory = mmap.mmap(descriptor, MEMORY_BYTES)
+        finally:
+            os.close(descriptor)
         self._recorder, self._reader = FlightRecorder(self._memory), FlightReader(self._memory)
         self._task: str | None = None
         self._flight: Flight | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -120,8 +120,11 @@ class Slots:
 
     def take(self, note: tuple[Any, ...]) -> Iterator[Step | Done]:
         """Take in a note of the observer's; what there is to write."""
-        what, *rest = note
-        found: Iterator[Step | Done] = getattr(self, f"_{what}")(*rest)
+        what, time, *rest = note
+        takers: dict[str, Callable[..., Iterator[Any]]] = {}
+        takers |= {"joined": self._joined, "left": self._left, "known": self._known}
+        takers |= {"begun": self._begun, "moved": self._moved, "ended": self._ended}
+        found: Iterator[Step | Done] = takers[what](time, *rest)
         return found
 
     def _joined(self, time: float, address: str, name: str, threads: int) -> Iterator[Step]:

@@ -1232,10 +1232,27 @@ def test_what_a_function_holds_is_one_with_its_arguments(form: str):
         "keyword": functools.partial(lambda node, graph: graph.degree(node), graph=graph),
     }[form]
     with PoolExecutor("local://1") as pool:
-        assert list(pool.map(function, graph.edges)) == [0, 1, 2, 3, 4]
-        assert list(pool.map(function, graph.edges, chunksize=5)) == [0, 1, 2, 3, 4]
         assert pool.submit(function, next(iter(graph.edges))).result() == 0
+        assert list(pool.map(Graph.degree, itertools.repeat(graph), graph.edges)) == [0, 1, 2, 3, 4]
         assert compute_this(server="local://1")(function)(next(iter(graph.edges))).run() == 0
+
+
+class Collects:
+    """Whose map goes on while its results are put into it."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, int] = {}
+
+    def known(self, _: int) -> int:
+        return len(self.found)
+
+
+def test_a_map_has_the_function_as_it_was_when_it_began():
+    it = Collects()
+    with PoolExecutor("local://2") as pool:
+        for number, result in enumerate(pool.map(it.known, range(2000), chunksize=2)):
+            it.found[number] = result
+    assert set(it.found.values()) == {0}
 
 
 def test_methods_of_values_of_c_arrive_with_them():
@@ -1270,7 +1287,8 @@ def yields_later(x: int) -> Any:
 
 
 async def awaits_later(x: int) -> Any:
-    return [x]
+    ROW[0] = x
+    return ROW
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +124,10 @@ def puts(name: str) -> None:
     os.environ[name] = "x"
 
 
+def puts_in(name: str, value: str) -> None:
+    os.environ[name] = value
+
+
 @pytest.mark.parametrize(
     "tries",
     [
@@ -167,6 +172,8 @@ LEFT_BY_PROGRAMS: dict[str, tuple[Callable[[], object], Callable[[], object]]] =
     "variable less": (lambda: removes("PATH"), lambda: os.environ.get("PATH")),
     "folder": (lambda: os.chdir("/usr"), os.getcwd),
     "path": (lambda: sys.path.insert(0, "/opt/mine"), lambda: sys.path[0] == "/opt/mine"),
+    "path in another order": (lambda: sys.path.insert(0, sys.path.pop()), lambda: sys.path[:2]),
+    "time zone": (lambda: (puts_in("TZ", "Asia/Tokyo"), time.tzset()), lambda: time.tzname),
     "recursion limit": (lambda: sys.setrecursionlimit(5000), sys.getrecursionlimit),
     "log level": (lambda: logging.basicConfig(level=logging.DEBUG), lambda: logging.getLogger().level),
     "log handlers": (logging.basicConfig, lambda: len(logging.getLogger().handlers)),
@@ -275,3 +282,22 @@ def test_a_plain_client_that_ruins_the_interpreter_costs_its_worker(server: Runn
     with PoolExecutor(server.address) as pool:
         assert pool.submit(pow, 2, 10).result(HANG_S) == 1024
     assert server.worker_pids() != [pid]
+
+
+def sets_up_in_place() -> tuple[int, str]:
+    """Its calls run here, where nothing is put back in between."""
+    before = len(sys.path)
+    with PoolExecutor(initializer=lambda: (sys.path.append("/opt/mine"), os.chdir("/usr"))) as pool:
+        pool.submit(does_nothing).result()
+        os.chdir("/")
+        for _ in range(3):
+            pool.submit(does_nothing).result()
+    return len(sys.path) - before, str(Path.cwd())
+
+
+def test_an_initializer_of_calls_in_place_sets_its_process_up_once(
+    start_server: Callable[..., RunningServer],
+):
+    server = start_server(1)
+    with PoolExecutor(server.address) as pool:
+        assert pool.submit(sets_up_in_place).result(HANG_S) == (1, "/")

@@ -85,6 +85,27 @@ def test_whoever_waits_for_tasks_that_never_run_learns_of_their_end(dispatcher: 
     dispatcher.join()
 
 
+def test_all_that_there_is_is_stopped_also_what_is_just_sent(dispatcher: Dispatcher, cluster: Cluster):
+    """As one ends, the next one goes from here to Dask."""
+    tasks = [task() for _ in range(300)]
+    for one in tasks:
+        dispatcher.add(one)
+    eventually(lambda: cluster.tell, "one is with Dask")
+
+    def end() -> None:
+        for one in tasks:
+            if one in cluster.tell:
+                cluster.tell[one](None, WorkerLost("no more"))
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    dispatcher.kill_all()
+    ending.join()
+    assert not wait([one.future for one in tasks], HANG_S).not_done
+    dispatcher.close(cancel=True)
+    dispatcher.join()
+
+
 @pytest.mark.parametrize("how", ["kill_all", "close", "kill"])
 def test_a_task_that_waits_to_be_run_again_is_stopped_with_the_others(
     dispatcher: Dispatcher, cluster: Cluster, how: str

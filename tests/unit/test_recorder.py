@@ -140,4 +140,6 @@ def test_workers_of_a_cluster_are_shown_in_their_own_lanes_and_gone_once_they_ha
     take(7.0, ("joined", 6.0, "tcp://10.0.0.5:4001", "a", 1))
     record.update()
     assert state() == ["free", "busy", "free"]
+    take(9.0, ("left", 8.0, "tcp://10.0.0.5:4001"))
+    assert Record.read(tmp_path / "run.csv").workers.is_gone.tolist() == [True, False, False]
     recorder.close()

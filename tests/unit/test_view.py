@@ -87,3 +87,13 @@ def test_all_times_of_a_record_are_by_the_clock_of_its_beginning(
 def test_where_a_page_is_to_be(text: str, host: str, port: int):
     """It has a port of its own, which is not the server's."""
     assert cli.place(text) == (host, port)
+
+
+def test_a_worker_that_is_being_replaced_is_still_one_of_its_pool(tmp_path: Path):
+    rows = Rows(2)
+    text = rows.change(Change(BEGAN, "start", None, 0, 0, 0, 0, 0))
+    text += rows.change(Change(BEGAN, "acquire", 0, 1, 0, 0, 0, 0))
+    text += rows.change(Change(BEGAN, "lost", 1, 1, 0, 0, 0, 0))
+    (tmp_path / "p.csv").write_text(HEADER + text)
+    workers = Record.read(tmp_path / "p.csv").workers
+    assert (workers.busy.sum(), workers.present) == (2, 2)

@@ -99,8 +99,8 @@ class Connection:
 
         Raises ServerUnavailable.
         """
+        client = self.connect(wait_s)
         with self._lock:
-            client = self.connect(wait_s)
             if time.monotonic() - self._looked_at > age_s:
                 try:
                     self._workers = sum(client.nthreads().values())

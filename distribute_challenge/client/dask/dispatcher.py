@@ -24,7 +24,7 @@ from distribute_challenge import errors
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.dask.freight import ERROR, OUTCOME, kill_calls
 from distribute_challenge.client.peers.printing import show
-from distribute_challenge.client.tasks.callbacks import Callbacks, here
+from distribute_challenge.client.tasks.callbacks import Threaded, here
 from distribute_challenge.client.tasks.engine import AT_EXIT
 from distribute_challenge.client.tasks.task import AsidePrinter, Task
 from distribute_challenge.errors import PoolError, ServerUnavailable, WorkerLost
@@ -40,21 +40,19 @@ AHEAD_S = 0.1  # of work for each thread may be with Dask and not begun: about w
 MAX_AHEAD = 10  # tasks for each thread; and so many are sent on that have waited here
 
 
-class Dispatcher:
+class Dispatcher(Threaded):
     """Runs tasks on a cluster."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.broken: Exception | None = None
-        self._lock = threading.RLock()  # guards all that follows
-        self._thread: threading.Thread | None = None
+        super().__init__(threading.RLock())  # guards all that follows, too
         self._waiting: deque[tuple[float, Task]] = deque()  # since when
         self._with_dask: dict[Task, Any] = {}  # and its future there; None while it is being sent
         self._sent_again: weakref.WeakSet[Task] = weakref.WeakSet()  # with a scattered value that was lost
         self._patience = 0  # how many more than usual may be with Dask
         self._is_closing = False
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._callbacks, self._output = Callbacks(), Callbacks("output")
         # Not in the thread of Dask's client: handlers of log records may take long, or use the cluster.
         shown = self._output
         connection.show = lambda number, data: shown.call(partial(show, number), data)
@@ -73,36 +71,31 @@ class Dispatcher:
     def kill(self, task: Task) -> None:
         """Stop a task that runs."""
         task.is_unwanted = True
-        self._in_background(self._kill, [task])
+        with self._lock:
+            waiting = [entry for entry in self._waiting if entry[1] is task]  # It was with Dask before.
+            for entry in waiting:
+                self._waiting.remove(entry)
+        if waiting:
+            task.drop()
+        else:
+            self._in_background(self._kill, [task])
 
     def kill_all(self) -> None:
         """Stop all tasks: those that wait never run."""
         with self._lock:
-            tasks = list(self._with_dask)
+            waiting, tasks = self._take_waiting(), list(self._with_dask)
         for task in tasks:
             task.is_unwanted = True
-        self._drop_waiting()
+        for task in waiting:
+            task.drop()
         self._in_background(self._kill, tasks)
 
     def close(self, *, cancel: bool) -> None:
         """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
         self._is_closing = True
-        if cancel:
-            self._drop_waiting()
+        for task in self._take_waiting() if cancel else ():
+            task.drop()
         self._posted.put(_nothing)
-
-    def join(self) -> None:
-        """Wait until all tasks have ended, and their callbacks have returned."""
-        while True:
-            with self._lock:
-                thread = self._thread
-            if thread is None:
-                self._output.join()
-                self._callbacks.join()
-                return
-            if thread is threading.current_thread():
-                return
-            thread.join()
 
     def _start(self) -> None:
         try:
@@ -110,17 +103,17 @@ class Dispatcher:
                 raise RuntimeError(AT_EXIT)
             self._thread = threading.Thread(target=self._run, name="dask", daemon=False)
             self._thread.start()
-        except RuntimeError:  # There may be too many threads, too.
-            self._thread = None
+        except BaseException:  # There may be too many threads, or Ctrl-C came.
+            if self._thread is not None and not self._thread.is_alive():
+                self._thread = None
             self._waiting.pop()
             raise
 
-    def _drop_waiting(self) -> None:
+    def _take_waiting(self) -> list[Task]:
         with self._lock:
             waiting = [task for _, task in self._waiting]
             self._waiting.clear()
-        for task in waiting:
-            task.drop()
+            return waiting
 
     def _in_background(self, function: Callable[[list[Task]], None], tasks: list[Task]) -> None:
         if tasks:
@@ -287,8 +280,7 @@ class Dispatcher:
     def _fail_all(self, error: BaseException, *, ends: bool = False) -> None:
         """Fail what waits; with `ends`, since nobody would take it in, also what is with Dask."""
         with self._lock:
-            tasks = [task for _, task in self._waiting]
-            self._waiting.clear()
+            tasks = self._take_waiting()
             if ends:
                 tasks += self._with_dask
                 self._with_dask.clear()

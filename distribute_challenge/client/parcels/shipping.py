@@ -91,27 +91,20 @@ class Shipment:
 
         Raises TaskNotSendable, which names what cannot be pickled.
         """
-        if self._holds_objects:
-            return self._pack(WITH_ARGUMENTS, self._dump_both((args, kwargs), to), 1, to, flags)
+        if self._may_hold and snapshot(self.function) is None:
+            return self._pack(WITH_ARGUMENTS, self._dump_both(args, kwargs, to), 1, to, flags)
         return self._pack(
             self.dump_function(to.python), self.dump_arguments((args, kwargs), to), 1, to, flags
         )
 
     def chunk(self, function: Written, columns: list[list[Any]], to: Destination, flags: int) -> Parcel:
         """Several calls, given what `dump_function` returned, and for each parameter a list of its values."""
-        if self._holds_objects:
-            function, arguments = WITH_ARGUMENTS, self._dump_both(columns, to)
-        else:
-            arguments = self.dump_arguments(columns, to)
+        arguments = self.dump_arguments(columns, to)
         return self._pack(function, arguments, len(columns[0]), to, flags | CHUNK)
 
-    @property
-    def _holds_objects(self) -> bool:
-        """Whether it holds what may be among the arguments, too: the `self` of a method, or a partial's."""
-        return self._may_hold and snapshot(self.function) is None
-
-    def _dump_both(self, arguments: Any, to: Destination) -> Written:
+    def _dump_both(self, args: tuple[Any, ...], kwargs: dict[str, Any], to: Destination) -> Written:
         """The function and its arguments in one pickle: what is in both is one object there, too."""
+        arguments = args, kwargs
         kinds = {type(self.function)} | _kinds_in(arguments)
         wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
 

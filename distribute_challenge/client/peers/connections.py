@@ -28,6 +28,7 @@ from distribute_challenge.wire.link import NO_OTHERS
 
 MAX_IDLE = 8
 RETRY_S = 0.1
+ASK_AGAIN_S = 1.0  # To ask a server that has gone may take as long as to connect.
 TUNNEL_S = 0.05  # A round trip that long on one machine leads out of it, or waits for a processor.
 
 T = TypeVar("T")
@@ -72,7 +73,8 @@ class Connections:
         self._servers: list[ServerConnection] = []
         self._workers: dict[int, WorkerConnection] = {}  # by port, longest idle first
         self._facts: Facts | None = None
-        self._are_stale = False  # Another server may be there by now.
+        self._are_stale = False  # Another server may be there by now,
+        self._ask_again_at = 0.0  # which is found out not before this time.
         self._is_closed = False
 
     def facts(self, wait_s: float = 0) -> Facts:
@@ -82,16 +84,18 @@ class Connections:
         for those who need it: nobody waits here.
         """
         known = self._facts
-        if known is not None and not self._are_stale:
+        if known is not None and (not self._are_stale or time.monotonic() < self._ask_again_at):
             return known
+        self._are_stale = False  # First: a doubt that comes meanwhile is about what is learnt now.
         try:
-            learnt = self._learn_over_idle() or self.new_server(self._learn, 0 if known else wait_s)
-        except ServerUnavailable:
-            if known is None:
+            server, facts = self._learn_over_idle() or self.new_server(self._learn, 0 if known else wait_s)
+        except BaseException as error:
+            self._are_stale = True
+            if known is None or not isinstance(error, ServerUnavailable | AccessDenied):
                 raise
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_S
             return known
-        server, facts = learnt
-        self._facts, self._are_stale = facts, False
+        self._facts = facts
         self.put_server(server)
         return facts
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.lanes import Lanes
-from distribute_challenge.client.tasks.callbacks import Callbacks, here
+from distribute_challenge.client.tasks.callbacks import Threaded, here
 from distribute_challenge.client.tasks.engine import AT_EXIT
 from distribute_challenge.client.tasks.task import Latch, Task
 from distribute_challenge.errors import PoolError
@@ -30,23 +30,21 @@ LINGER_S = 0.05  # How long the thread waits for another task before it ends.
 GATHER_S = 0.001
 
 
-class Driver:
+class Driver(Threaded):
     """Runs tasks on the workers of a pool.
 
     `prepare` makes the task that has to run first on each worker, if there is one.
     """
 
     def __init__(self, connections: Connections, prepare: Callable[[], Task] | None = None) -> None:
-        self._lock = threading.Lock()  # guards the thread's coming and going, and `_inbox`
+        super().__init__(threading.Lock())  # guards `_inbox`, too
         self._claim = threading.Lock()  # guards `_is_running` as it becomes true
-        self._thread: threading.Thread | None = None
         self._inbox: deque[Task | Callable[[], None]] = deque()
         self._bell: tuple[int, int] | None = None
         self._is_rung = False
         self._is_running = False
         self._problem: RuntimeError | None = None  # why no thread can be started
         self._is_closing = False
-        self._callbacks, self._output = Callbacks(), Callbacks("output")
         self._lanes = Lanes(connections, self._post, prepare)  # only for the thread, but for their limits
 
     # From any thread
@@ -81,17 +79,6 @@ class Driver:
             is_idle = not (self._is_running or self._inbox)
         if not is_idle:
             self._post(self._lanes.cancel_waiting if cancel else _nothing)
-
-    def join(self) -> None:
-        """Wait until all tasks have ended, and their callbacks have returned."""
-        while True:
-            with self._lock:
-                thread = self._thread
-            if thread is None:
-                self._output.join()
-                self._callbacks.join()
-                return
-            thread.join()
 
     def _post(self, action: Task | Callable[[], None]) -> None:
         """Have the thread run a task, or do something else, starting it if there is none.

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -104,3 +105,25 @@ def call_soon(function: Callable[[Any], object], future: Any) -> None:
         function(future)
     else:
         callbacks.call(function, future)
+
+
+class Threaded:
+    """What runs tasks in a thread, which comes and goes; beside it are one for callbacks and one for output."""
+
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
+        self._lock = lock  # guards the thread's coming and going
+        self._thread: threading.Thread | None = None
+        self._callbacks, self._output = Callbacks(), Callbacks("output")
+
+    def join(self) -> None:
+        """Wait until all tasks have ended, and their callbacks have returned."""
+        while True:
+            with self._lock:
+                thread = self._thread
+            if thread is None:
+                self._output.join()
+                self._callbacks.join()
+                return
+            if thread is threading.current_thread():
+                return
+            thread.join()

@@ -5,6 +5,7 @@ At every moment only a bounded number of chunks is under way.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -22,7 +23,7 @@ from distribute_challenge.client.parcels.shipping import Shipment
 from distribute_challenge.client.tasks.chunks import ChunkSizes, may_go_on, results_of, tell_items
 from distribute_challenge.client.tasks.progress import Bar
 from distribute_challenge.client.tasks.task import Latch, Task, TaskFuture
-from distribute_challenge.errors import TaskNotSendable
+from distribute_challenge.errors import PoolError, TaskNotSendable
 
 if TYPE_CHECKING:  # It makes these.
     from distribute_challenge.client.tasks.engine import Engine
@@ -209,14 +210,21 @@ class Mapping:
                 self._raised_at_end = error
             self._is_exhausted = len(items) < size
             try:
-                if (now := time.monotonic()) - self._looked_at > LOOK_S:  # A Dask cluster may have grown.
-                    self._workers, self._looked_at = self._engine.facts(self._options).workers, now
+                self._look()
                 if items:
                     self._start([items] if self._has_one else list(map(list, zip(*items, strict=True))))
             except Exception as error:
                 self._failure, self._is_exhausted = error, True
         if self._is_exhausted:
             self._all_started.set()
+
+    def _look(self) -> None:
+        """A Dask cluster may have grown."""
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_S:
+            self._looked_at = now
+            with contextlib.suppress(PoolError):  # It goes on with what is known.
+                self._workers = self._engine.facts(self._options).workers
 
     def _start(self, columns: list[list[Any]]) -> None:
         """Start a chunk: for each parameter, a list of its values."""

@@ -21,7 +21,7 @@ def summary(record: Record, **more: str) -> str:
     workers = record.workers
     failed = sum(record.statuses.values()) - record.statuses[DONE]
     numbers = [
-        ("busy", f"{int(workers.busy.sum())} / {workers.count - int(workers.is_gone.sum())}")
+        ("busy", f"{int(workers.busy.sum())} / {workers.present}")
         if record.is_written
         else ("workers", workers.count),
         ("finished", f"{record.statuses[DONE]:,}"),

@@ -136,7 +136,7 @@ class WorkerProcess:
 
         `is_second` says that another one had died under the same lease: that was the loss.
         """
-        self._last_stack = stack
+        self._last_stack = stack or self._last_stack
         if is_second:
             self.retire()
         elif end is not None and end.status != LOST:

@@ -59,6 +59,11 @@ class Workers:
         self.memory_bytes = np.append(self.memory_bytes, np.full(more, np.nan))
         self.running += [[] for _ in range(more)]
 
+    @property
+    def present(self) -> int:
+        """How many there are: of a cluster, those that have not left."""
+        return self.count - (int(self.is_gone.sum()) if self.places else 0)
+
     def look(self) -> None:
         """Look at what runs."""
         running = {} if self._flights is None else self._flights.running()
@@ -90,10 +95,6 @@ class Workers:
             self.ports = [number + 1 for number in range(self.count)]
         ended = [self._take_lane(profile, lane, times) for lane in range(self.count)]
         self.busy = profile.busy[-1]
-        if self.places and profile.events is not None and profile.about is not None:
-            moves = [LEFT, *map(joined, profile.places.values())]
-            for row in np.flatnonzero(np.isin(profile.events, moves)):
-                self.is_gone[profile.about[row]] = profile.events[row] == LEFT
         for mark in marks(profile):
             is_lost = mark.event == "lost"
             self.lost, self.replaced = self.lost + is_lost, self.replaced + (not is_lost)
@@ -106,6 +107,10 @@ class Workers:
                         "is_lost": np.array([is_lost]),
                     }
                 )
+        if self.places and profile.events is not None and profile.about is not None:
+            moves = [LEFT, "lost", "replaced", *map(joined, profile.places.values())]
+            for row in np.flatnonzero(np.isin(profile.events, moves)):
+                self.is_gone[profile.about[row]] = profile.events[row] in (LEFT, "lost")
         if profile.cpu_percent is not None and profile.memory_bytes is not None:
             self.cpu_percent, self.memory_bytes = profile.cpu_percent[-1], profile.memory_bytes[-1]
         numbers = np.repeat(np.arange(self.count, dtype=np.int32), [len(begins) for begins, _ in ended])

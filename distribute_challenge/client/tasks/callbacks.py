@@ -108,7 +108,7 @@ def call_soon(function: Callable[[Any], object], future: Any) -> None:
 
 
 class Threaded:
-    """What runs tasks in a thread, which comes and goes; beside it are one for callbacks and one for output."""
+    """Runs tasks in a thread, which comes and goes; beside it are one for callbacks and one for output."""
 
     def __init__(self, lock: AbstractContextManager[Any]) -> None:
         self._lock = lock  # guards the thread's coming and going

@@ -120,6 +120,10 @@ class Link:
             return True
         return self._stream.is_peer_gone()
 
+    def is_silent(self) -> bool:
+        """Whether the peer's system has not answered for some time, while nothing was sent."""
+        return self._stream.is_peer_silent()
+
     def ask(self, method: MethodCall, *args: Any) -> Answer:
         """Send a call, of plain values. EOFError if the connection has ended."""
         answer = Answer(self)

@@ -79,7 +79,7 @@ def test_a_server_that_goes_while_a_worker_is_to_be_replaced_is_said(
 ):
     monkeypatch.setattr("distribute_challenge.client.peers.server.Link", lambda *_: Mock())
     server = ServerConnection(Address("127.0.0.1", 1))
-    server.link = Mock(**{"ask.side_effect": EOFError("closed")})
+    server.link = Mock(**{"is_silent.return_value": False, "ask.side_effect": EOFError("closed")})
     with pytest.raises(ServerUnavailable):
         server.recycle(2, Dead("f"), **counts)
 
@@ -97,3 +97,15 @@ def test_answers_that_come_together_are_all_taken_in():
     )
     lane._take_answers(0.0)
     assert (lane.state, lane._recycling, lane._keeping) == (State.WORKING, None, None)
+
+
+@pytest.mark.parametrize(("is_silent", "most"), [(False, 20.0), (True, 5.0)])
+def test_a_server_that_is_cut_off_is_not_waited_for_as_one_that_is_there(
+    is_silent: bool, most: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("distribute_challenge.client.peers.server.Link", lambda *_: Mock())
+    server = ServerConnection(Address("127.0.0.1", 1))
+    server.link = Mock(**{"is_silent.return_value": is_silent, "wait.side_effect": TimeoutError})
+    with pytest.raises(ServerUnavailable):
+        server.recycle(2, Dead("f"))
+    assert server.link.wait.call_args.args[1] == most

@@ -29,6 +29,7 @@ _STACK = MethodCall("stack")
 
 LOOK_S = 1.0  # How often the server is asked whether a worker that does not answer is alive.
 RECYCLED_S = 20.0  # A server that is there has had a worker killed before.
+SILENT_S = 5.0  # One whose system has not answered for some time gets no more.
 
 
 class ServerConnection:
@@ -119,6 +120,8 @@ class ServerConnection:
         self, port: int, broken: Broken, limit_s: float = RECYCLED_S, *, finished: int = 0, failed: int = 0
     ) -> Ending:
         """End the lease and have the worker replaced; how its process ended. Raises ServerUnavailable."""
+        if self.link.is_silent():  # Cut off most likely, as what the worker is to be replaced for.
+            limit_s = min(limit_s, SILENT_S)
         try:
             if finished or failed:
                 self.ask_to_keep(port, finished, failed)

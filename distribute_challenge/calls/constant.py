@@ -113,7 +113,7 @@ class Snapshot:
             self._add_names(own, own.keys() - value.fixed)
             self._add(value.__wrapped__)
         elif kind is functools.partial and not value.keywords and not vars(value):
-            self._sizes.append((vars(value), 0))
+            self._sizes += [(vars(value), 0), (value.keywords, 0)]
             self._attributes += [(value, "func", value.func), (value, "args", value.args)]
             self._add((value.func, *value.args))
         elif issubclass(kind, _ALIASES) or (kind.__module__ in _TYPING and hasattr(value, "__origin__")):

@@ -52,12 +52,22 @@ class Written(NamedTuple):
 def settled(name: str, value: Any, arguments: tuple[Any, ...]) -> Any:
     """What a function of a chunk has returned, for when all of them have: nothing may change it meanwhile.
 
-    Written now if something else than its arguments holds it, too: a list or an array that the next one fills
-    again, say.
+    Written now if something else than its arguments holds it, or what it views: a list or an array that the
+    next one fills again, say.
     """
-    if _references(value) > _FRESH and _may_change(value) and not any(value is part for part in arguments):
-        return Written(*dump_value(name, value, aside=False)[:2])
-    return value
+    held = value if _references(value) > _FRESH and _may_change(value) else None
+    if held is None and (base := _base(value)) is not None and _references(base) > _FRESH_BASE:
+        held = base
+    if held is None or any(held is part for part in arguments):
+        return value
+    return Written(*dump_value(name, value, aside=False)[:2])
+
+
+def _base(value: Any) -> Any:
+    """Whose memory a view shows; None if it is none."""
+    if type(value) is memoryview:
+        return value.obj
+    return getattr(value, "base", None) if type(value).__module__ == "numpy" else None
 
 
 def _may_change(value: Any) -> bool:
@@ -70,17 +80,20 @@ def _references(value: Any) -> int:
     return sys.getrefcount(value)
 
 
-def _fresh() -> int:
-    """How many references `settled` sees of a value that nobody else holds."""
+def _fresh() -> tuple[int, int]:
+    """How many references `settled` sees of a value that nobody else holds, and of what only a view holds."""
 
-    def settled(value: Any) -> int:
-        return _references(value)
+    def settled(value: Any) -> tuple[int, int]:
+        count = _references(value)
+        if (base := value.base) is not None:
+            return count, _references(base)
+        return count, 0
 
-    value = object()
+    value = types.SimpleNamespace(base=object())
     return settled(value)
 
 
-_FRESH = _fresh()
+_FRESH, _FRESH_BASE = _fresh()
 
 
 def _result_of(coroutine: types.CoroutineType[Any, Any, Any]) -> Any:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from distribute_challenge.values.enums import do_nothing, reduce_enum, update_enum
+from distribute_challenge.values.functions import StandIn
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 _apart = threading.local()  # `copies`: those of the call that runs in its caller's process, by token
 
+_EARLY = ("__dataclass_fields__", "__setstate__", "__hash__", "__eq__")
 _IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE, among the flags of a type
 
 
@@ -74,7 +76,9 @@ def with_token(cls: type, reduced: Reduced) -> Reduced:
         if token is None:
             token = _tokens[cls] = uuid.uuid4().hex
             _originals[token] = cls
-    now = attributes, type(cls), cls.__bases__
+    early = _EARLY if {"__getnewargs__", "__getnewargs_ex__"}.isdisjoint(attributes) else (*_EARLY, "__new__")
+    first = {} if isinstance(cls, enum.EnumMeta) else {it: attributes[it] for it in early if it in attributes}
+    now = StandIn(_begin, (cls, first)), attributes, type(cls), cls.__bases__
     return _receive, (token, make, arguments), now, None, None, _update
 
 
@@ -82,7 +86,7 @@ def by_token(cls: type) -> Reduced | None:
     """The reduced form of a class on its way back: its token. None if it was defined here."""
     with _lock:
         token = _tokens.get(cls)
-    return None if token is None else (_find, (token,))
+    return None if token is None or cls not in _skeletons else (_find, (token,))
 
 
 def use(those: Copies) -> None:
@@ -140,7 +144,7 @@ def _make_class(
     if not any(cls in _tokens for cls in (kind, *bases) if isinstance(cls, type)):
         try:
             return make(kind, name, bases, space, *rest)
-        except TypeError as error:
+        except Exception as error:  # They may look for what the class does not have yet.
             log.debug("%s is made without telling its bases: %s", name, error)
     resolved = types.resolve_bases(bases)
     if resolved is not bases:
@@ -159,8 +163,18 @@ def _make_class(
     return made
 
 
+def _begin(cls: type, attributes: dict[str, Any]) -> None:
+    """Give a class what its instances need to be made, and to be found in dicts and sets.
+
+    There may be some among the global names of its methods, which are loaded before they are set.
+    """
+    if cls in _skeletons:
+        for name, value in attributes.items():
+            set_attribute(cls, name, value)
+
+
 def _update(cls: Any, state: Reduced) -> None:
-    attributes, kind, bases = state
+    _, attributes, kind, bases = state
     if cls not in _skeletons:  # It is no copy.
         return
     # A copy that is here since an earlier call may have those that its original had then.

@@ -162,7 +162,11 @@ def shown_texts() -> Iterator[None]:
 
 def reduce_code(code: types.CodeType) -> Reduced:
     """The reduced form of code without a text."""
-    return _load_code, (importlib.util.MAGIC_NUMBER, sys.version.split()[0], marshal.dumps(code, 2))
+    try:
+        data = marshal.dumps(code, 2)  # The same each time, whoever else holds its constants.
+    except ValueError:  # From Python 3.14 on, slices may be among them.
+        data = marshal.dumps(code)
+    return _load_code, (importlib.util.MAGIC_NUMBER, sys.version.split()[0], data)
 
 
 def _load_code(magic: bytes, python: str, data: bytes) -> types.CodeType:

@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import gc
+import importlib
 import io
 import itertools
 import multiprocessing
@@ -1281,6 +1282,16 @@ def fills_an_attribute(x: int) -> Any:
     return fills_an_attribute.row  # type: ignore[attr-defined]
 
 
+def fills_a_view(x: int) -> Any:
+    KEPT["array"][:] = x
+    return KEPT["array"][:2]
+
+
+def fills_a_memory_view(x: int) -> Any:
+    KEPT["array"][:] = x
+    return memoryview(KEPT["array"])
+
+
 def yields_later(x: int) -> Any:
     KEPT["last"] = x
     return (KEPT["last"] for _ in range(1))
@@ -1292,7 +1303,11 @@ async def awaits_later(x: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "function", [fills_a_list, fills_an_array, fills_an_attribute, yields_later, awaits_later]
+    "function",
+    [
+        *(fills_a_list, fills_an_array, fills_an_attribute, fills_a_view, fills_a_memory_view),
+        *(yields_later, awaits_later),
+    ],
 )
 def test_each_item_of_a_chunk_has_the_value_that_was_returned_for_it(function: Any):
     """Whatever the next one does to the same list, or to what a generator reads."""
@@ -1309,3 +1324,94 @@ def one_of_each(x: int) -> Any:
 def test_values_of_all_kinds_may_be_in_one_chunk():
     with PoolExecutor("local://1") as pool:
         assert list(pool.map(one_of_each, range(60), chunksize=30)) == list(map(one_of_each, range(60)))
+
+
+KEYED_BY_OBJECTS = """
+import dataclasses
+from distribute_challenge import PoolExecutor
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    name: str
+    def neighbours(self): return graph[self]
+
+class Opens:
+    def __getstate__(self): return {"n": 1}
+    def __setstate__(self, state): self.opened = True
+    def others(self): return all_of_them
+
+class Plugin:
+    registry = {}
+    def __init_subclass__(cls): Plugin.registry[cls.name] = cls
+
+graph, all_of_them = {Node("a"): [1]}, [Opens()]
+
+class Named(Plugin):
+    name = "named"
+
+def is_in(name): return Node(name) in graph
+def is_open(): return Opens.others(None)[0].opened
+def name(): return Named().name
+
+with PoolExecutor("local://1") as pool:
+    print([pool.submit(is_in, "a").result() for _ in range(3)], pool.submit(Node("a").neighbours).result())
+    print(pool.submit(is_open).result(), pool.submit(name).result())
+"""
+
+
+def test_objects_of_the_script_among_its_global_names_are_whole(tmp_path: Path):
+    """Their class is loaded with its methods, which use them: it must be far enough by then."""
+    path = tmp_path / "script_with_objects.py"
+    path.write_text(KEYED_BY_OBJECTS)
+    told = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=HANG_S,
+    )
+    assert (told.stderr, told.stdout) == ("", "[True, True, True] [1]\nTrue named\n")
+
+
+MAKES_CLASSES = """
+import collections, functools
+@functools.lru_cache
+def row_type(fields): return collections.namedtuple("Row", fields)
+def row(x): return row_type("a b")(x, x)
+"""
+
+
+def test_a_class_that_a_worker_has_made_comes_back_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "rows_made.py").write_text(MAKES_CLASSES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = importlib.import_module("rows_made")
+    with PoolExecutor("local://1") as pool:
+        for number in range(3):
+            assert pool.submit(rows.row, number).result() == (number, number)
+            gc.collect()
+
+
+def test_a_lazy_map_within_a_function_takes_no_more_than_it_needs():
+    def first() -> tuple[int, int]:
+        taken = []
+
+        def items() -> Iterator[int]:
+            for number in itertools.count():
+                taken.append(number)
+                yield number
+
+        with PoolExecutor() as pool:
+            return next(pool.map(abs, items())), len(taken)
+
+    with PoolExecutor("local://1") as pool:
+        value, taken = pool.submit(first).result(HANG_S)
+    assert value == 0
+    assert taken < 1000
+
+
+def test_a_function_with_a_slice_for_a_constant_travels_without_its_text():
+    names: dict[str, Any] = {}
+    exec("f = lambda text: text[1:3]", names)
+    with PoolExecutor("local://1") as pool:
+        assert pool.submit(names["f"], "abcd").result() == "bc"

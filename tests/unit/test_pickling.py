@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 from distribute_challenge.client.parcels.sending import NotAcrossVersions, Sender
+from distribute_challenge.values.classes import apart
 from distribute_challenge.values.functions import loading
 from distribute_challenge.values.names import Name, name_of
 from distribute_challenge.values.pickling import ReplyPickler
@@ -198,9 +199,10 @@ def test_a_module_made_at_run_time_and_its_functions_stay_together():
 
 def test_a_class_goes_back_as_itself(tmp_path: Path):
     names = script("class C:\n    def m(self): return 1\n", tmp_path)
-    written(names["C"])  # From now on it has a token.
     file = io.BytesIO()
-    ReplyPickler(file).dump((names["C"], names["C"]().m))
+    with apart():  # As on a worker, which has a copy.
+        copy = again(names["C"])
+        ReplyPickler(file).dump((copy, copy().m))
     cls, method = pickle.loads(file.getvalue())
     assert cls is names["C"]
     assert method.__func__ is names["C"].m

@@ -645,3 +645,10 @@ def test_a_partial_that_is_changed_in_place_is_another_one():
     found = watched(lambda: part)
     part.__setstate__((pow, (5,), {}, {}))
     assert not found.still_holds()
+
+
+def test_a_partial_that_gets_a_keyword_in_place_is_another_one():
+    part = functools.partial(pow, 2)
+    found = watched(lambda: part)
+    part.keywords["mod"] = 5
+    assert not found.still_holds()

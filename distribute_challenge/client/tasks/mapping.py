@@ -200,6 +200,8 @@ class Mapping:
 
     def _start_chunks(self) -> None:
         while not (self._is_exhausted or self._is_over) and self._running < self._at_once:
+            if not self._runs_all and self._chunks and self._chunks[0].done():
+                return  # It ran in place, say: whoever takes results has some, and may want no more.
             size = self._sizes.next(self._taken)
             if not self._runs_all and self._buffered and self._buffered + size > self._buffer_size:
                 return

@@ -36,6 +36,11 @@ _UNCHANGING = {
 }
 
 
+def is_unchanging(kind: type) -> bool:
+    """Whether objects of a type of the standard library are known never to change."""
+    return f"{kind.__module__}.{kind.__qualname__}" in _UNCHANGING
+
+
 class _Changeable(Exception):
     """Something may change without being bound anew."""
 
@@ -98,7 +103,7 @@ class Snapshot:
             self._names.append((namespace, path, namespace.get(path, _UNBOUND)))
         elif value is Ellipsis or value is NotImplemented:
             return
-        elif issubclass(kind, enum.Enum) or f"{kind.__module__}.{kind.__qualname__}" in _UNCHANGING:
+        elif issubclass(kind, enum.Enum) or is_unchanging(kind):
             if name_of(kind) is None:
                 raise _Changeable
             self._add(kind)

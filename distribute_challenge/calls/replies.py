@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import decimal
 import enum
 import io
 import pickle
@@ -12,20 +11,18 @@ import sys
 import traceback
 import types
 from collections.abc import Iterable
-from datetime import date, timedelta, tzinfo
-from pathlib import PurePath
 from pickle import PicklingError
 from typing import Any, NamedTuple
 
 from distribute_challenge.calls import payload
 from distribute_challenge.calls.buffers import BytesWrapper, Collector
+from distribute_challenge.calls.constant import is_unchanging
 from distribute_challenge.calls.payload import FAILURE, VALUE, VALUES, Outcome
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.code import explained
 from distribute_challenge.values.functions import shown_texts
 
 MAX_REPR = 80
-_UNCHANGING = (date, timedelta, tzinfo, decimal.Decimal, PurePath, types.FunctionType)  # and times of dates
 _SMALL = {type(None), bool, int, float, complex}  # Values of these types fit into any message.
 
 
@@ -73,7 +70,7 @@ def _base(value: Any) -> Any:
 def _may_change(value: Any) -> bool:
     if type(value) is tuple or type(value) is frozenset:
         return not payload.PLAIN_TYPES.issuperset(map(type, value))
-    return not isinstance(value, (*_UNCHANGING, enum.Enum, type))
+    return not (isinstance(value, enum.Enum | type) or is_unchanging(type(value)))
 
 
 def _references(value: Any) -> int:
@@ -151,9 +148,8 @@ def failure(error: BaseException, call: str | None = None) -> bytes:
     """The content for what a function raised, in the call of a chunk that this text tells."""
     if isinstance(error, AttributeError):
         explained(error)
-    elif isinstance(error.__cause__, payload.RemoteTraceback):  # A worker has said it already.
-        pass
-    elif isinstance(error, ModuleNotFoundError) and error.msg and len(error.args) == 1:
+    is_told = isinstance(error.__cause__, payload.RemoteTraceback)  # By a worker, already.
+    if isinstance(error, ModuleNotFoundError) and error.msg and len(error.args) == 1 and not is_told:
         where = f"on the worker, whose Python is {sys.executable}: what functions use is installed there"
         error.msg = f"{error.msg} ({where})"
         error.args = (error.msg,)

@@ -143,9 +143,8 @@ class Runner:
         for number, value in enumerate(values):
             kind, content = FAILURE, failures.get(number, b"")
             if number not in failures:
-                kind, content = (value if type(value) is Written else dump_value(name, value, aside=False))[
-                    :2
-                ]
+                written = value if type(value) is Written else dump_value(name, value, aside=False)
+                kind, content = written[:2]
             outcomes.append((kind, once.setdefault(content, content)))
         content = pickle.dumps(outcomes, PROTOCOL)
         if len(content) > payload.MAX_BYTES:

@@ -268,7 +268,6 @@ def _done(
     error: str,
 ) -> Done:
     started, ended = ran or (min(running.begun, time), time)
-    ended = max(started, ended)  # The clock of a Dask worker may have been put back meanwhile.
     status, error = {
         "memory": (DONE, ""),
         "erred": (FAILED, error.partition("\n")[0]),
@@ -284,8 +283,8 @@ def _done(
         client=running.client,
         queued=min(running.queued, started),
         started=started,
-        ended=ended,
-        seconds=ended - started,
+        ended=max(started, ended),  # The clock of a Dask worker may have been put back.
+        seconds=max(ended - started, 0.0),
         finished=int(status == DONE),
         failed=int(status != DONE),
         status=status,

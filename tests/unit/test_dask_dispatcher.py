@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ALL_COMPLETED, CancelledError, wait
 from typing import Any, cast
 
@@ -85,22 +84,22 @@ def test_whoever_waits_for_tasks_that_never_run_learns_of_their_end(dispatcher: 
     dispatcher.join()
 
 
-def test_all_that_there_is_is_stopped_also_what_is_just_sent(dispatcher: Dispatcher, cluster: Cluster):
-    """As one ends, the next one goes from here to Dask."""
+def test_nothing_moves_to_dask_while_all_is_stopped(dispatcher: Dispatcher, cluster: Cluster):
+    """As one task ends, the next one goes from those that wait to those that are there."""
+    waiting: list[int] = []
+
+    class WithDask(dict[Task, Any]):
+        def __iter__(self) -> Iterator[Task]:
+            waiting.append(len(dispatcher._waiting))
+            return super().__iter__()
+
     tasks = [task() for _ in range(300)]
     for one in tasks:
         dispatcher.add(one)
     eventually(lambda: cluster.tell, "one is with Dask")
-
-    def end() -> None:
-        for one in tasks:
-            if one in cluster.tell:
-                cluster.tell[one](None, WorkerLost("no more"))
-
-    ending = threading.Thread(target=end)
-    ending.start()
+    dispatcher._with_dask = WithDask(dispatcher._with_dask)
     dispatcher.kill_all()
-    ending.join()
+    assert waiting == [0]
     assert not wait([one.future for one in tasks], HANG_S).not_done
     dispatcher.close(cancel=True)
     dispatcher.join()
@@ -160,7 +159,13 @@ def test_where_no_thread_can_be_started_that_is_said_and_the_next_task_runs(
 def test_an_executor_that_waits_for_its_scheduler_can_be_ended():
     with socket.socket() as taken:  # Nobody listens there.
         taken.bind(("127.0.0.1", 0))
-        connection = Connection(lambda: Address(*taken.getsockname()), None, None, None)
+        is_asked = threading.Event()
+
+        def place() -> Address:
+            is_asked.set()
+            return Address(*taken.getsockname())
+
+        connection = Connection(place, None, None, None)
         errors: list[BaseException] = []
 
         def connect() -> None:
@@ -171,7 +176,7 @@ def test_an_executor_that_waits_for_its_scheduler_can_be_ended():
 
         thread = threading.Thread(target=connect)
         thread.start()
-        time.sleep(0.1)  # It waits already, most likely.
+        assert is_asked.wait(HANG_S)
         connection.forget(b"program")
         connection.close()
         assert thread.is_alive()

@@ -47,7 +47,7 @@ from distribute_challenge.wire.access import Trust
 
 MIN_MEMORY_BYTES = 64 << 20  # the least limit that a pool takes
 MAX_UNWANTED = 10_000
-MAX_PROGRAMS = 16  # and executors with an initializer, of which the latest are known
+MAX_PROGRAMS = 16  # that are known, the latest; an executor with an initializer is one of its own
 
 Say = Callable[[dict[str, Any]], None]
 

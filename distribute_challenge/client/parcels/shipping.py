@@ -29,8 +29,8 @@ from distribute_challenge.values.names import name_of
 _WITH_SCATTERED = {*payload.PLAIN_TYPES, Scattered}
 _LARGE_BYTES = 1 << 20  # What is smaller need not be looked at closely.
 BY_VALUE = "# No text: this function is in no file, or the file has changed. It is sent by value.\n"
-WITH_ARGUMENTS = Written(b"")  # in place of a function that travels in one pickle with its arguments
 BY_NAME = "# {0.module}.{0.path}: workers import it by its name.\n"
+WITH_ARGUMENTS = Written(b"")  # in place of a function that travels in one pickle with its arguments
 
 
 class Shipment:
@@ -47,8 +47,7 @@ class Shipment:
         self._latest: tuple[str | None, bytes] | None = None  # for which Python, and the pickle
         self._by_file = False
         # Neither a plain function nor a class, nor found by a name: it may hold objects, as a method does.
-        self._may_hold = type(function) is not types.FunctionType and not isinstance(function, type)
-        self._may_hold = self._may_hold and name_of(function) is None
+        self._may_hold = not isinstance(function, types.FunctionType | type) and name_of(function) is None
 
     def called(self, name: str, *, by_file: bool) -> Shipment:
         """The same under another name, in messages and in the record, and with a pace of its own.

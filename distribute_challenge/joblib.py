@@ -11,13 +11,16 @@ import inspect
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import Any
 
 from distribute_challenge.client.executors import executor_at
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.shipping import Shipment, shipment_of
 from distribute_challenge.client.pool import PoolExecutor
+from distribute_challenge.client.tasks.task import TaskFuture
 from distribute_challenge.tls import Tls
 
 try:
@@ -27,9 +30,6 @@ except ImportError as error:  # pragma: no cover  The tests have it.
     raise ImportError(
         f"joblib is not installed for {sys.executable} ({error}): pip install joblib there"
     ) from None
-
-if TYPE_CHECKING:
-    from distribute_challenge.client.tasks.task import TaskFuture
 
 NAME = "compute"
 # What joblib gives to every backend, for other kinds of workers.
@@ -46,7 +46,8 @@ def register_joblib() -> None:
     ...     cross_val_score(model, X, y, n_jobs=-1)
 
     Options of the backend: `server`, `tls`, `initializer` and `initargs`, as those of `PoolExecutor`.
-    `n_jobs=-1` means as many as there are workers. Raises ImportError without joblib.
+    `n_jobs` batches run at once, at most; -1 means as many as there are workers.
+    Raises ImportError without joblib.
     """
     register_parallel_backend(NAME, ComputeBackend)
 
@@ -76,11 +77,12 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         self.parallel: Any = None  # the latest that was configured
         self._defaults = (server, tls, initializer, initargs)
         # Several `Parallel` may use this at once: each has its options, its executor if it has an
-        # initializer, and its batches, which are perhaps done.
-        self._lock = threading.Lock()  # guards the next three
+        # initializer, its batches that wait, and those that were sent, which are perhaps done.
+        self._lock = threading.Lock()  # guards the next four
         self._chosen: weakref.WeakKeyDictionary[Any, tuple[Any, ...]] = weakref.WeakKeyDictionary()
         self._own: weakref.WeakKeyDictionary[Any, PoolExecutor] = weakref.WeakKeyDictionary()
-        self._futures: weakref.WeakKeyDictionary[TaskFuture[Any], Any] = weakref.WeakKeyDictionary()
+        self._waiting: weakref.WeakKeyDictionary[Any, _Waiting] = weakref.WeakKeyDictionary()
+        self._futures: weakref.WeakKeyDictionary[Future[Any], Any] = weakref.WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """It travels with each batch, for calls within calls: there, the pool is that of the worker."""
@@ -120,6 +122,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         if parallel is not None:
             with self._lock:
                 self._chosen[parallel] = (server or before[0], tls or before[1], *prepare)
+                self._waiting.pop(parallel, None)
         return self.effective_n_jobs(n_jobs)
 
     def terminate(self) -> None:
@@ -130,18 +133,34 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         for own in executors:
             own.shutdown()
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
-        """Run a batch; the future of its results."""
-        owner = getattr(callback, "parallel", self.parallel)
-        engine = self._executor(owner).engine
-        future: Any = engine.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
+    def submit(self, func: Callable[[], Any], callback: Any = None) -> None:
+        """Run a batch as soon as fewer than `n_jobs` of its `Parallel` run; then `callback(future)`."""
+        owner = callback.parallel
+        executor = self._executor(owner)
         with self._lock:
-            self._futures[future] = owner
-        if callback is not None:
-            future.add_done_callback(callback)
-        return future
+            waiting = self._waiting.get(owner)
+        if waiting is None:
+            n_jobs = owner._effective_n_jobs()
+            # As many as there are workers need not wait here: the pool has others ready for each worker.
+            limit = n_jobs if n_jobs < executor._max_workers else sys.maxsize
+            with self._lock:
+                waiting = self._waiting[owner] = _Waiting(limit)
 
-    def retrieve_result_callback(self, out: TaskFuture[Any]) -> Any:
+        def send() -> None:
+            future: Future[Any]
+            try:
+                future = executor.engine.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
+            except Exception as error:  # It cannot be sent. joblib wants to hear of that as of any other end.
+                future = Future()
+                future.set_exception(error)
+            with self._lock:
+                self._futures[future] = owner
+            future.add_done_callback(waiting.note_end)
+            future.add_done_callback(callback)
+
+        waiting.add(send)
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """The results of a batch that has ended. Raises what one of its calls raised."""
         return out.result()
 
@@ -154,8 +173,11 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
             futures = [future for future, owner in self._futures.items() if getattr(owner, "_aborting", True)]
             for future in futures:
                 del self._futures[future]
+            for owner in [owner for owner in self._waiting if getattr(owner, "_aborting", True)]:
+                self._waiting.pop(owner).drop()
         for future in futures:
-            future.kill()
+            if isinstance(future, TaskFuture):
+                future.kill()
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """The backend of calls within a batch."""
@@ -175,6 +197,50 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
             if owner not in self._own:
                 self._own[owner] = PoolExecutor(server, tls=tls, initializer=initializer, initargs=initargs)
             return self._own[owner]
+
+
+class _Waiting:
+    """The batches of one `Parallel` that wait, since `limit` of them run."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()  # guards what follows
+        self._running = 0
+        self._is_sending = False
+        self._batches: deque[Callable[[], object]] = deque()  # what sends each
+
+    def add(self, send: Callable[[], object]) -> None:
+        """Have a batch sent in its turn."""
+        with self._lock:
+            self._batches.append(send)
+        self._send_on()
+
+    def note_end(self, _: Future[Any]) -> None:
+        """One has ended."""
+        with self._lock:
+            self._running -= 1
+        self._send_on()
+
+    def drop(self) -> None:
+        """Send none of those that wait."""
+        with self._lock:
+            self._batches.clear()
+
+    def _send_on(self) -> None:
+        """Send those that may be, one after another: one that runs in place, and so ends at once, adds the
+        next from within, and many would be too deep in each other."""
+        while True:
+            with self._lock:
+                if self._is_sending or not self._batches or self._running >= self._limit:
+                    return
+                send = self._batches.popleft()
+                self._running += 1
+                self._is_sending = True
+            try:
+                send()
+            finally:
+                with self._lock:
+                    self._is_sending = False
 
 
 def _goes_on(owner: Any) -> bool:

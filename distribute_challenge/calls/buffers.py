@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from distribute_challenge.calls.regions import Buffer, Region, is_full, open_region, pack_sizes, unpack_sizes
-from distribute_challenge.values.functions import StandIn
+from distribute_challenge.values.making import StandIn
 
 LARGE_BYTES = 1 << 18  # Smaller ones stay in the pickle.
 

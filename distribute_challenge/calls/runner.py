@@ -31,6 +31,7 @@ from distribute_challenge.calls.replies import (
 from distribute_challenge.calls.reuse import Kept, Key, Loaded
 from distribute_challenge.calls.scattered import store
 from distribute_challenge.values import PROTOCOL
+from distribute_challenge.values.classes import Script
 from distribute_challenge.values.functions import SCRIPT
 
 
@@ -67,8 +68,8 @@ class Runner:
             name = getattr(function, "__name__", name)
             if setup is not None:
                 setup.bind(loaded.modules)
-            if SCRIPT in loaded.modules and not self._is_in_place:
-                sys.modules["__main__"] = loaded.modules[SCRIPT]
+            if not self._is_in_place:
+                sys.modules["__main__"] = loaded.modules.get(SCRIPT) or Script("__main__")
             before = (look(loaded.modules), Process()) if call.flags & INITIALIZER else None
             began = time.perf_counter()
             if call.flags & CHUNK:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from distribute_challenge.values.enums import do_nothing, reduce_enum, update_enum
-from distribute_challenge.values.functions import StandIn
+from distribute_challenge.values.making import StandIn
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,26 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 _apart = threading.local()  # `copies`: those of the call that runs in its caller's process, by token
+
+
+class Script(types.ModuleType):
+    """The script's module where its functions run: it has what they mention, and the classes of all else."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Asked for what is not in it, by pickle, say: a class of which an argument is."""
+        found = _classes_of(self.__name__).get(name)
+        if found is None:
+            raise AttributeError(f"no function or value of this call brings the script's {name!r} along")
+        return found
+
+    def __dir__(self) -> list[str]:
+        """All names that can be asked for."""
+        return [*super().__dir__(), *_classes_of(self.__name__)]
+
+
+def _classes_of(module: str) -> dict[str, type]:
+    return {cls.__qualname__: cls for cls in copies().values() if cls.__module__ == module}
+
 
 _EARLY = ("__dataclass_fields__", "__setstate__", "__hash__", "__eq__")
 _IMMUTABLE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE, among the flags of a type

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from distribute_challenge.values.classes import Script
 from distribute_challenge.values.code import names_of
 from distribute_challenge.values.definition import Definition, Scope, compile_function
 from distribute_challenge.values.names import importable_module
@@ -69,16 +70,6 @@ class Wrapper:
     options: Any  # of its calls
 
 
-class StandIn:
-    """Stands for something in one pickle: what it is there is in `reduced`."""
-
-    def __init__(self, *reduced: Any) -> None:
-        self._reduced = reduced
-
-    def __reduce__(self) -> Reduced:
-        return self._reduced
-
-
 class loading:  # noqa: N801  It is used as a function is; a generator's context takes three times as long.
     """While the pickles of a call are loaded: the text that travels beside them, and their modules."""
 
@@ -100,7 +91,7 @@ def load_module(key: int, name: str, package: str | None) -> types.ModuleType:
     modules: MadeModules | None = getattr(_loading, "now", _NOTHING)[1]
     if modules is not None and key in modules:
         return modules[key]
-    module = types.ModuleType(name)
+    module = Script(name) if key == SCRIPT else types.ModuleType(name)
     vars(module).update(__package__=package, __builtins__=builtins)
     if modules is not None:
         modules[key] = module

@@ -11,6 +11,16 @@ from typing import Any
 Reduced = tuple[Any, ...]
 
 
+class StandIn:
+    """Stands for something in one pickle: what it is there is in `reduced`."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> Reduced:
+        return self._reduced
+
+
 def fill_object(made: Any, state: Any) -> None:
     """Give an object its content, and ask nothing of its class for that."""
     content, slots = state if type(state) is tuple else (state, None)

@@ -20,13 +20,13 @@ from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import (
     SCRIPT,
     Reduced,
-    StandIn,
     load_descriptor,
     load_module,
     load_singleton,
     load_view,
 )
 from distribute_challenge.values.making import (
+    StandIn,
     fill_exception,
     fill_object,
     make_cached,

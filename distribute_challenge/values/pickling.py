@@ -55,7 +55,7 @@ class ValuePickler(ObjectPickler):
     def note_function(self, function: types.FunctionType) -> None:
         """Called for each function that travels by value."""
 
-    def check_methods(self, cls: type) -> None:
+    def note_class(self, cls: type) -> None:
         """Called for each class that travels by value."""
 
     @property
@@ -150,7 +150,7 @@ class ValuePickler(ObjectPickler):
             raise TypeError(
                 f"the class {cls.__qualname__}, a msgspec.Struct, travels only from a module of its own"
             )
-        self.check_methods(cls)
+        self.note_class(cls)
         module = sys.modules.get(cls.__module__)
         if module is not None and module.__name__ == cls.__module__ and not is_importable(module):
             cloudpickle.register_pickle_by_value(module)  # Else it writes the class by its name.

@@ -46,7 +46,8 @@ class _Names:
     def __reduce__(self) -> tuple[Any, ...]:
         import cloudpickle
 
-        names = {name: value for name, value in vars(sys.modules["__main__"]).items() if name[:2] != "__"}
+        script = sys.modules["__main__"]
+        names = {name: getattr(script, name) for name in dir(script) if name[:2] != "__"}
         try:
             data = cloudpickle.dumps(names)
         except Exception:  # Whatever refuses to be pickled is left out, as long as nobody asks for it.

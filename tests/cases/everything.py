@@ -12,14 +12,18 @@ import copyreg
 import dataclasses
 import enum
 import functools
+import gc
 import io
 import os
+import pickle
 import socket
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from distribute_challenge import PoolExecutor, TaskNotSendable, compute_this
@@ -540,6 +544,55 @@ def instances_of_the_scripts_classes_come_back_as_such() -> None:
     assert type(same({"k": [tree]}).run()["k"][0].children[0]) is Record
     assert compute_this(Vector.scaled)(Vector(1, 2), 3).run() == Vector(3, 6)
     assert dict(vars(Vector)) == attributes
+
+
+@compute_this
+def pickled(value):
+    return pickle.dumps(value)
+
+
+@compute_this
+def looks_up(name):
+    return getattr(sys.modules["__main__"], name)
+
+
+@script_case
+def functions_find_the_classes_of_their_arguments_by_name() -> None:
+    """As pickle does: no function here mentions one."""
+    vector = Vector(1, 2)
+    for dumps in (pickled, compute_this(pickle.dumps)):
+        assert pickle.loads(dumps(vector).run()) == vector
+    try:
+        looks_up("NoSuchName").run()
+    except AttributeError as error:
+        assert "brings the script's 'NoSuchName' along" in str(error)
+    else:
+        raise AssertionError("it was found")
+
+
+def passes_when_there(path, value):
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return value
+
+
+@case
+def a_result_finds_its_class_though_nothing_else_refers_to_it_any_more() -> None:
+    for put in (lambda pool, value: value, PoolExecutor.scatter):
+        with tempfile.TemporaryDirectory() as folder, PoolExecutor() as pool:
+
+            class Gone:
+                number = 1
+
+            passes = functools.partial(passes_when_there, f"{folder}/there")
+            alone, together = (
+                pool.submit(passes, put(pool, Gone())),
+                pool.map(passes, [put(pool, Gone())] * 2),
+            )
+            del Gone
+            gc.collect()
+            Path(folder, "there").mkdir()
+            assert [value.number for value in (alone.result(60), *together)] == [1, 1, 1]
 
 
 @script_case

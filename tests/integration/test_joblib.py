@@ -51,6 +51,20 @@ def sum_of_squares(count: int) -> int:
     return int(sum(Parallel(n_jobs=2)(delayed(square)(number) for number in range(count))))
 
 
+def sum_one_by_one(count: int) -> int:
+    return int(sum(Parallel(n_jobs=2, batch_size=1)(delayed(square)(1) for _ in range(count))))
+
+
+def running_beside(folder: Path, number: int) -> int:
+    """How many of these run at once, this one among them."""
+    mine = folder / str(number)
+    mine.touch()
+    time.sleep(0.05)
+    running = len(list(folder.iterdir()))
+    mine.unlink()
+    return running
+
+
 def depth(level: int) -> int:
     """How many calls of joblib within each other there are, below this one."""
     return 1 + max(Parallel(n_jobs=2)(delayed(depth)(level - 1) for _ in range(2))) if level else 0
@@ -165,6 +179,21 @@ def test_a_time_limit_stops_what_runs(pool: RunningServer):
 def test_calls_within_calls_do_not_wait_for_each_other(pool: RunningServer):
     assert Parallel(n_jobs=2)(delayed(sum_of_squares)(x) for x in range(6)) == [0, 0, 1, 5, 14, 30]
     assert Parallel(n_jobs=2)(delayed(depth)(3) for _ in range(4)) == [3, 3, 3, 3]
+
+
+def test_many_calls_within_a_call_are_not_each_within_the_one_before(pool: RunningServer):
+    """Where no worker is free, each has ended as soon as it is begun, and has the next one sent."""
+    assert Parallel(n_jobs=2)(delayed(sum_one_by_one)(1000) for _ in range(3)) == [1000] * 3
+
+
+def test_no_more_run_at_once_than_were_asked_for(start_server: Any, tmp_path: Path):
+    register_joblib()
+    address = start_server(4).address
+    for n_jobs, most in ((2, 2), (-2, 3), (-1, 4)):
+        folder = tmp_path / str(most)
+        folder.mkdir()
+        call = Parallel(n_jobs=n_jobs, batch_size=1, backend="compute", server=address)
+        assert 2 <= max(call(delayed(running_beside)(folder, number) for number in range(16))) <= most
 
 
 def test_all_workers_are_as_many_as_the_pool_has(pool: RunningServer):

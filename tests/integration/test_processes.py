@@ -22,6 +22,8 @@ factor = 3
 class Point:
     def __init__(self, x): self.x = x
 
+class Tag(Point): pass  # No function mentions it.
+
 class Child(context.Process):
     def __init__(self, queue):
         super().__init__()
@@ -30,15 +32,18 @@ class Child(context.Process):
 
 def scaled(point): return Point(point.x * factor)
 
+def same(x): return x
+
 def put(queue): queue.put(scaled(Point(3)))
 
 @compute_this
-def everything(method):
+def everything(method, tag):
     global lock
     lock = threading.Lock()  # No child can have that, and none asks for it.
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         points = list(executor.map(scaled, [Point(1)]))
+        assert type(executor.submit(same, tag).result()) is type(tag)
     with context.Pool(1) as pool:
         points += pool.map(scaled, [Point(2)])
     queue = context.SimpleQueue()
@@ -48,7 +53,7 @@ def everything(method):
         process.join()
     return [(point.x, type(point) is Point) for point in points]
 
-print(everything(sys.argv[1]).run())
+print(everything(sys.argv[1], Tag(5)).run())
 """
 
 

@@ -64,6 +64,7 @@ class Written(NamedTuple):
     modules: frozenset[str] = frozenset()
     buffers: Sequence[pickle.PickleBuffer | Buffer] = ()
     values: tuple[Scattered, ...] = ()  # that it refers to
+    classes: tuple[type, ...] = ()  # that travel by value: a result finds them as long as this is there
 
 
 class Sent:
@@ -94,8 +95,8 @@ class Parcel:
     """
 
     __slots__ = (
-        *("arguments", "count", "flags", "function", "id", "label", "large", "modules", "program", "queued"),
-        *("size", "source", "values"),
+        *("arguments", "classes", "count", "flags", "function", "id", "label", "large", "modules"),
+        *("program", "queued", "size", "source", "values"),
     )
 
     def __init__(
@@ -122,6 +123,7 @@ class Parcel:
         self.modules = modules
         self.large = large
         self.values = function.values + arguments.values  # that are sent once
+        self.classes = function.classes + arguments.classes
         self.size = len(source) + len(function.data) + len(arguments.data)  # about, in bytes
         if large is not None:
             self.size += large.size

@@ -17,12 +17,19 @@ class Scattered:
     in what functions use; there it is the value. When it goes, the value goes with it.
     """
 
-    __slots__ = ("__weakref__", "_parts", "modules", "token")
+    __slots__ = ("__weakref__", "_classes", "_parts", "modules", "token")
 
-    def __init__(self, parts: Parts, modules: frozenset[str], token: bytes | None = None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        modules: frozenset[str],
+        token: bytes | None = None,
+        classes: tuple[type, ...] = (),
+    ) -> None:
         self.token = token or os.urandom(TOKEN_BYTES)
         self.modules = modules  # of the user's own, which it needs
         self._parts = parts
+        self._classes = classes  # A result finds them as long as this is there.
         _alive[self.token] = self
 
     def pack(self, *, can_share: bool) -> bytes:

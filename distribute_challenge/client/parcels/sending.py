@@ -36,8 +36,8 @@ class Sender(ValuePickler):
     """Writes values for workers of the version `python`, as `3.12`; None: of this one.
 
     The text of `called` is not written: it travels beside the call. `modules` collects the user's own modules
-    that are needed to load what was written, `values` the scattered values that it refers to. With `by_file`,
-    workers map the files of a `numpy.memmap` themselves.
+    that are needed to load what was written, `values` the scattered values that it refers to, `classes` those
+    that travel by value. With `by_file`, workers map the files of a `numpy.memmap` themselves.
     """
 
     def __init__(
@@ -48,12 +48,14 @@ class Sender(ValuePickler):
         large: Collector | None = None,
         modules: set[str] | None = None,
         values: list[Scattered] | None = None,
+        classes: list[type] | None = None,
         *,
         by_file: bool = False,
     ) -> None:
         super().__init__(file, large)
         self.modules = set() if modules is None else modules
         self.values = [] if values is None else values
+        self.classes = [] if classes is None else classes
         self._called = called
         self._python = python or _HERE
         self._by_file = by_file
@@ -100,8 +102,9 @@ class Sender(ValuePickler):
             if is_generator and _warned.get(function.__code__) is None:
                 _warn_of_copies(function, variable, kind)
 
-    def check_methods(self, cls: type) -> None:
-        """See to it that each method has a text, if it has to have one."""
+    def note_class(self, cls: type) -> None:
+        """Take note of a class, and see to it that each method has a text, if it has to have one."""
+        self.classes.append(cls)
         for method in vars(cls).values() if self.crosses_versions else ():
             if type(method) is types.FunctionType and name_of(method) is None:
                 try:

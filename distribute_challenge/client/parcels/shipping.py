@@ -175,9 +175,10 @@ class Shipment:
         large = Collector()
         modules: set[str] = set()
         values: list[Scattered] = []
+        classes: list[type] = []
 
         def pickler(file: io.BytesIO, large: Collector | None) -> Sender:
-            return Sender(file, self._code, python, large, modules, values, by_file=by_file)
+            return Sender(file, self._code, python, large, modules, values, classes, by_file=by_file)
 
         try:
             data = payload.dump(value, kinds, pickler, large)
@@ -185,7 +186,7 @@ class Shipment:
             raise
         except BaseException as error:  # A `__reduce__` may raise anything, as by `sys.exit()`.
             raise TaskNotSendable(self._explain(parts(), error, python)) from error
-        return Written(data, frozenset(modules), large.buffers, tuple(values))
+        return Written(data, frozenset(modules), large.buffers, tuple(values), tuple(classes))
 
     def _parts_of_function(self) -> Iterator[tuple[str, Any]]:
         if not self._functions or name_of(self.function) is not None:
@@ -235,7 +236,7 @@ def scatter(value: Any, to: Destination = ANYWHERE) -> Scattered:
         raise TaskNotSendable("a scattered value cannot hold another one: scatter what that holds, too")
     is_large = bool(written.buffers) or len(written.data) >= LARGE_BYTES
     parts = Parts([written.data, *written.buffers], may_share=to.may_share and is_large)
-    return Scattered(parts, written.modules)
+    return Scattered(parts, written.modules, classes=written.classes)
 
 
 def _scattered_value() -> None:

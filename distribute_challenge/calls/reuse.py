@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import operator
 import pickle
+import types
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -75,6 +77,12 @@ class Kept:
         """The program has gone, and its classes with it."""
         for key in [key for key in self._known if key[0] == program]:
             del self._known[key]
+
+    def clear(self) -> list[weakref.ref[Any]]:
+        """Keep none of them, since each may hold something that has gone; what shall go now."""
+        known = [known.function for known in self._known.values()]
+        self._known.clear()
+        return [weakref.ref(function) for function in known if isinstance(function, types.FunctionType)]
 
     def put(self, key: Key, known: Known) -> bool:
         """Keep a function, which may have been called, if it is constant; whether it is."""

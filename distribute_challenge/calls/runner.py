@@ -127,6 +127,10 @@ class Runner:
             context.run(lambda: decimal.setcontext(decimal.getcontext().copy()))
         return context
 
+    def forget_functions(self) -> list[weakref.ref[Any]]:
+        """Some of what functions may hold has gone: keep none of them; what shall go now."""
+        return self._kept.clear()
+
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""
         return (call.program, source, call.function) in self._kept

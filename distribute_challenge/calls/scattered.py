@@ -49,8 +49,8 @@ class Store:
         self._entries: dict[bytes, _Entry] = {}
         self.loaded = 0  # how many were
 
-    def take(self, section: bytes, held: set[bytes]) -> None:
-        """Take in what came over a connection, which has `held` those so far."""
+    def take(self, section: bytes, held: set[bytes]) -> bool:
+        """Take in what came over a connection, which has `held` those so far; whether others have gone."""
         new, gone = pickle.loads(section)
         self.release(held, gone)
         with self._lock:
@@ -58,6 +58,7 @@ class Store:
                 if token not in held:
                     self._entries.setdefault(token, _Entry(packed)).holds += 1
                     held.add(token)
+        return bool(gone)
 
     def release(self, held: set[bytes], tokens: Iterable[bytes]) -> None:
         """A connection does not hold these values any more. What none holds goes."""

@@ -50,9 +50,10 @@ class Worker:
         self.streams = streams
         self._runner = Runner()
         self.modules = ProgramModules(self._forget)
-        # What shall be gone when a large call is over: its buffers, and its function if that is not kept.
+        # What shall be gone when a call is over: functions that held a scattered value that has gone; of a
+        # large call its buffers, and its function if that is not kept.
         self._shall_go: list[weakref.ref[Any]] = []
-        self._is_dropped = False
+        self._are_functions = False
         self._probe_lock = threading.Lock()
         self._probe: Probe | None = None
 
@@ -75,9 +76,10 @@ class Worker:
         """
         problem: Exception | None = None
         buffers: list[Buffer] = []
+        shall_go: list[weakref.ref[Any]] = []
         try:
-            if call.values:
-                store.take(call.values, values)
+            if call.values and store.take(call.values, values):
+                shall_go = self._runner.forget_functions()
             buffers = unpack_buffers(section)
         except Exception as error:  # There are no descriptors left, say, or no memory.
             problem = error
@@ -90,11 +92,11 @@ class Worker:
             offset, output = self.streams.end(has_left_threads=self._runner.has_left_threads)
             if output:
                 outcome = outcome._replace(offset=offset, output=output)
-        if size > TIDY_BYTES or buffers:
-            dropped = self._runner.dropped
-            self._is_dropped = dropped is not None
-            self._shall_go = [] if dropped is None else [dropped]
-            self._shall_go += [weakref.ref(part.obj) for part in buffers[:1] if isinstance(part, memoryview)]
+        if (size > TIDY_BYTES or buffers) and self._runner.dropped is not None:
+            shall_go.append(self._runner.dropped)
+        self._are_functions = bool(shall_go)
+        self._shall_go = shall_go
+        self._shall_go += [weakref.ref(part.obj) for part in buffers[:1] if isinstance(part, memoryview)]
         can_share = bool(call.flags & SHARES)
         large = region = None
         try:
@@ -140,7 +142,7 @@ class Worker:
             return
         # A function and its global names hold on to each other, for one. Young objects are looked at first:
         # to look at all, with libraries loaded, takes longer than many a call.
-        for generation in (1, 2)[: 1 + self._is_dropped]:
+        for generation in (1, 2)[: 1 + self._are_functions]:
             if any(reference() is not None for reference in self._shall_go):
                 gc.collect(generation)
         self._shall_go = []

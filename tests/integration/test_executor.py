@@ -1417,3 +1417,30 @@ def test_a_function_with_a_slice_for_a_constant_travels_without_its_text():
     exec("f = lambda text: text[1:3]", names)
     with PoolExecutor("local://1") as pool:
         assert pool.submit(names["f"], "abcd").result() == "bc"
+
+
+SETS_UP = """
+import gc, threading
+from distribute_challenge import PoolExecutor
+
+def sets_up():
+    global barrier
+    barrier = threading.Barrier(3)
+
+def parties():
+    return barrier.parties
+
+def several():
+    for _ in range(3):
+        with PoolExecutor(initializer=sets_up) as pool:
+            assert pool.submit(parties).result() == 3
+    gc.collect()
+    return sum(type(thing) is threading.Barrier for thing in gc.get_objects())
+"""
+
+
+def test_what_an_initializer_has_set_up_within_a_function_goes_with_its_executor():
+    script: dict[str, Any] = {"__name__": "__main__"}
+    exec(SETS_UP, script)
+    with PoolExecutor("local://1") as pool:
+        assert pool.submit(script["several"]).result(HANG_S) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from distribute_challenge import PoolExecutor, TaskNotSendable, TaskTimeout, compute_this
@@ -125,6 +126,25 @@ def test_a_value_goes_with_its_handle(server: RunningServer):
     del kept
     gc.collect()
     assert len(descriptors() - before) <= 4  # Memory files are kept for the next value.
+
+
+def length_of(value: Any) -> Callable[[], int]:
+    return lambda: len(value)
+
+
+def test_what_uses_a_value_of_which_the_handle_has_gone_is_not_kept(server: RunningServer):
+    """A text has no buffer that others could map."""
+    with PoolExecutor(max_workers=1) as pool:
+        worker = psutil.Process(pool.submit(os.getpid).result())
+        assert pool.submit(length_of("")).result() == 0  # This module has been imported there.
+        before = worker.memory_info().rss
+        length = length_of(pool.scatter("x" * (96 << 20)))
+        assert [pool.submit(length).result() for _ in range(3)] == [96 << 20] * 3
+        assert worker.memory_info().rss > before + (64 << 20)
+        del length
+        gc.collect()
+        pool.submit(abs, -1).result()
+        eventually(lambda: worker.memory_info().rss < before + (32 << 20), "the value is gone")
 
 
 def test_a_value_is_what_it_was_when_it_was_scattered(used_server: RunningServer):

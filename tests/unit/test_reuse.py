@@ -421,6 +421,21 @@ def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: 
     assert [runner.keeps(call.source, call.call()) for call in calls] == [False, True, True]
 
 
+def test_a_function_that_holds_much_is_not_kept_by_who_sends_it():
+    def length_of(text: str) -> Callable[[], int]:
+        return lambda: len(text)
+
+    kept = []
+    for size in (100, 2 << 20):
+        function = length_of("x" * size)
+        shipment_of(function).parcel((), {})
+        watched = weakref.ref(function)
+        del function
+        gc.collect()
+        kept.append(watched() is not None)
+    assert kept == [True, False]
+
+
 def test_only_the_latest_functions_are_kept_by_who_sends_them():
     made = []
     for number in range(200):

@@ -150,6 +150,9 @@ class Shipment:
         latest = None if now is None or not now.still_holds() or written.buffers else (python, written.data)
         self._written = (now, python, written) if now and latest and latest == self._latest else None
         self._latest = latest
+        is_large = len(written.data) > _LARGE_BYTES
+        if is_large and type(self.function) is types.FunctionType:  # When its user lets go, much memory does.
+            _shipments.pop(self.function, None)
         return written
 
     def dump_arguments(self, arguments: Any, to: Destination) -> Written:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from distribute_challenge.calls import flights
 from distribute_challenge.calls.buffers import Parts
-from distribute_challenge.calls.payload import Outcome
+from distribute_challenge.calls.payload import NO_PROGRAM, Outcome
 from distribute_challenge.calls.runner import Runner
 from distribute_challenge.calls.scattered import store
 from distribute_challenge.client.options import Options
@@ -46,6 +46,7 @@ class Nested:
     def __init__(self, connections: Connections, prepare: Callable[[], Task] | None) -> None:
         self._connections = connections
         self._prepare = prepare
+        self._prepared = NO_PROGRAM  # for which it has
         self._threads: set[threading.Thread] = set()
 
     def add(self, task: Task, max_lanes: int, max_tasks: int | None) -> None:
@@ -55,7 +56,9 @@ class Nested:
             return
         try:
             if self._prepare is not None:
-                _run_here(self._prepare().parcel).load()
+                parcel = self._prepare().parcel
+                self._prepared = parcel.program
+                _run_here(parcel).load()
             is_here = self._prepare is not None or len(self._threads) >= max_lanes
             lease = None if is_here else _free_lease(self._connections)
         except BaseException as error:
@@ -92,11 +95,12 @@ class Nested:
         """There is nothing to end: no task waits here."""
 
     def join(self) -> None:
-        """Wait until all tasks have ended."""
+        """Wait until all tasks have ended, and forget what was set up for them."""
         for thread in list(self._threads):
             # A callback of its task may shut the executor down, and another thread may only now add one.
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join()
+        _in_place.forget(self._prepared)
 
 
 def _free_lease(connections: Connections) -> lone.Lease | None:

@@ -10,6 +10,7 @@ import builtins
 import contextlib
 import functools
 import gc
+import operator
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from typing import Any, TextIO
 
 _OF_SYS = ("argv", "path", "meta_path", "path_hooks", "path_importer_cache", "modules")
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SETTINGS = operator.attrgetter("encoding", "errors", "line_buffering", "write_through")
 _HOOKS = ("excepthook", "displayhook", "unraisablehook", "breakpointhook")
 
 # Bound here, since a function may have taken them away.
@@ -80,9 +82,11 @@ class Surroundings:
         signal.pthread_sigmask = _noted(signal.pthread_sigmask, lambda how, *_, **__: self._masked.add(how))
         self._trace, self._profile = sys.gettrace(), sys.getprofile()
         self._recursion_limit = sys.getrecursionlimit()
+        self._switch_s = sys.getswitchinterval()
         self._of_sys = {name: getattr(sys, name) for name in (*_OF_SYS, *_HOOKS)}
         self._path, self._argv = list(sys.path), list(sys.argv)
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
+        self._settings = _settings_of(sys.stdout), _settings_of(sys.stderr)
         # Copies of descriptors 0 to 2, for a function that closes or redirects those.
         self._descriptors = [os.dup(number) for number in range(3)]
 
@@ -107,6 +111,7 @@ class Surroundings:
         if self._signals or self._masked:
             self._restore_signals()
         sys.setrecursionlimit(self._recursion_limit)
+        sys.setswitchinterval(self._switch_s)
         if sys.gettrace() is not self._trace or sys.getprofile() is not self._profile:
             sys.settrace(self._trace)
             sys.setprofile(self._profile)
@@ -145,10 +150,11 @@ class Surroundings:
 
     def _usable_streams(self) -> Any:
         stdin, stdout, stderr = self._streams
+        of_stdout, of_stderr = self._settings
         return (
-            stdin if _is_usable(stdin) else open(0, closefd=False),
-            stdout if _is_usable(stdout) else self._make_stream(1),
-            stderr if _is_usable(stderr) else self._make_stream(2),
+            open(0, closefd=False) if _settings_of(stdin) is None else stdin,
+            stdout if _settings_of(stdout) == of_stdout else self._make_stream(1),
+            stderr if _settings_of(stderr) == of_stderr else self._make_stream(2),
         )
 
 
@@ -163,8 +169,9 @@ def _noted(function: Callable[..., Any], note: Callable[..., object]) -> Callabl
     return noted
 
 
-def _is_usable(stream: Any) -> bool:
+def _settings_of(stream: Any) -> tuple[Any, ...] | None:
+    """How a stream works; None if it does not."""
     try:
-        return not stream.closed
+        return None if stream.closed else _SETTINGS(stream)
     except ValueError:  # It was detached from its descriptor.
-        return False
+        return None

@@ -98,6 +98,15 @@ LEFT_BY_FUNCTIONS: dict[str, tuple[Callable[[], object], Callable[[], object]]] 
         lambda: setattr(sys, "excepthook", does_nothing),
         lambda: sys.excepthook is sys.__excepthook__,
     ),
+    "switch interval": (lambda: sys.setswitchinterval(0.5), sys.getswitchinterval),
+    "how text is written": (
+        lambda: sys.stdout.reconfigure(encoding="ascii", errors="strict"),  # type: ignore[union-attr]
+        lambda: (sys.stdout.encoding, sys.stdout.errors),
+    ),
+    "how lines are written": (
+        lambda: sys.stderr.reconfigure(line_buffering=False, write_through=True),  # type: ignore[union-attr]
+        lambda: (sys.stderr.line_buffering, sys.stderr.write_through),  # type: ignore[attr-defined]
+    ),
     "alarm": (lambda: signal.alarm(600), lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0),
     "timer": (
         lambda: signal.setitimer(signal.ITIMER_PROF, 600),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distribute_challenge import cli
+from distribute_challenge.pictures.words import shortened
 from distribute_challenge.terminal import words
 from distribute_challenge.terminal.pool import Pool
 
 HEADINGS = ("worker", "process", "state", "cpu", "memory", "since", "client", "function")
+GAP = "  "
+MIN_NAME = 10  # characters of a name that has to be cut
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,17 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(json.dumps(status, indent=2) + "\n")
     else:
         sys.stdout.write(f"{pool.address}, up {words.duration(status['uptime'])}: {words.counts(status)}\n")
-        sys.stdout.writelines(table(status))
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        sys.stdout.writelines(table(status, columns))
     return 0
 
 
-def table(status: dict[str, Any]) -> Iterator[str]:
-    """A line for each worker, below one of headings."""
+def table(status: dict[str, Any], columns: int = sys.maxsize) -> Iterator[str]:
+    """A line for each worker, below one of headings. Long names are cut, so that lines fit in a terminal."""
     rows = [HEADINGS, *(row(worker, status["now"]) for worker in status["workers"])]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    *widths, client, function = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = max(columns - sum(widths) - len(GAP) * (len(widths) + 1), 2 * MIN_NAME)
+    client = min(client, max(left - function, left // 2))
+    is_whole = any("problem" in worker for worker in status["workers"])  # That stands there, too.
+    widths += [client, function if is_whole else min(function, left - client)]
     for cells in rows:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        yield "  ".join(padded).rstrip() + "\n"
+        padded = [shortened(cell, width).ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        yield GAP.join(padded).rstrip() + "\n"
 
 
 def row(worker: dict[str, Any], now: float) -> tuple[str, ...]:

@@ -96,6 +96,21 @@ def test_names_are_no_markup():
         assert name in lines[-1]
 
 
+@pytest.mark.parametrize(("client", "function"), [(60, 60), (60, 5), (5, 60), (12, 12)])
+def test_the_table_of_status_fits_in_a_terminal(client: int, function: int):
+    busy = worker(18812, 990.0)
+    busy["running"] = [{"client": "c" * client, "function": "f" * function, "since": 990.0}]
+    whole, cut = (list(status.table(state([busy]), *columns)) for columns in ((), (80,)))
+    assert "c" * client in whole[1]
+    assert "f" * function in whole[1]
+    assert (whole == cut) == (client + function < 30)
+    assert max(map(len, cut)) <= 81  # with the end of the line
+    assert ("c" * client in cut[1]) == (client < 30)
+    assert ("f" * function in cut[1]) == (function < 30)
+    with_problem = list(status.table(state([busy, worker(18813, problem="p" * 80, state="starting")]), 80))
+    assert "p" * 80 in with_problem[2]
+
+
 def test_the_table_of_status_has_a_line_for_each_worker():
     lines = list(status.table(state([worker(18812, 990.0), worker(18813, pid=None, cpu=None, memory=None)])))
     assert [line.split()[0] for line in lines] == ["worker", "18812", "18813"]

@@ -79,13 +79,13 @@ def page_of(server: RunningServer) -> Page:
 
 
 def process_of(server: RunningServer) -> psutil.Process:
-    found = [
-        process
-        for process in psutil.Process(server.pid).children()
-        if "pictures/live" in " ".join(process.cmdline())
-    ]
-    assert len(found) == 1
-    return found[0]
+    def found() -> psutil.Process | None:
+        for process in psutil.Process(server.pid).children():
+            if "pictures/live" in " ".join(process.cmdline()):
+                return process
+        return None  # The system shows no command line while it is setting that up.
+
+    return eventually(found, "the page runs")
 
 
 @pytest.fixture

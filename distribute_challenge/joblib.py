@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from typing import Any
 
 from distribute_challenge.client.executors import executor_at
@@ -78,11 +77,11 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         self._defaults = (server, tls, initializer, initargs)
         # Several `Parallel` may use this at once: each has its options, its executor if it has an
         # initializer, its batches that wait, and those that were sent, which are perhaps done.
-        self._lock = threading.Lock()  # guards the next four
+        self._lock = threading.RLock()  # guards the next four; to collect garbage may abort a call, too
         self._chosen: weakref.WeakKeyDictionary[Any, tuple[Any, ...]] = weakref.WeakKeyDictionary()
         self._own: weakref.WeakKeyDictionary[Any, PoolExecutor] = weakref.WeakKeyDictionary()
         self._waiting: weakref.WeakKeyDictionary[Any, _Waiting] = weakref.WeakKeyDictionary()
-        self._futures: weakref.WeakKeyDictionary[Future[Any], Any] = weakref.WeakKeyDictionary()
+        self._futures: weakref.WeakKeyDictionary[TaskFuture[Any], Any] = weakref.WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """It travels with each batch, for calls within calls: there, the pool is that of the worker."""
@@ -94,10 +93,13 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
             raise ValueError(
                 "n_jobs == 0 in Parallel has no meaning: give a number of jobs, or -1 for all workers"
             )
-        if n_jobs is None or n_jobs < 0:
-            workers = self._executor(self.parallel)._max_workers  # As dask and others ask an executor.
-            return max(workers + 1 + (-1 if n_jobs is None else n_jobs), 1)
-        return n_jobs
+        return self._jobs(n_jobs, self.parallel)
+
+    def _jobs(self, n_jobs: int | None, owner: Any) -> int:
+        if n_jobs is not None and n_jobs > 0:
+            return n_jobs
+        workers = self._executor(owner)._max_workers  # As dask and others ask an executor.
+        return max(workers + 1 + (-1 if n_jobs is None else n_jobs), 1)
 
     def configure(
         self,
@@ -140,27 +142,31 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
         with self._lock:
             waiting = self._waiting.get(owner)
         if waiting is None:
-            n_jobs = owner._effective_n_jobs()
-            # As many as there are workers need not wait here: the pool has others ready for each worker.
-            limit = n_jobs if n_jobs < executor._max_workers else sys.maxsize
+            # Where all workers may run them, none waits here: the pool has the next ready for each worker.
+            limit = sys.maxsize if owner.n_jobs in (None, -1) else self._jobs(owner.n_jobs, owner)
             with self._lock:
                 waiting = self._waiting[owner] = _Waiting(limit)
 
         def send() -> None:
-            future: Future[Any]
+            if owner._aborting:
+                return
+            future: TaskFuture[Any]
             try:
                 future = executor.engine.submit_call(_shipment(_name_of(func)), (func,), {}, Options())
             except Exception as error:  # It cannot be sent. joblib wants to hear of that as of any other end.
-                future = Future()
+                future = TaskFuture()
                 future.set_exception(error)
             with self._lock:
                 self._futures[future] = owner
-            future.add_done_callback(waiting.note_end)
+                is_over = self._waiting.get(owner) is not waiting
+            if is_over:  # It was aborted meanwhile.
+                future.kill()
             future.add_done_callback(callback)
+            future.add_done_callback(waiting.note_end)
 
         waiting.add(send)
 
-    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+    def retrieve_result_callback(self, out: TaskFuture[Any]) -> Any:
         """The results of a batch that has ended. Raises what one of its calls raised."""
         return out.result()
 
@@ -176,8 +182,7 @@ class ComputeBackend(AutoBatchingMixin, ParallelBackendBase):
             for owner in [owner for owner in self._waiting if getattr(owner, "_aborting", True)]:
                 self._waiting.pop(owner).drop()
         for future in futures:
-            if isinstance(future, TaskFuture):
-                future.kill()
+            future.kill()
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """The backend of calls within a batch."""
@@ -204,7 +209,7 @@ class _Waiting:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.RLock()  # guards what follows
         self._running = 0
         self._is_sending = False
         self._batches: deque[Callable[[], object]] = deque()  # what sends each
@@ -215,7 +220,7 @@ class _Waiting:
             self._batches.append(send)
         self._send_on()
 
-    def note_end(self, _: Future[Any]) -> None:
+    def note_end(self, _: object) -> None:
         """One has ended."""
         with self._lock:
             self._running -= 1
@@ -224,16 +229,17 @@ class _Waiting:
     def drop(self) -> None:
         """Send none of those that wait."""
         with self._lock:
-            self._batches.clear()
+            self._batches = deque()
 
     def _send_on(self) -> None:
         """Send those that may be, one after another: one that runs in place, and so ends at once, adds the
         next from within, and many would be too deep in each other."""
         while True:
             with self._lock:
-                if self._is_sending or not self._batches or self._running >= self._limit:
+                batches = self._batches
+                if self._is_sending or not batches or self._running >= self._limit:
                     return
-                send = self._batches.popleft()
+                send = batches.popleft()
                 self._running += 1
                 self._is_sending = True
             try:

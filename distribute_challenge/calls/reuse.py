@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import operator
 import pickle
-import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from distribute_challenge.calls.constant import Snapshot, snapshot
@@ -75,14 +74,16 @@ class Kept:
 
     def forget(self, program: bytes) -> None:
         """The program has gone, and its classes with it."""
-        for key in [key for key in self._known if key[0] == program]:
-            del self._known[key]
+        for key in [key for key in list(self._known) if key[0] == program]:
+            self._known.pop(key, None)  # In place, other threads use it, too.
 
-    def clear(self) -> list[weakref.ref[Any]]:
-        """Keep none of them, since each may hold something that has gone; what shall go now."""
-        known = [known.function for known in self._known.values()]
-        self._known.clear()
-        return [weakref.ref(function) for function in known if isinstance(function, types.FunctionType)]
+    def forget_holders(self, tokens: Collection[bytes]) -> list[weakref.ref[Any]]:
+        """These scattered values have gone: keep no function that holds one. Those, which shall go now."""
+        found = []
+        for key in list(self._known):
+            if any(token in key[2] for token in tokens) and (known := self._known.pop(key, None)) is not None:
+                found.append(weakref.ref(known.function))
+        return found
 
     def put(self, key: Key, known: Known) -> bool:
         """Keep a function, which may have been called, if it is constant; whether it is."""

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from distribute_challenge.address import PEER_THREAD
@@ -66,10 +66,12 @@ class Runner:
             loaded = self._load(key, call.arguments, list(buffers))
             function, arguments = loaded.function, loaded.arguments
             name = getattr(function, "__name__", name)
+            if not self._is_in_place and SCRIPT not in loaded.modules:
+                loaded.modules[SCRIPT] = Script("__main__")
             if setup is not None:
                 setup.bind(loaded.modules)
             if not self._is_in_place:
-                sys.modules["__main__"] = loaded.modules.get(SCRIPT) or Script("__main__")
+                sys.modules["__main__"] = loaded.modules[SCRIPT]
             before = (look(loaded.modules), Process()) if call.flags & INITIALIZER else None
             began = time.perf_counter()
             if call.flags & CHUNK:
@@ -127,9 +129,9 @@ class Runner:
             context.run(lambda: decimal.setcontext(decimal.getcontext().copy()))
         return context
 
-    def forget_functions(self) -> list[weakref.ref[Any]]:
-        """Some of what functions may hold has gone: keep none of them; what shall go now."""
-        return self._kept.clear()
+    def forget_holders(self, tokens: Collection[bytes]) -> list[weakref.ref[Any]]:
+        """These scattered values have gone: keep no function that holds one. Those, which shall go now."""
+        return self._kept.forget_holders(tokens)
 
     def keeps(self, source: str, call: Call) -> bool:
         """Whether the function of a call is kept to be called again, and so holds nothing but constants."""

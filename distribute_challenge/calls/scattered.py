@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
 
 TOKEN_BYTES = 16
+MAX_GONE = 1000
 
 
 class _Entry:
@@ -48,9 +50,10 @@ class Store:
         self._lock = threading.RLock()  # A value may use others while it is loaded.
         self._entries: dict[bytes, _Entry] = {}
         self.loaded = 0  # how many were
+        self.gone: deque[bytes] = deque(maxlen=MAX_GONE)  # the tokens of values, since somebody took note
 
-    def take(self, section: bytes, held: set[bytes]) -> bool:
-        """Take in what came over a connection, which has `held` those so far; whether others have gone."""
+    def take(self, section: bytes, held: set[bytes]) -> None:
+        """Take in what came over a connection, which has `held` those so far."""
         new, gone = pickle.loads(section)
         self.release(held, gone)
         with self._lock:
@@ -58,7 +61,6 @@ class Store:
                 if token not in held:
                     self._entries.setdefault(token, _Entry(packed)).holds += 1
                     held.add(token)
-        return bool(gone)
 
     def release(self, held: set[bytes], tokens: Iterable[bytes]) -> None:
         """A connection does not hold these values any more. What none holds goes."""
@@ -69,6 +71,7 @@ class Store:
                 entry.holds -= 1
                 if not entry.holds:
                     del self._entries[token]
+                    self.gone.append(token)
 
     def forget(self, program: bytes) -> None:
         """The program has gone, and its modules with it."""

@@ -42,10 +42,11 @@ def table(status: dict[str, Any], columns: int = sys.maxsize) -> Iterator[str]:
     *widths, client, function = [max(map(len, column)) for column in zip(*rows, strict=True)]
     left = max(columns - sum(widths) - len(GAP) * (len(widths) + 1), 2 * MIN_NAME)
     client = min(client, max(left - function, left // 2))
-    is_whole = any("problem" in worker for worker in status["workers"])  # That stands there, too.
-    widths += [client, function if is_whole else min(function, left - client)]
-    for cells in rows:
-        padded = [shortened(cell, width).ljust(width) for cell, width in zip(cells, widths, strict=True)]
+    widths += [client, min(function, left - client)]
+    problems = [False, *("problem" in worker for worker in status["workers"])]  # It stands there, whole.
+    for cells, is_whole in zip(rows, problems, strict=True):
+        cut = cells if is_whole else map(shortened, cells, widths)
+        padded = [cell.ljust(width) for cell, width in zip(cut, widths, strict=True)]
         yield GAP.join(padded).rstrip() + "\n"
 
 

@@ -118,7 +118,7 @@ def use(those: Copies) -> None:
 def copies() -> dict[str, type]:
     """The copies that the calls of this thread have, by their tokens."""
     with _lock:
-        return dict(_here())
+        return dict(_here().items())  # As `dict` copies it, one may go meanwhile.
 
 
 def _here() -> Any:

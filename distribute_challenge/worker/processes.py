@@ -47,7 +47,7 @@ class _Names:
         import cloudpickle
 
         script = sys.modules["__main__"]
-        names = {name: getattr(script, name) for name in dir(script) if name[:2] != "__"}
+        names = {name: getattr(script, name, None) for name in dir(script) if name[:2] != "__"}
         try:
             data = cloudpickle.dumps(names)
         except Exception:  # Whatever refuses to be pickled is left out, as long as nobody asks for it.

@@ -78,8 +78,11 @@ class Worker:
         buffers: list[Buffer] = []
         shall_go: list[weakref.ref[Any]] = []
         try:
-            if call.values and store.take(call.values, values):
-                shall_go = self._runner.forget_functions()
+            if call.values:
+                store.take(call.values, values)
+            if store.gone:
+                gone = [store.gone.popleft() for _ in range(len(store.gone))]
+                shall_go = self._runner.forget_holders(gone)
             buffers = unpack_buffers(section)
         except Exception as error:  # There are no descriptors left, say, or no memory.
             problem = error

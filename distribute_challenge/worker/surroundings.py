@@ -21,7 +21,8 @@ from typing import Any, TextIO
 
 _OF_SYS = ("argv", "path", "meta_path", "path_hooks", "path_importer_cache", "modules")
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
-_SETTINGS = operator.attrgetter("encoding", "errors", "line_buffering", "write_through")
+_NAMES = ("encoding", "errors", "line_buffering", "write_through")
+_SETTINGS = operator.attrgetter(*_NAMES)
 _HOOKS = ("excepthook", "displayhook", "unraisablehook", "breakpointhook")
 
 # Bound here, since a function may have taken them away.
@@ -86,7 +87,7 @@ class Surroundings:
         self._of_sys = {name: getattr(sys, name) for name in (*_OF_SYS, *_HOOKS)}
         self._path, self._argv = list(sys.path), list(sys.argv)
         self._streams = (sys.stdin, sys.stdout, sys.stderr)
-        self._settings = _settings_of(sys.stdout), _settings_of(sys.stderr)
+        self._settings = _SETTINGS(sys.stdout)
         # Copies of descriptors 0 to 2, for a function that closes or redirects those.
         self._descriptors = [os.dup(number) for number in range(3)]
 
@@ -150,12 +151,19 @@ class Surroundings:
 
     def _usable_streams(self) -> Any:
         stdin, stdout, stderr = self._streams
-        of_stdout, of_stderr = self._settings
         return (
-            open(0, closefd=False) if _settings_of(stdin) is None else stdin,
-            stdout if _settings_of(stdout) == of_stdout else self._make_stream(1),
-            stderr if _settings_of(stderr) == of_stderr else self._make_stream(2),
+            stdin if _is_usable(stdin) else open(0, closefd=False),
+            self._with_settings(stdout, 1),
+            self._with_settings(stderr, 2),
         )
+
+    def _with_settings(self, stream: Any, number: int) -> Any:
+        """A stream that works as it did at first: this one, or another if this does not work."""
+        if not _is_usable(stream):
+            return self._make_stream(number)
+        if _SETTINGS(stream) != self._settings:
+            stream.reconfigure(**dict(zip(_NAMES, self._settings, strict=True)))
+        return stream
 
 
 def _noted(function: Callable[..., Any], note: Callable[..., object]) -> Callable[..., Any]:
@@ -169,9 +177,8 @@ def _noted(function: Callable[..., Any], note: Callable[..., object]) -> Callabl
     return noted
 
 
-def _settings_of(stream: Any) -> tuple[Any, ...] | None:
-    """How a stream works; None if it does not."""
+def _is_usable(stream: Any) -> bool:
     try:
-        return None if stream.closed else _SETTINGS(stream)
+        return not stream.closed
     except ValueError:  # It was detached from its descriptor.
-        return None
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -81,8 +82,9 @@ def page_of(server: RunningServer) -> Page:
 def process_of(server: RunningServer) -> psutil.Process:
     def found() -> psutil.Process | None:
         for process in psutil.Process(server.pid).children():
-            if "pictures/live" in " ".join(process.cmdline()):
-                return process
+            with contextlib.suppress(psutil.Error):  # Another one has ended meanwhile.
+                if "pictures/live" in " ".join(process.cmdline()):
+                    return process
         return None  # The system shows no command line while it is setting that up.
 
     return eventually(found, "the page runs")

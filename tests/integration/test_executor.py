@@ -1444,3 +1444,24 @@ def test_what_an_initializer_has_set_up_within_a_function_goes_with_its_executor
     exec(SETS_UP, script)
     with PoolExecutor("local://1") as pool:
         assert pool.submit(script["several"]).result(HANG_S) == 0
+
+
+SETS_A_NAME = """
+import __main__
+
+def sets_up():
+    __main__.limit = 5
+
+def limit():
+    return __main__.limit
+"""
+
+
+def test_what_a_modules_initializer_sets_in_the_script_is_there_for_each_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "sets_a_name.py").write_text(SETS_A_NAME)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("sets_a_name")
+    with PoolExecutor("local://1", initializer=module.sets_up) as pool:
+        assert [pool.submit(module.limit).result(HANG_S) for _ in range(3)] == [5] * 3

@@ -36,6 +36,13 @@ def square(x: int) -> int:
     return x * x
 
 
+def note_number(folder: Path, number: int) -> None:
+    if number == 0:
+        raise KeyError(number)
+    (folder / str(number)).touch()
+    time.sleep(0.02)
+
+
 def fail_at_three(x: int) -> int:
     if x == 3:
         raise KeyError(x)
@@ -162,6 +169,16 @@ def test_an_exception_ends_the_call_and_the_pool_works_on(pool: RunningServer):
         Parallel(n_jobs=2)(delayed(fail_at_three)(x) for x in range(100))
     assert "fail_at_three" in str(caught.value.__cause__)
     assert Parallel(n_jobs=2)(delayed(square)(x) for x in range(3)) == [0, 1, 4]
+
+
+def test_what_waits_is_not_sent_after_an_exception(pool: RunningServer, tmp_path: Path):
+    calls = (delayed(note_number)(tmp_path, number) for number in range(100))
+    with Parallel(n_jobs=2, batch_size=1, pre_dispatch="all") as parallel:
+        with pytest.raises(KeyError):
+            parallel(calls)
+        pool.idle_status()
+        assert len(list(tmp_path.iterdir())) < 50
+        assert parallel(delayed(square)(x) for x in range(10)) == [x * x for x in range(10)]
 
 
 @pytest.mark.parametrize("how", ["generator", "generator_unordered"])

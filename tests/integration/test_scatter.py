@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import importlib
@@ -132,19 +133,32 @@ def length_of(value: Any) -> Callable[[], int]:
     return lambda: len(value)
 
 
-def test_what_uses_a_value_of_which_the_handle_has_gone_is_not_kept(server: RunningServer):
+@pytest.mark.parametrize("end", ["handle", "executor"])
+def test_what_uses_a_value_of_which_the_handle_has_gone_is_not_kept(
+    start_server: Callable[..., RunningServer], end: str
+):
     """A text has no buffer that others could map."""
-    with PoolExecutor(max_workers=1) as pool:
+    address = start_server(1).address
+    with PoolExecutor(address) as pool, contextlib.ExitStack() as stack:
         worker = psutil.Process(pool.submit(os.getpid).result())
         assert pool.submit(length_of("")).result() == 0  # This module has been imported there.
         before = worker.memory_info().rss
-        length = length_of(pool.scatter("x" * (96 << 20)))
-        assert [pool.submit(length).result() for _ in range(3)] == [96 << 20] * 3
+        owner = stack.enter_context(PoolExecutor(address))
+        length = length_of(owner.scatter("x" * (96 << 20)))
+        assert [owner.submit(length).result() for _ in range(3)] == [96 << 20] * 3
         assert worker.memory_info().rss > before + (64 << 20)
         del length
         gc.collect()
-        pool.submit(abs, -1).result()
-        eventually(lambda: worker.memory_info().rss < before + (32 << 20), "the value is gone")
+        if end == "executor":
+            stack.close()
+        else:
+            owner.submit(abs, -1).result()
+
+        def is_gone() -> bool:
+            pool.submit(abs, -1).result()
+            return worker.memory_info().rss < before + (32 << 20)
+
+        eventually(is_gone, "the value is gone")
 
 
 def test_a_value_is_what_it_was_when_it_was_scattered(used_server: RunningServer):

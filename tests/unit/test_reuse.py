@@ -411,6 +411,17 @@ def test_the_same_large_bytes_travel_once_in_a_chunk(names: dict[str, Any]):
     assert parcel.size < 2 << 20
 
 
+def test_functions_that_hold_none_of_the_values_that_have_gone_are_kept(names: dict[str, Any]):
+    runner, shipment = Runner(), Shipment(names["uses_a_helper"])
+    run(runner, shipment, 1)
+    parcel = shipment.parcel((1,), {})
+    assert runner.forget_holders([b"a token that it does not hold"]) == []
+    assert runner.keeps(parcel.source, parcel.call())
+    (dropped,) = runner.forget_holders([parcel.function[10:26]])
+    assert dropped() is None
+    assert not runner.keeps(parcel.source, parcel.call())
+
+
 def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("distribute_challenge.calls.reuse.MAX_KEPT", 2)
     runner = Runner()
@@ -421,19 +432,20 @@ def test_only_the_latest_functions_are_kept(names: dict[str, Any], monkeypatch: 
     assert [runner.keeps(call.source, call.call()) for call in calls] == [False, True, True]
 
 
-def test_a_function_that_holds_much_is_not_kept_by_who_sends_it():
+def test_one_function_that_holds_much_is_kept_by_who_sends_it():
     def length_of(text: str) -> Callable[[], int]:
         return lambda: len(text)
 
-    kept = []
-    for size in (100, 2 << 20):
+    kept: list[weakref.ref[Callable[[], int]]] = []
+    for size in (100, 2 << 20, 3 << 20):
         function = length_of("x" * size)
-        shipment_of(function).parcel((), {})
-        watched = weakref.ref(function)
-        del function
-        gc.collect()
-        kept.append(watched() is not None)
-    assert kept == [True, False]
+        shipment = shipment_of(function)
+        shipment.parcel((), {})
+        assert shipment_of(function) is shipment
+        kept.append(weakref.ref(function))
+        del function, shipment
+    gc.collect()
+    assert [function() is not None for function in kept] == [True, False, True]
 
 
 def test_only_the_latest_functions_are_kept_by_who_sends_them():

@@ -7,7 +7,7 @@ import io
 import itertools
 import pickle
 import types
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -150,9 +150,11 @@ class Shipment:
         latest = None if now is None or not now.still_holds() or written.buffers else (python, written.data)
         self._written = (now, python, written) if now and latest and latest == self._latest else None
         self._latest = latest
-        is_large = len(written.data) > _LARGE_BYTES
-        if is_large and type(self.function) is types.FunctionType:  # When its user lets go, much memory does.
-            _shipments.pop(self.function, None)
+        is_large = len(written.data) > _LARGE_BYTES and type(self.function) is types.FunctionType
+        if is_large and self.function not in _large:  # One such is kept: its user may have let go of it.
+            for other in _large:
+                _shipments.pop(other, None)
+            _large.append(self.function)
         return written
 
     def dump_arguments(self, arguments: Any, to: Destination) -> Written:
@@ -249,6 +251,7 @@ def _scattered_value() -> None:
 # Of functions that hold on to nothing but constants: the latest that were sent for the first time.
 _shipments: OrderedDict[Callable[..., Any], tuple[types.CodeType | None, Shipment]] = OrderedDict()
 _MAX_SHIPMENTS = 64
+_large: deque[Callable[..., Any]] = deque(maxlen=1)  # of them, the latest that is large
 
 
 def shipment_of(function: Callable[..., Any]) -> Shipment:

@@ -100,7 +100,8 @@ class Nested:
             # A callback of its task may shut the executor down, and another thread may only now add one.
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join()
-        _in_place.forget(self._prepared)
+        if self._prepare is not None:
+            _in_place.forget(self._prepared)
 
 
 def _free_lease(connections: Connections) -> lone.Lease | None:
@@ -123,7 +124,9 @@ def _run_here(parcel: Parcel) -> Outcome:
     flight = flights.begin(call, parcel.size, is_inside=True)
     with apart():
         outcome = _in_place.run(parcel.source, call, () if parcel.large is None else parcel.large.load())
-    store.release(held, list(held))
+    if held:
+        _in_place.forget_holders(held)
+        store.release(held, list(held))
     large = Parts(outcome.buffers, may_share=False)
     flights.end(flight, call, outcome, len(outcome.content) + large.size)
     return outcome._replace(buffers=large.load())

@@ -40,6 +40,11 @@ def eventually(condition: Callable[[], Any], what: str, within_s: float = HANG_S
     return value
 
 
+def has_content(path: Path) -> bool:
+    """Whether something has been written to a file: it is there a moment before."""
+    return path.exists() and path.stat().st_size > 0
+
+
 def is_running(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:

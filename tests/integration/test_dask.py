@@ -40,7 +40,7 @@ from distribute_challenge.client.dask.connection import Connection
 from distribute_challenge.client.tasks.task import Task
 from tests.certificates import Certificates
 from tests.clusters import RunningCluster
-from tests.running import HANG_S, ROOT, eventually, free_port, is_running, ssh_server
+from tests.running import HANG_S, ROOT, eventually, free_port, has_content, is_running, ssh_server
 
 
 @pytest.fixture(scope="module")
@@ -592,7 +592,7 @@ def test_ctrl_c_stops_what_runs(cluster: RunningCluster, tmp_path: Path):
     assert main is not None
 
     def interrupt() -> None:
-        eventually((tmp_path / "pid").exists, "it runs")
+        eventually(lambda: has_content(tmp_path / "pid"), "it runs")
         signal.pthread_kill(main, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)

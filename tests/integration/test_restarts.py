@@ -15,7 +15,7 @@ import pytest
 import rpyc
 
 from distribute_challenge import PoolError, PoolExecutor, ServerUnavailable, compute_this
-from tests.running import HANG_S, RunningServer, eventually, free_port
+from tests.running import HANG_S, RunningServer, eventually, free_port, has_content
 
 
 class Restarted:
@@ -111,7 +111,7 @@ def test_a_task_waits_while_the_server_is_stopping(restarted: Restarted, tmp_pat
     """It says so, and gives what runs its time; meanwhile it still answers."""
     absolute = compute_this(wait=HANG_S)(abs)
     running = PoolExecutor().submit(begin_and_wait, tmp_path)
-    eventually((tmp_path / "calls").exists, "a function runs")
+    eventually(lambda: has_content(tmp_path / "calls"), "a function runs")
     results: list[Any] = []
     with restarted.server.connect() as other:
         restarted.server.process.send_signal(signal.SIGTERM)
@@ -130,7 +130,7 @@ def test_a_call_with_retries_is_run_again_after_a_restart(restarted: Restarted, 
     function = compute_this(retries=1, wait=HANG_S)(begin_and_wait)
     results: list[Any] = []
     thread = in_thread(call, function, tmp_path, results)
-    eventually((tmp_path / "calls").exists, "it has begun")
+    eventually(lambda: has_content(tmp_path / "calls"), "it has begun")
     restarted.server.stop(signal.SIGKILL)
     restarted.start_again()
     thread.join(HANG_S)
@@ -172,7 +172,7 @@ def test_a_call_with_wait_and_no_retries_is_not_run_twice(restarted: Restarted, 
         return caught.type
 
     thread = in_thread(expect_error, function, tmp_path, errors)
-    eventually((tmp_path / "calls").exists, "it has begun")
+    eventually(lambda: has_content(tmp_path / "calls"), "it has begun")
     restarted.server.stop(signal.SIGKILL)
     restarted.start_again()
     thread.join(HANG_S)

@@ -26,11 +26,13 @@ def usable(root: Path = Path("/")) -> int:
 def thread_limits(threads: int | None, workers: int) -> dict[str, str]:
     """The environment that keeps the libraries of each of so many workers to so many threads.
 
-    None: to its share of the processors, at least 1, where the environment does not say something already.
+    None: to as many as OMP_NUM_THREADS says, by which most go unless told otherwise; else to its share of the
+    processors, at least 1. What the environment says of one library stays.
     """
     if threads is not None:
         return dict.fromkeys(THREAD_VARIABLES, str(threads))
-    share = str(max(1, usable() // workers))
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # the first of several levels
+    share = given or str(max(1, usable() // workers))
     return {name: share for name in THREAD_VARIABLES if name not in os.environ}
 
 

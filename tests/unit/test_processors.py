@@ -70,3 +70,13 @@ def test_each_worker_gets_its_share_of_the_threads(monkeypatch: pytest.MonkeyPat
     limits = thread_limits(None, workers)
     assert limits == {name: share for name in THREAD_VARIABLES if name != "MKL_NUM_THREADS"}
     assert set(thread_limits(4, workers).values()) == {"4"}
+
+
+def test_who_limits_openmp_limits_what_goes_by_it(monkeypatch: pytest.MonkeyPatch):
+    """Else a library that is told its share has more threads than wanted, which wait for each other busily."""
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1,4")
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    limits = thread_limits(None, 1)
+    assert limits == {name: "1" for name in THREAD_VARIABLES if name[:3] not in ("OMP", "MKL")}

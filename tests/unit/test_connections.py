@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -128,3 +130,27 @@ def test_what_is_known_of_a_server_that_has_gone_holds_until_another_one_says_mo
     monkeypatch.setattr(connections, "new_server", lambda *_: (Peer(), second))
     assert connections.facts() == second
     assert connections.has_answered
+
+
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.ENOTCONN, errno.EMFILE])
+def test_a_private_server_that_is_just_ending_is_started_anew(number: int, monkeypatch: pytest.MonkeyPatch):
+    """One that is killed after it took us into its queue, say, and before we looked who is there."""
+    ended, started = Address("127.0.0.1", 1), Address("127.0.0.1", 2)
+    private = Mock(**{"address.side_effect": [ended, started], "has_ended.return_value": True})
+
+    def connect(address: Address, _: Any) -> Any:
+        if address == started:
+            return "connected"
+        try:
+            raise OSError(number, "as it is just ending")
+        except OSError as error:
+            raise ServerUnavailable(str(error)) from None
+
+    monkeypatch.setattr("distribute_challenge.client.peers.connections.ServerConnection", connect)
+    connections = Connections(ended, private=private)
+    if number == errno.EMFILE:  # The server has nothing to do with it.
+        with pytest.raises(ServerUnavailable):
+            connections._open()
+        private.has_ended.assert_not_called()
+    else:
+        assert connections._open() == "connected"

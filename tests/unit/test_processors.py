@@ -73,7 +73,7 @@ def test_each_worker_gets_its_share_of_the_threads(monkeypatch: pytest.MonkeyPat
 
 
 def test_who_limits_openmp_limits_what_goes_by_it(monkeypatch: pytest.MonkeyPatch):
-    """Else a library that is told its share has more threads than wanted, which wait for each other busily."""
+    """Else a library that is told its share has more threads than wanted, which wait for each other."""
     for name in THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1,4")

@@ -6,6 +6,7 @@ has used all workers needs no new ones for what comes next. One takes 50 kB and 
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -189,8 +190,9 @@ class Connections:
         try:
             return ServerConnection(self.address, self._trust)
         except ServerUnavailable as error:
-            # One that refuses is about to end. Against all else, as no descriptors, waiting does not help.
-            if not isinstance(error.__context__, ConnectionRefusedError) or not private.has_ended(STOP_S):
+            # One that refuses is about to end, or was just ending. Against all else waiting does not help.
+            number = getattr(error.__context__, "errno", None)
+            if number not in (errno.ECONNREFUSED, errno.ENOTCONN) or not private.has_ended(STOP_S):
                 raise
         self.address = private.address()
         return ServerConnection(self.address, self._trust)

@@ -1,7 +1,8 @@
 """Ctrl-C at a chosen moment: the k-th at which Python lets a signal's handler raise in this thread.
 
-Python looks for signals when a function begins, and after each call of one. Each of these is a moment, in the
-package's code and in what it calls of the standard library's threads, futures and queues.
+Python looks for signals when a function begins, and after each call of one, unless that raised: an exception
+at the begin of an `except` would stay in its thread for ever. Each of these is a moment, in the package's
+code and in what it calls of the standard library's threads, futures and queues.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Moments:
             if self._last.get(frame, "").startswith("CALL"):
                 self._pass(frame)
             self._last[frame] = name
-        elif event == "return":
+        elif event in ("return", "exception"):
             self._last.pop(frame, None)
         return self._step
 

@@ -30,20 +30,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-COLUMNS = (
-    "",
-    "Timestamp",
-    "Busy",
-    "Finished",
-    "Failed",
-    "Waiting",
-    "CPU",
-    "Memory",
-    "Event",
-    "Tasks",
-    "Worker",
-)
-HEADER = ",".join(COLUMNS) + "\n"
+HEADER = ",Timestamp,Busy,Finished,Failed,Waiting,CPU,Memory,Event,Tasks,Worker\n"
 # A change of the counts alone: it shows in the next row, and has none of its own.
 COUNTS_ONLY = ""
 # Events of a cluster.

@@ -89,7 +89,9 @@ def check_profile(row: Row, before: Before) -> Before:
     if busy is None:
         raise ValueError(f"{quoted(row['Busy'])} is not a busy list of 0 and 1")
     workers = busy.shape[1]
-    if before.workers is not None and not grows(row.get("Event") or "", before.workers, workers):
+    # As before, or longer where a worker has come.
+    may_differ = before.workers is None or (workers > before.workers and place_in(row.get("Event") or ""))
+    if workers != before.workers and not may_differ:
         raise ValueError(f"the busy list has {workers} workers, and {before.workers} before")
     counts = [_count(name, row[name]) for name in COUNTS if row.get(name) or name == "Finished"]
     if counts[0] < before.finished:
@@ -102,15 +104,6 @@ def check_profile(row: Row, before: Before) -> Before:
         if values is None or values.shape[1] != workers:
             raise ValueError(f"{quoted(row[name])} is not a list of one value for each worker ({name})")
     return Before(time, counts[0], workers)
-
-
-def grows(event: str, before: int, workers: int) -> bool:
-    """Whether a busy list may be of this length: as before, or longer where a worker has come.
-
-    >>> grows("sample", 2, 2), grows("joined 10.0.0.5:4000", 2, 3), grows("sample", 2, 3), grows("left", 2, 1)
-    (True, True, False, False)
-    """
-    return workers == before or (workers > before and bool(place_in(event)))
 
 
 def check_task(row: Row, before: float) -> float:

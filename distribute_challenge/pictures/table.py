@@ -11,12 +11,14 @@ import io
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from distribute_challenge.errors import ProfileFormatError
-from distribute_challenge.record import faults
+from distribute_challenge.record.faults import Row
+
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,22 @@ class Table:
             table: Any = pd.read_csv(part, **how)
         return table  # type: ignore[no-any-return]
 
-    def fault(
-        self, check: Callable[[faults.Row, faults.Known], faults.Known], before: faults.Known
-    ) -> ProfileFormatError:
-        """The error that says which line of the file is the first that is wrong."""
+    def fault(self, check: Callable[[Row, Known], Known], before: Known) -> ProfileFormatError:
+        """The error that says which line of the file is the first that is wrong, and what is wrong with it.
+
+        `check` takes a row and what is known from those before, at first `before`. It gives what the next has
+        to agree with, and raises ValueError.
+        """
+        fault = "the file ends within quotes"
         with self.path.open("rb") as file:
             part = io.BufferedReader(_Part(file, 0, self.end))
-            lines = io.TextIOWrapper(part, "utf-8-sig", errors="replace", newline="")
-            line, fault = faults.first_fault(lines, check, before)
-        return ProfileFormatError(f"{self.path}, line {line}: {fault}")
+            reader = csv.DictReader(io.TextIOWrapper(part, "utf-8-sig", errors="replace", newline=""))
+            try:
+                for row in reader:
+                    before = check(row, before)
+            except (csv.Error, ValueError) as error:
+                fault = str(error)
+        return ProfileFormatError(f"{self.path}, line {reader.line_num}: {fault}")
 
 
 def open_table(

@@ -1,13 +1,12 @@
-"""Checks of the rows of a profile and of its tasks: which line is the first that is wrong, and why."""
+"""Checks of the rows of a profile and of its tasks: what is wrong with one."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,7 +16,6 @@ from distribute_challenge.record.profile import place_in
 from distribute_challenge.record.tasks import STATUSES
 
 Row = dict[str, Any]
-Known = TypeVar("Known")
 Number = TypeVar("Number", np.float64, np.uint8)
 COUNTS = ("Finished", "Failed", "Waiting", "Tasks")
 MOST_TIME = 32e9  # About the year 2984: times beyond it are none.
@@ -63,23 +61,8 @@ def busy_lists(texts: Sequence[str]) -> NDArray[np.uint8] | None:
     return _joined(texts, _busy_block)
 
 
-def first_fault(lines: Iterable[str], check: Callable[[Row, Known], Known], before: Known) -> tuple[int, str]:
-    """The first line that is wrong, and what is wrong with it.
-
-    `check` takes a row and what is known from those before, at first `before`. It gives what the next has to
-    agree with, and raises ValueError.
-    """
-    reader = csv.DictReader(lines)
-    try:
-        for row in reader:
-            before = check(row, before)
-    except (csv.Error, ValueError) as error:
-        return reader.line_num, str(error)
-    return reader.line_num, "the file ends within quotes"
-
-
 def check_profile(row: Row, before: Before) -> Before:
-    """Check a row of a profile, as `first_fault` wants it."""
+    """Check a row of a profile, as `Table.fault` wants it."""
     time = number(row["Timestamp"])
     if not math.isfinite(time):
         raise ValueError(f"{quoted(row['Timestamp'])} is not a time")
@@ -107,7 +90,7 @@ def check_profile(row: Row, before: Before) -> Before:
 
 
 def check_task(row: Row, before: float) -> float:
-    """Check a row of a tasks file, as `first_fault` wants it: `before` is the number of the row before."""
+    """Check a row of a tasks file, as `Table.fault` wants it: `before` is the number of the row before."""
     index = number(row[""])
     if not index > before:
         raise ValueError(f"the row's number, {quoted(row[''])}, is not above the one before")

@@ -33,8 +33,9 @@ MARKS = {
     TIMEOUT: ("diamond", "#E0B400"),
     KILLED: ("square", "#50555B"),
     LOST: ("star", "#D40000"),
+    "worker lost": ("inverted_triangle", RED),
+    "worker replaced": ("circle", GREEN),
 }
-WORKER_LOST, WORKER_REPLACED = ("inverted_triangle", RED), ("circle", GREEN)
 LANE, EDGE, MARK_PX = 0.8, 0.14, 7
 GAP: dict[str, Any] = {"line_color": "white", "line_alpha": 0.6, "line_width": 0.7}
 OUTLINE: dict[str, Any] = {"line_alpha": "share", "line_width": 0.5}

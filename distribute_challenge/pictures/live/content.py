@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distribute_challenge.pictures.live.charts import (
-    COLOURS,
-    EDGE,
-    LANE,
-    MARKS,
-    OTHERS,
-    WORKER_LOST,
-    WORKER_REPLACED,
-)
+from distribute_challenge.pictures.live.charts import COLOURS, EDGE, LANE, MARKS, OTHERS
 from distribute_challenge.pictures.live.data.levels import Columns
 from distribute_challenge.pictures.live.data.record import HELD, Record
 from distribute_challenge.pictures.words import plural, short_time
@@ -80,13 +72,13 @@ def failures(record: Record, rows: Columns) -> Data:
 
 def losses(record: Record, rows: Columns) -> Data:
     """A mark where a worker was lost or replaced: above, and below, those of what ran there."""
-    marks = [WORKER_LOST if is_lost else WORKER_REPLACED for is_lost in rows["is_lost"].tolist()]
+    names = ["worker lost" if is_lost else "worker replaced" for is_lost in rows["is_lost"].tolist()]
     return {
         "right": on_axis(record, rows["right"]),
         "lane": rows["lane"] + np.where(rows["is_lost"], -0.28, 0.28),
-        "marker": [marker for marker, _ in marks],
-        "color": [color for _, color in marks],
-        "text": ["worker lost" if mark == WORKER_LOST else "worker replaced" for mark in marks],
+        "marker": [MARKS[name][0] for name in names],
+        "color": [MARKS[name][1] for name in names],
+        "text": names,
     }
 
 

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from distribute_challenge.pictures.live.charts import (
-    GREEN,
-    MARKS,
-    PINK,
-    RED,
-    SKY,
-    WORKER_LOST,
-    WORKER_REPLACED,
-)
-from distribute_challenge.record.tasks import FAILED, KILLED, LOST, TIMEOUT
+from distribute_challenge.pictures.live.charts import GREEN, MARKS, PINK, RED, SKY
 
 TABLES = """
 .bk-clearfix { width: 100%; }
@@ -113,18 +104,15 @@ class Section(NamedTuple):
     is_whole: bool = False  # it has the whole width
 
 
-SIGNS = {
-    "&#10005;": (FAILED, MARKS[FAILED][1]),
-    "&#9670;": (TIMEOUT, MARKS[TIMEOUT][1]),
-    "&#9632;": (KILLED, MARKS[KILLED][1]),
-    "&#9733;": (LOST, MARKS[LOST][1]),
-    "&#9660;": ("worker lost", WORKER_LOST[1]),
-    "&#9679;": ("worker replaced", WORKER_REPLACED[1]),
-}
+# Of the marks, in their order.
+SIGNS = ("&#10005;", "&#9670;", "&#9632;", "&#9733;", "&#9660;", "&#9679;")
 LEGEND = (
     "<p class=note>A block is a task, in the colour of its function; short ones are drawn together, the "
     f"darker, the more of the time they took. Hatched: it runs now. {key(RED)} below: something failed. "
-    + " ".join(f"<b style='color:{color}'>{sign}</b> {name}" for sign, (name, color) in SIGNS.items())
+    + " ".join(
+        f"<b style='color:{color}'>{sign}</b> {name}"
+        for sign, (name, (_, color)) in zip(SIGNS, MARKS.items(), strict=True)
+    )
     + "</p>"
 )
 CHARTS = (

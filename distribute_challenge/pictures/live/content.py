@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from distribute_challenge.pictures.live.charts import COLOURS, EDGE, LANE, MARKS, OTHERS
 from distribute_challenge.pictures.live.data.levels import Columns
 from distribute_challenge.pictures.live.data.record import HELD, Record
+from distribute_challenge.pictures.live.tables import LONGEST_NAME
 from distribute_challenge.pictures.words import plural, short_time
 from distribute_challenge.record.tasks import DONE, STATUSES
 
-LONGEST_NAME = 60  # letters
+WHAT = ("number", "failed", "status", "left", "right", "share", "error")  # in words
 Data = dict[str, Any]  # as sources take it
 
 
@@ -33,10 +34,7 @@ def shapes(record: Record, rows: Columns) -> Data:
         "share": np.float32(0.25) + np.float32(0.75) * rows["share"],
         "name": _names(record, rows),
         "client": np.append(np.array(record.clients.names, object), "")[rows["client"]],
-        "what": [
-            _what(*row)
-            for row in _rows(rows, "number", "failed", "status", "left", "right", "share", "error")
-        ],
+        "what": [_what(*row) for row in zip(*(rows[name].tolist() for name in WHAT), strict=True)],
     }
 
 
@@ -85,21 +83,17 @@ def losses(record: Record, rows: Columns) -> Data:
 def running(record: Record) -> Data:
     """What runs now: a shape from its beginning on."""
     now = record.now
-    found = [
-        (lane, number, call)
-        for lane, calls in enumerate(record.workers.running)
-        for number, call in enumerate(calls)
-    ]
-    names = tuple(call.function for _, _, call in found)
+    found = [(lane, call) for lane, calls in enumerate(record.workers.running) for call in calls]
+    names = tuple(call.function for _, call in found)
     return {
-        "left": on_axis(record, np.array([call.since for *_, call in found])),
+        "left": on_axis(record, np.array([call.since for _, call in found])),
         "right": on_axis(record, np.full(len(found), now)),
-        "lane": [lane for lane, *_ in found],
+        "lane": [lane for lane, _ in found],
         "function": record.functions.numbers(names),
         "share": np.full(len(found), 0.6, np.float32),
         "name": [name[:LONGEST_NAME] for name in names],
-        "client": [call.client for *_, call in found],
-        "what": [f"has run for {short_time(max(now - call.since, 0))}" for *_, call in found],
+        "client": [call.client for _, call in found],
+        "what": [f"has run for {short_time(max(now - call.since, 0))}" for _, call in found],
     }
 
 
@@ -129,10 +123,6 @@ class Palette:
         free = [color for color in COLOURS if color not in kept.values()]
         self._of = kept | dict(zip((number for number in top if number not in kept), free, strict=False))
         return [self._of.get(number, OTHERS) for number in range(len(record.functions.names))]
-
-
-def _rows(rows: Columns, *names: str) -> Any:
-    return zip(*(rows[name].tolist() for name in names), strict=True)
 
 
 def _names(record: Record, rows: Columns) -> NDArray[np.object_]:

@@ -9,6 +9,7 @@ from html import escape
 
 from distribute_challenge.pictures.lanes import where as places_of
 from distribute_challenge.pictures.live.data.record import Record
+from distribute_challenge.pictures.live.page import key
 from distribute_challenge.pictures.words import plural, short_time
 from distribute_challenge.record.tasks import DONE
 
@@ -77,7 +78,7 @@ def functions(record: Record, colours: Sequence[str]) -> str:
     shown = [record.figures.figures(number) for number in record.figures.by_time(MOST_FUNCTIONS)]
     rows = [
         [
-            f"<s style='background:{colours[of.function]}'></s>{_name(record, of.function)}",
+            key(colours[of.function]) + escape(record.functions.names[of.function][:LONGEST_NAME]),
             f"{of.tasks:,}",
             f"<b class=bad>{of.failed:,}</b>" if of.failed else "0",
             *(short_time(seconds) for seconds in of[3:]),
@@ -100,10 +101,6 @@ def functions(record: Record, colours: Sequence[str]) -> str:
     return table(titles, rows, numbers=range(1, 10)) + (
         f"<p class=note>and {plural(more, 'other')}</p>" if more else ""
     )
-
-
-def _name(record: Record, function: int) -> str:
-    return escape(record.functions.names[function][:LONGEST_NAME])
 
 
 def failures(record: Record) -> str:

@@ -73,7 +73,7 @@ class Summary(NamedTuple):
     The time it waited is nan for all whose clients did not say since when.
     """
 
-    function: str
+    function: Any  # its name; where those are in a list, its place there
     tasks: int
     failed: int
     total: float

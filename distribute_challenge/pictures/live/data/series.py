@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distribute_challenge.pictures.tasks import quantiles
+from distribute_challenge.pictures.tasks import Summary, quantiles
 
 Values = NDArray[np.float64]
 STEPS = 300
@@ -89,28 +88,11 @@ class Series:
         return place[is_within], values[is_within]
 
 
-class Figures(NamedTuple):
-    """The figures of one function. Times in seconds; nan where nobody said how long tasks waited.
-
-    Quantiles are right to 3 %.
-    """
-
-    function: int  # a place in a list of names
-    tasks: int
-    failed: int
-    total: float
-    run_mean: float
-    run_median: float
-    run_p99: float
-    wait_mean: float
-    wait_median: float
-    wait_p99: float
-
-
 class Functions:
     """What each function took, from the first task on. The memory it takes is that of `most` functions.
 
-    Of a function with few tasks each is known; else in bins, a fortieth of a decade wide.
+    Of a function with few tasks each is known; else in bins, a fortieth of a decade wide: quantiles are right
+    to 3 %.
     """
 
     FEW = 256  # rows
@@ -152,8 +134,8 @@ class Functions:
         order = np.lexsort((np.arange(len(self.tasks)), -self.tasks, -self.total))[:most]
         return [int(number) for number in order if self.tasks[number]]
 
-    def figures(self, function: int) -> Figures:
-        """The figures of one."""
+    def figures(self, function: int) -> Summary:
+        """The figures of one, with its number for a name."""
         tasks, waits = int(self.tasks[function]), int(self._wait[function].sum())
         total = float(self.total[function])
         run, wait = (
@@ -165,18 +147,9 @@ class Functions:
             is_known = ~np.isnan(waited)
             run = quantiles(took, count, (0.5, 0.99))
             wait = quantiles(waited[is_known], count[is_known], (0.5, 0.99))
-        return Figures(
-            function=function,
-            tasks=tasks,
-            failed=int(self.failed[function]),
-            total=total,
-            run_mean=total / tasks,
-            run_median=run[0],
-            run_p99=run[1],
-            wait_mean=float(self._waited[function]) / waits if waits else math.nan,
-            wait_median=wait[0],
-            wait_p99=wait[1],
-        )
+        wait_mean = float(self._waited[function]) / waits if waits else math.nan
+        failed = int(self.failed[function])
+        return Summary(function, tasks, failed, total, total / tasks, *run, wait_mean, *wait)
 
     def _keep_few(
         self, function: NDArray[np.int32], run: Values, waited: Values, count: NDArray[np.int64]

@@ -50,7 +50,7 @@ def write_report(path: Path, profile: Profile, tasks: Tasks | None, ports: Mappi
     )
     span = f"{began} to {ended}, {short_time(record.now - record.began)}"
     about = variables(sections, f"{span}; {plural(record.workers.count, 'worker')}")
-    charts = view.charts.all()
+    charts = view.charts.all
     text = str(file_html(charts, INLINE, profile.path.name, template=TEMPLATE, template_variables=about))
     path.write_text(text, encoding="utf-8")
     return note

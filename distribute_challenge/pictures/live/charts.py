@@ -59,16 +59,15 @@ class Charts:
         self.series = _source("series", SERIES)
         self.times = Range1d(0, 1)
         self.mapper = LinearColorMapper(palette=[OTHERS], low=-0.5, high=0.5)
-        self.lanes = self._lanes(names, with_outlines)
-        self.highest: dict[str, Range1d] = {}  # the vertical axis of each chart of numbers
-        self.throughput = self._chart("throughput", {"done": (GREEN, "returned"), "failed": (RED, "failed")})
-        self.waiting = self._chart("waiting", {"tasks": (PINK, "tasks"), "clients": (SKY, "clients")})
-        self.cpu = self._chart("cpu", {"cpu_percent": (BLUE, "CPU")})
-        self.memory = self._chart("memory", {"memory_mib": (ORANGE, "memory")})
-
-    def all(self) -> list[Plot]:
-        """Every chart, by its name."""
-        return [self.lanes, self.throughput, self.waiting, self.cpu, self.memory]
+        # Of each chart of numbers its vertical axis, which reaches at least so far, and as far as these go.
+        self.axes: list[tuple[Range1d, float, list[str]]] = []
+        self.all: list[Plot] = [
+            self._lanes(names, with_outlines),
+            self._chart("throughput", 1, done=(GREEN, "returned"), failed=(RED, "failed")),
+            self._chart("waiting", 4, tasks=(PINK, "tasks"), clients=(SKY, "clients")),
+            self._chart("cpu", 100, cpu_percent=(BLUE, "CPU")),
+            self._chart("memory", 10, memory_mib=(ORANGE, "memory")),
+        ]
 
     def _figure(self, name: str, height: int, **options: Any) -> figure:
         chart = figure(
@@ -159,9 +158,10 @@ class Charts:
         chart.add_tools(HoverTool(renderers=[marks], tooltips=end, formatters=formatters, name="marks"))
         return chart
 
-    def _chart(self, name: str, lines: dict[str, tuple[str, str]]) -> figure:
-        self.highest[name] = Range1d(0, 1)
-        chart = self._figure(name, 130, y_range=self.highest[name])
+    def _chart(self, name: str, least: float, **lines: tuple[str, str]) -> figure:
+        axis = Range1d(0, 1)
+        self.axes.append((axis, least, list(lines)))
+        chart = self._figure(name, 130, y_range=axis)
         shown = []
         for column, (color, _) in lines.items():
             chart.varea_step(

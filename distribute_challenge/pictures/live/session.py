@@ -65,7 +65,7 @@ class Session:
         self._window.on_change("value", self._choose)
         self._pause = Toggle(label="pause", width=80, visible=record.is_written, stylesheets=[CONTROLS])
         # Whoever looks closer is left alone.
-        for chart in self._view.charts.all():
+        for chart in self._view.charts.all:
             chart.js_on_event(RangesUpdate, CustomJS(args={"pause": self._pause}, code="pause.active = true"))
             chart.js_on_event(Reset, CustomJS(args={"pause": self._pause}, code="pause.active = false"))
         self._outdated = Div(visible=False, name="outdated")
@@ -76,7 +76,7 @@ class Session:
         document.template = TEMPLATE
         document.template_variables.update(variables(SECTIONS, _subtitle(record)))
         choice = row(self._window, self._pause, self._outdated, name="choice")
-        for model in (*self._view.charts.all(), *self._texts.values(), choice):
+        for model in (*self._view.charts.all, *self._texts.values(), choice):
             document.add_root(model)
         self._write()
         document.add_periodic_callback(self._follow, EVERY_MS)

@@ -9,13 +9,6 @@ from distribute_challenge.pictures.live import content, tables
 from distribute_challenge.pictures.live.charts import Charts
 from distribute_challenge.pictures.live.data.record import Record
 
-# The vertical axis of each chart reaches at least so far, and as far as these numbers.
-HIGHEST = {
-    "throughput": (1, ("done", "failed")),
-    "waiting": (4, ("tasks", "clients")),
-    "cpu": (100, ("cpu_percent",)),
-    "memory": (10, ("memory_mib",)),
-}
 MOST_ROWS = 30_000  # of one source in a browser: those that go first are long out of sight
 
 
@@ -74,9 +67,9 @@ class View:
         begin = record.began if self.window_s is None else now - self.window_s
         data = content.series(record, self._number, begin)
         charts.series.data = data
-        for name, (least, columns) in HIGHEST.items():
+        for axis, least, columns in charts.axes:
             highest = max(float(np.nanmax(data[column], initial=0)) for column in columns)
-            charts.highest[name].end = max(highest * 1.1, least)
+            axis.end = max(highest * 1.1, least)
         if moves:
             start, end = content.on_axis(record, begin), content.on_axis(record, now)
             charts.times.update(start=start, end=end, reset_start=start, reset_end=end)

@@ -97,16 +97,14 @@ class Record:
         interval_s = float(np.median(np.diff(profile.sampled))) if len(profile.sampled) > 1 else 0.5
         self._look_ahead(profile, tasks)
         if whole is None:
-            self.windows_s: tuple[float, ...] = WINDOWS_S
             stretches = min(STRETCHES, max(MOST_SHAPES // self.workers.count, STRETCHES // 10))
             self.levels = [Level(window, window / stretches) for window in WINDOWS_S]
         else:
-            self.windows_s = (max(self.now - self.began, 1e-3),)
+            window_s = max(self.now - self.began, 1e-3)
             are_few = tasks is not None and len(tasks) <= whole
-            width_s = 1e-6 if are_few else self.windows_s[0] * self.workers.count / whole
-            self.levels = [Level(self.windows_s[0], width_s)]
+            self.levels = [Level(window_s, 1e-6 if are_few else window_s * self.workers.count / whole)]
         # Each step of a series has a sample in it.
-        self.series = [Series(window, max(1.0, 2 * interval_s)) for window in self.windows_s]
+        self.series = [Series(level.window_s, max(1.0, 2 * interval_s)) for level in self.levels]
         self.workers.look()
         self._take(profile, tasks)
 
@@ -158,8 +156,8 @@ class Record:
 
     def level_for(self, window_s: float) -> int:
         """The number of the level that shows so much time."""
-        fitting = (number for number, window in enumerate(self.windows_s) if window >= window_s)
-        return next(fitting, len(self.windows_s) - 1)
+        fitting = (number for number, level in enumerate(self.levels) if level.window_s >= window_s)
+        return next(fitting, len(self.levels) - 1)
 
     def _has_more(self, path: Path, columns: tuple[str, ...]) -> bool:
         return open_table(path, "a record", columns, (), self._read[path]).end > self._read[path]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, time, timedelta
 from typing import Any
 
@@ -126,11 +126,9 @@ def tasks_in(profile: Profile, tasks: Tasks) -> Tasks:
     """The tasks that ran while a profile, which may be a part, was recorded."""
     end = profile.began + float(profile.seconds[-1])
     rows = (tasks.ended >= profile.began) & (tasks.started <= end)
-    cut: dict[str, Any] = {}
-    for field in fields(tasks):
-        values = getattr(tasks, field.name)
-        if isinstance(values, np.ndarray):
-            cut[field.name] = values[rows]
+    cut: dict[str, Any] = {
+        name: values[rows] for name, values in vars(tasks).items() if isinstance(values, np.ndarray)
+    }
     return replace(tasks, **cut)
 
 

@@ -24,10 +24,9 @@ MANY = colormaps["viridis"]
 
 def benchmark(cells: pd.DataFrame, tasks: int, seconds: float) -> Figure:
     """The sweep: throughput for each number of workers and clients beside the ideal, and efficiency."""
-    workers = sorted(set(cells["Workers"]))
-    clients = sorted(set(cells["Functions"]))
     table = cells.pivot(index="Workers", columns="Functions", values="Throughput")
-    measured = table.reindex(workers, columns=clients).to_numpy(float)
+    workers, clients = (list(map(int, counts)) for counts in (table.index, table.columns))
+    measured = table.to_numpy(float)
     perfect = np.array([[ideal(w, c, tasks, seconds) for c in clients] for w in workers])
     larger = max(len(workers), len(clients)) > FEW
     figure = Figure(figsize=(WIDTH_IN + 1, 6.2 if larger else 4.4), layout="constrained")

@@ -26,7 +26,10 @@ def table(tasks: Tasks) -> list[str]:
         for one in summaries[:MOST_FUNCTIONS]
     ]
     widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
-    lines = ["  ".join(_aligned(row, widths)) for row in (HEAD, *rows)]
+    lines = [
+        "  ".join((name.ljust(widths[0]), *map(str.rjust, numbers, widths[1:])))
+        for name, *numbers in (HEAD, *rows)
+    ]
     run, wait = (sum(widths[:columns]) + 2 * (columns - 1) for columns in (7, 10))
     lines.insert(0, f"{'run time':>{run}}{'time waited':>{wait - run}}")
     if len(summaries) > MOST_FUNCTIONS:
@@ -45,24 +48,10 @@ def failures(tasks: Tasks) -> list[str]:
     for row in newest.tolist():
         when = datetime.fromtimestamp(tasks.ended[row])
         count = int(tasks.count[row])
-        name = shortened(tasks.functions[tasks.function[row]], NAME) + (
-            f" ({count} times)" if count > 1 else ""
-        )
+        times = f" ({count} times)" if count > 1 else ""
+        name = shortened(tasks.functions[tasks.function[row]], NAME) + times
         where = f"on :{tasks.worker[row]} for {tasks.clients[tasks.client[row]]}"
-        end = (
-            f"{STATUSES[tasks.status[row]]}: {tasks.error[row]}"
-            if tasks.error[row]
-            else STATUSES[tasks.status[row]]
-        )
-        line = f"  {when:%Y-%m-%d %H:%M:%S}  {name}  {where}  {end}"
-        lines.append(printable(line))
+        status, error = STATUSES[tasks.status[row]], tasks.error[row]
+        end = f"{status}: {error}" if error else status
+        lines.append(printable(f"  {when:%Y-%m-%d %H:%M:%S}  {name}  {where}  {end}"))
     return lines
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Texts to the left, numbers to the right."""
-    name, *numbers = row
-    return [
-        f"{name:{widths[0]}}",
-        *(f"{text:>{width}}" for text, width in zip(numbers, widths[1:], strict=True)),
-    ]

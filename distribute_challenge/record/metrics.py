@@ -108,15 +108,11 @@ class Metrics(Collector):
         with self._lock:
             for labels, count in self._tasks.items():
                 tasks.add_metric(labels, count)
-            times = [(it.buckets(), it.sum) for it in (self._duration, self._wait)]
+            run, wait = ((it.buckets(), it.sum) for it in (self._duration, self._wait))
         yield tasks
-        run = HistogramMetricFamily("compute_task_duration_seconds", "How long functions ran.")
-        wait = HistogramMetricFamily(
-            "compute_task_wait_seconds", "How long they waited, from when their client had them."
-        )
-        for family, (buckets, total) in zip((run, wait), times, strict=True):
-            family.add_metric([], buckets, total)
-            yield family
+        yield HistogramMetricFamily("compute_task_duration_seconds", "How long functions ran.", *run)
+        about = "How long they waited, from when their client had them."
+        yield HistogramMetricFamily("compute_task_wait_seconds", about, *wait)
         yield GaugeMetricFamily("compute_clients_waiting", "Clients in line.", value=status["waiting"])
         about = "Tasks that clients have waiting."
         yield GaugeMetricFamily("compute_tasks_waiting", about, value=status["tasks"])

@@ -123,10 +123,8 @@ class _Trace:
         marks = lanes.marks(self.profile)
         times = self._us_of_seconds(np.array([mark.time_s for mark in marks]))
         for mark, time in zip(marks, times, strict=True):
-            if mark.lane is None:
-                yield _event("i", WORKERS, 0, time, mark.event, s="p")
-            else:
-                yield _event("i", WORKERS, self._thread(mark.lane), time, mark.event, s="t")
+            thread, scope = (0, "p") if mark.lane is None else (self._thread(mark.lane), "t")
+            yield _event("i", WORKERS, thread, time, mark.event, s=scope)
 
     def _usage(self) -> Iterator[Event]:
         profile = self.profile
@@ -166,12 +164,8 @@ class _Trace:
                 named.add(line)
                 yield _named("thread", WAITING, line, "in line")
             row = rows[place]
-            content = {
-                "dur": end - begin,
-                "cat": "waiting",
-                "args": {"client": tasks.clients[tasks.client[row]]},
-            }
-            yield _event("X", WAITING, line, begin, tasks.functions[tasks.function[row]], **content)
+            name, args = tasks.functions[tasks.function[row]], {"client": tasks.clients[tasks.client[row]]}
+            yield _event("X", WAITING, line, begin, name, dur=end - begin, cat="waiting", args=args)
 
 
 def _part_chunks(tasks: Tasks, began: Times, ended: Times) -> None:

@@ -15,7 +15,6 @@ from distribute_challenge.pictures import lanes, period
 from distribute_challenge.pictures.figures import blocks
 from distribute_challenge.pictures.figures.style import (
     BLUE,
-    GREY,
     RED,
     Values,
     end_of,
@@ -35,14 +34,13 @@ MARK_SIZE = 34
 ABOVE, BELOW = 0.12, 0.24  # the middle of a lane, where the marks of ends and of replacements are
 # How tasks end that do not return, each by shape and colour; then what becomes of workers.
 MARKS: dict[str, dict[str, Any]] = {
-    FAILED: {"marker": "X", "facecolors": "#D40000"},
-    TIMEOUT: {"marker": "D", "facecolors": "#FFD400"},
-    KILLED: {"marker": "s", "facecolors": "black"},
-    LOST: {"marker": "*", "facecolors": "#D40000", "s": 85},
+    FAILED: {"marker": "X", "facecolors": "#D40000", "edgecolors": "white"},
+    TIMEOUT: {"marker": "D", "facecolors": "#FFD400", "edgecolors": "black"},
+    KILLED: {"marker": "s", "facecolors": "black", "edgecolors": "white"},
+    LOST: {"marker": "*", "facecolors": "#D40000", "edgecolors": "white", "s": 85},
     "worker lost": {"marker": "x", "facecolors": RED, "linewidths": 1.6},
     "worker replaced": {"marker": "o", "facecolors": "none", "edgecolors": "black", "linewidths": 1.3},
 }
-EDGES = {KILLED: "white", FAILED: "white", TIMEOUT: "black", LOST: "white"}
 COLUMNS = 4  # of the legend
 LEGEND_ROW_IN = 0.19
 
@@ -110,7 +108,6 @@ def show_lanes(axes: Axes, run: Run) -> tuple[str, list[Artist]]:
     """Draw the lanes; a title, and what belongs in the legend."""
     profile, workers, end = run.profile, run.profile.workers, end_of(run.profile)
     handles: list[Artist] = []
-    is_shaded = False
     leases = blocks.of_leases(profile)
     what = "filled while busy"
     if run.tasks is not None and run.colours is not None:
@@ -199,8 +196,7 @@ def _is_told(mark: lanes.Mark, ends: dict[int, Values]) -> bool:
 
 def _show_marks(axes: Axes, mark: Mark, above: float, end: float, scale: float) -> Artist:
     """Draw marks of one kind; their entry in the legend."""
-    style: dict[str, Any] = {"s": MARK_SIZE, "linewidths": 0.6, "edgecolors": EDGES.get(mark.name)}
-    style |= MARKS[mark.name]
+    style = {"s": MARK_SIZE, "linewidths": 0.6, "edgecolors": None} | MARKS[mark.name]
     is_unknown = np.isnan(mark.y)
     y = np.where(is_unknown, above, mark.y)
     places = np.stack((np.round(mark.x / end * MARKS_ACROSS), y))
@@ -209,7 +205,6 @@ def _show_marks(axes: Axes, mark: Mark, above: float, end: float, scale: float) 
     small = {"s": style["s"] * scale, "linewidths": style["linewidths"] * scale**0.5}
     axes.scatter(mark.x[rows], y[rows], clip_on=False, zorder=zorder, **style | small)
     label = f"{mark.name} ({mark.number:,}{'; above: worker unknown' if is_unknown.any() else ''})"
-    color = style["facecolors"]
     return Line2D(
         [],
         [],
@@ -217,8 +212,8 @@ def _show_marks(axes: Axes, mark: Mark, above: float, end: float, scale: float) 
         label=label,
         marker=style["marker"],
         markersize=style["s"] ** 0.5,
-        markerfacecolor=color,
-        markeredgecolor=color if mark.name == "worker lost" else style["edgecolors"] or GREY,
+        markerfacecolor=style["facecolors"],
+        markeredgecolor=style["edgecolors"] or style["facecolors"],
         markeredgewidth=style["linewidths"],
     )
 

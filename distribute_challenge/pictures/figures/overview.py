@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from distribute_challenge.pictures.figures.busy import Run, show_lanes
+from distribute_challenge.pictures.figures.busy import COLUMNS, Run, show_lanes
 from distribute_challenge.pictures.figures.resources import show_lines, show_range, usages
 from distribute_challenge.pictures.figures.style import new_figure, show_time
 from distribute_challenge.pictures.figures.throughput import show_throughput, show_waiting, waiting
 from distribute_challenge.pictures.words import significant
 
-COLUMNS = 4  # of the legend
 MOST_LINES = 4  # With more workers than this, their mean and range are drawn.
 
 

@@ -20,8 +20,6 @@ from distribute_challenge.pictures.figures.style import (
 )
 from distribute_challenge.pictures.reading import Profile
 
-SIZES = (("GiB", 2**30), ("MiB", 2**20))
-
 
 class Usage(NamedTuple):
     """What is measured of each worker: samples at these times, an array (samples, workers)."""
@@ -57,7 +55,7 @@ def usages(profile: Profile) -> list[Usage]:
     cpu, memory = profile.cpu_percent, profile.memory_bytes
     if cpu is None or memory is None:
         return []
-    unit, size = next((unit for unit in SIZES if np.nanmax(memory, initial=0) >= unit[1]), SIZES[-1])
+    unit, size = ("GiB", 2**30) if np.nanmax(memory, initial=0) >= 2**30 else ("MiB", 2**20)
     return [
         _thin("CPU (% of one core)", profile.sampled, cpu, 100),
         _thin(f"memory ({unit})", profile.sampled, memory / size, 1),

@@ -48,12 +48,11 @@ def new_figure(height_in: float) -> Figure:
     return figure
 
 
-def tidy(*panels: Axes) -> None:
-    """Give panels the look of all our figures."""
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
-        axes.set_axisbelow(True)
+def tidy(axes: Axes) -> None:
+    """Give a panel the look of all our figures."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def end_of(profile: Profile) -> float:
@@ -62,10 +61,9 @@ def end_of(profile: Profile) -> float:
 
 
 def show_time(top: Axes, bottom: Axes, profile: Profile) -> None:
-    """Label the time: seconds below the lowest panel, the time of day above the uppermost."""
+    """Label the time, which panels share: seconds below the lowest, the time of day above the uppermost."""
     end = end_of(profile)
-    for axes in {top, bottom}:
-        axes.set_xlim(0, end)
+    bottom.set_xlim(0, end)
     bottom.set_xlabel("time (s)")
     if 0 < profile.began < MOST_TIME and end < MOST_TIME:
         ticks = times_of_day(profile.began, end)

@@ -55,7 +55,7 @@ def waiting(profile: Profile) -> dict[str, Values]:
 
 def show_throughput(axes: Axes, profile: Profile, tasks: Tasks | None) -> None:
     """A curve over a sliding window; of few tasks, how many have finished."""
-    end, total = end_of(profile), float(profile.finished[-1])
+    total = float(profile.finished[-1])
     for number, (began, ended) in enumerate(profile.idle):
         label = "" if number else "nothing asked for"
         axes.axvspan(began, ended, color=IDLE, linewidth=0, zorder=0, label=label)
@@ -69,7 +69,6 @@ def show_throughput(axes: Axes, profile: Profile, tasks: Tasks | None) -> None:
         axes.text(0.5, 0.5, "no task finished", transform=axes.transAxes, ha="center", color=GREY)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc="upper left", ncols=3, framealpha=1, edgecolor="none", fontsize=9)
-    axes.set_xlim(0, end)
     tidy(axes)
 
 

@@ -7,6 +7,7 @@ from bokeh.models import ColumnDataSource
 
 from distribute_challenge.pictures.live import content, tables
 from distribute_challenge.pictures.live.charts import Charts
+from distribute_challenge.pictures.live.data.levels import Columns, Stream
 from distribute_challenge.pictures.live.data.record import Record
 
 MOST_ROWS = 30_000  # of one source in a browser: those that go first are long out of sight
@@ -20,8 +21,7 @@ class View:
         self.charts = Charts(tables.lanes(record), with_outlines=with_outlines)
         self.colours: list[str] = []
         self._palette = content.Palette()
-        self._seen: list[int] = []  # of the shapes of each layer
-        self._losses_seen = 0
+        self._seen: dict[Stream, int] = {}  # how many rows of each are shown
         self._shown_until: float | None = None
         self.choose(window_s)
 
@@ -30,9 +30,7 @@ class View:
         self.window_s = window_s
         age_s = self.record.now - self.record.began
         self._number = self.record.level_for(window_s or age_s)
-        layers = self.record.levels[self._number].layers
-        self._seen = [0] * len(layers)
-        self._losses_seen, self._shown_until = 0, None
+        self._seen, self._shown_until = {}, None
         self.follow(is_new=True)
 
     def follow(self, *, moves: bool = True, is_new: bool = False) -> None:
@@ -46,19 +44,14 @@ class View:
             self.colours = colours
             charts.mapper.update(palette=colours, high=len(colours) - 0.5)
         added: list[tuple[ColumnDataSource, content.Data]] = []
-        for number, layer in enumerate(record.levels[self._number].layers):
-            rows = layer.since(self._seen[number])
-            self._seen[number] = layer.added
-            if rows is not None:
+        for layer, source in zip(record.levels[self._number].layers, charts.shapes, strict=True):
+            if (rows := self._unseen(layer)) is not None:
                 added += (
-                    (charts.shapes[number], content.shapes(record, rows)),
+                    (source, content.shapes(record, rows)),
                     (charts.edges, content.edges(record, rows)),
                     (charts.marks, content.failures(record, rows)),
                 )
-        losses = record.workers.losses
-        rows = losses.since(self._losses_seen)
-        self._losses_seen = losses.added
-        if rows is not None:
+        if (rows := self._unseen(record.workers.losses)) is not None:
             added.append((charts.marks, content.losses(record, rows)))
         for source in (*charts.shapes, charts.edges, charts.marks):
             parts = [rows for place, rows in added if place is source and len(rows["right"])]
@@ -73,6 +66,10 @@ class View:
         if moves:
             start, end = content.on_axis(record, begin), content.on_axis(record, now)
             charts.times.update(start=start, end=end, reset_start=start, reset_end=end)
+
+    def _unseen(self, stream: Stream) -> Columns | None:
+        seen, self._seen[stream] = self._seen.get(stream, 0), stream.added
+        return stream.since(seen)
 
 
 def _show(source: ColumnDataSource, parts: list[content.Data], *, is_new: bool) -> None:

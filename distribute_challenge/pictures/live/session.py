@@ -93,7 +93,7 @@ class Session:
         self._write()
 
     def _write(self) -> None:
-        """Write what has changed."""
+        """Write all texts: Bokeh sends what has changed."""
         record = self._record
         texts = {
             "state": _state(record),
@@ -103,8 +103,7 @@ class Session:
             "failures_table": tables.failures(record),
         }
         for name, text in texts.items():
-            if self._texts[name].text != text:
-                self._texts[name].text = text
+            self._texts[name].text = text
 
 
 def _subtitle(record: Record) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from distribute_challenge.pictures.lanes import where as places_of
@@ -32,11 +32,8 @@ def summary(record: Record, **more: str) -> str:
         ("workers lost", f"{workers.lost:,}"),
         *more.items(),
     ]
-    return (
-        "<dl class=numbers>"
-        + "".join(f"<div><dt>{what}<dd>{value}</div>" for what, value in numbers)
-        + "</dl>"
-    )
+    shown = "".join(f"<div><dt>{what}<dd>{value}</div>" for what, value in numbers)
+    return f"<dl class=numbers>{shown}</dl>"
 
 
 def lanes(record: Record) -> list[str]:
@@ -123,14 +120,11 @@ def failures(record: Record) -> str:
     return table(("at", "how", "function", "why", "client", "worker"), rows)
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> str:
     """A table of HTML; columns of numbers are aligned to the right."""
-    right = set(numbers)
-    cell = ["<td class=n>" if column in right else "<td>" for column in range(len(titles))]
-    head = "".join(
-        f"<th{' class=n' if column in right else ''}>{title}" for column, title in enumerate(titles)
-    )
+    marks = [" class=n" if column in numbers else "" for column in range(len(titles))]
+    head = "".join(f"<th{mark}>{title}" for mark, title in zip(marks, titles, strict=True))
     body = "".join(
-        "<tr>" + "".join(mark + text for mark, text in zip(cell, row, strict=True)) for row in rows
+        "<tr>" + "".join(f"<td{mark}>{text}" for mark, text in zip(marks, row, strict=True)) for row in rows
     )
     return f"<div class=wide><table><thead><tr>{head}</thead><tbody>{body}</tbody></table></div>"

@@ -130,11 +130,8 @@ def show_lanes(axes: Axes, run: Run) -> tuple[str, list[Artist]]:
     # Marks of which is not known to which worker they belong have a place above the lanes.
     is_unknown = any(np.isnan(mark.y).any() for mark in found)
     top = -0.5 - (UNKNOWN_LANE * max(1, workers / 8) if is_unknown else 0)
-    for mark in found:
-        handles.append(
-            _show_marks(axes, mark, (top - 0.5) / 2, end, scale=1 if workers <= MOST_TALL else 0.35)
-        )
-    size = 9 if workers <= MOST_TALL else 6
+    size, scale = (9, 1.0) if workers <= MOST_TALL else (6, 0.35)
+    handles += [_show_marks(axes, mark, (top - 0.5) / 2, end, scale) for mark in found]
     where = lanes.where(profile.places, run.ports)
     names = [f"worker {n + 1}  {where.get(n, '')}".rstrip() for n in range(workers)]
     axes.set_yticks(range(workers), names, fontsize=size)
@@ -176,11 +173,8 @@ def _losses(
     for event, shift in (("lost", -ABOVE), ("replaced", BELOW)):
         shown = [mark for mark in lanes.marks(profile) if mark.event == event]
         if event == "lost" and tasks is not None and lane is not None:
-            ends = {
-                number: tasks.ended[tasks.is_cut_off & (lane == number)] - profile.began
-                for number in range(profile.workers)
-            }
-            shown = [mark for mark in shown if not _is_told(mark, ends)]
+            ends, where = tasks.ended[tasks.is_cut_off] - profile.began, lane[tasks.is_cut_off]
+            shown = [mark for mark in shown if not _is_told(mark, ends, where)]
         if shown:
             y = [np.nan if mark.lane is None else mark.lane + shift for mark in shown]
             x = np.array([mark.time_s for mark in shown])
@@ -188,10 +182,10 @@ def _losses(
     return found
 
 
-def _is_told(mark: lanes.Mark, ends: dict[int, Values]) -> bool:
-    """Whether a task ended with a worker."""
-    near = ends.values() if mark.lane is None else (ends[mark.lane],)
-    return any((np.abs(times - mark.time_s) <= lanes.LOSS_S).any() for times in near)
+def _is_told(mark: lanes.Mark, ends: Values, where: np.ndarray[Any, Any]) -> bool:
+    """Whether a task ended with a worker: `where` is the lane in which each has ended."""
+    times = ends if mark.lane is None else ends[where == mark.lane]
+    return bool((np.abs(times - mark.time_s) <= lanes.LOSS_S).any())
 
 
 def _show_marks(axes: Axes, mark: Mark, above: float, end: float, scale: float) -> Artist:

@@ -38,8 +38,10 @@ class FlightRecorders:
             if known is not None and known[0] == file:
                 found[port] = known
             else:
-                with contextlib.suppress(OSError, ValueError):  # It has just been replaced.
-                    found[port] = (file, _reader(link))
+                # It may just have been replaced.
+                with contextlib.suppress(OSError, ValueError), link.open("rb") as opened:
+                    memory = mmap.mmap(opened.fileno(), MEMORY_BYTES, access=mmap.ACCESS_READ)
+                    found[port] = (file, FlightReader(memory))
         self._open = found
         return {port: reader.running() for port, (_, reader) in sorted(found.items())}
 
@@ -81,11 +83,3 @@ def _recorders(process: int) -> list[tuple[int, Path, str]]:
                 found[file.st_ino] = (port, link, f"{file.st_dev}:{file.st_ino}")
     # Of one that has just been replaced the new one is the last.
     return [entry for _, entry in sorted(found.items(), key=lambda item: (item[1][0], item[0]))]
-
-
-def _reader(link: Path) -> FlightReader:
-    descriptor = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return FlightReader(mmap.mmap(descriptor, MEMORY_BYTES, access=mmap.ACCESS_READ))
-    finally:
-        os.close(descriptor)

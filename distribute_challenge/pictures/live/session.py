@@ -94,16 +94,12 @@ class Session:
 
     def _write(self) -> None:
         """Write all texts: Bokeh sends what has changed."""
-        record = self._record
-        texts = {
-            "state": _state(record),
-            "summary_text": tables.summary(record),
-            "workers_table": tables.workers(record),
-            "functions_table": tables.functions(record, self._view.colours),
-            "failures_table": tables.failures(record),
-        }
-        for name, text in texts.items():
-            self._texts[name].text = text
+        record, texts = self._record, self._texts
+        texts["state"].text = _state(record)
+        texts["summary_text"].text = tables.summary(record)
+        texts["workers_table"].text = tables.workers(record)
+        texts["functions_table"].text = tables.functions(record, self._view.colours)
+        texts["failures_table"].text = tables.failures(record)
 
 
 def _subtitle(record: Record) -> str:

@@ -23,7 +23,7 @@ class Series:
     def __init__(self, window_s: float, least_step_s: float) -> None:
         self.step_s = max(window_s / STEPS, least_step_s)
         self._steps = round(window_s / self.step_s) + 1
-        self._first: int | None = None  # the number of the first step: its time divided by its length
+        self._first = 0  # the number of the first step: its time divided by its length
         self._values = {name: np.zeros(self._steps) for name in NAMES}
         self._samples = np.zeros(self._steps)
 
@@ -31,8 +31,7 @@ class Series:
         """Have the window end with the step that has `now`."""
         last = int(now // self.step_s)
         first = last - self._steps + 1
-        shift = self._steps if self._first is None else min(first - self._first, self._steps)
-        self._first = first
+        shift, self._first = min(first - self._first, self._steps), first
         if shift <= 0:
             return
         for values in (*self._values.values(), self._samples):
@@ -59,7 +58,6 @@ class Series:
         `time` is the middle of each in Unix seconds. What was done is per second, of a record that `began`,
         and goes on or `is_over`.
         """
-        assert self._first is not None
         number = self._first + np.arange(self._steps)
         shown = ((number + 1) * self.step_s > begin) & ((number + (not is_over)) * self.step_s <= now)
         if not shown.any():
@@ -82,7 +80,6 @@ class Series:
         return found
 
     def _places(self, times: Values, values: Values) -> tuple[NDArray[np.int64], Values]:
-        assert self._first is not None
         place = np.floor(times / self.step_s).astype(np.int64) - self._first
         is_within = (place >= 0) & (place < self._steps)
         return place[is_within], values[is_within]

@@ -6,7 +6,6 @@ multiprocessing would run the script again. Here it gets those that the running 
 
 from __future__ import annotations
 
-import copyreg
 import importlib.util
 import pickle
 import sys
@@ -67,8 +66,7 @@ def _reduce(process: BaseProcess) -> tuple[Any, ...]:
 
 def _make(names: None, kind: type[BaseProcess]) -> BaseProcess:
     del names
-    process: BaseProcess = copyreg.__newobj__(kind)  # type: ignore[attr-defined]
-    return process
+    return kind.__new__(kind)
 
 
 def _take_names(data: bytes) -> None:

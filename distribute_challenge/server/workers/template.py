@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from distribute_challenge.server.workers.orphans import Orphans
 
@@ -39,28 +39,20 @@ _ARGUMENTS = slice(45, 47)  # in /proc/PID/stat, after the name: where the comma
 _MAX_NAME = 15  # bytes of /proc/PID/comm
 
 
-class Child(Protocol):
-    """A process that this one has started, and has to wait for."""
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-
-    def wait(self) -> int:
-        """Wait until it has ended; its exit code, or minus the number of the signal that ended it."""
-
-
 class TemplateEndedError(OSError):
     """The template has ended, or does not answer: from now on, workers are executed."""
 
 
-class _Forked:
+class Forked:
+    """A process that the template has forked for this one, which has to wait for it, as for a `Popen`."""
+
     def __init__(self, pid: int, known: set[int]) -> None:
         self.pid = pid
         self._known = known
         known.add(pid)
 
     def wait(self) -> int:
+        """Wait until it has ended; its exit code, or minus the number of the signal that ended it."""
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self._known.discard(self.pid)
         return code
@@ -97,7 +89,7 @@ class Template:
         descriptors: Mapping[str, int],
         variables: Mapping[str, str],
         output: int,
-    ) -> Child:
+    ) -> Forked | subprocess.Popen[bytes]:
         """Start a worker with these arguments, and `--NAME NUMBER` for each of the descriptors.
 
         It leads a session of its own, gets these variables beside the server's, and prints to `output`.
@@ -120,7 +112,7 @@ class Template:
                 self._end()
                 raise TemplateEndedError(errno.ESRCH, "the template of workers has ended")
             pid = int(answer)
-            forked = _Forked(pid, self.orphans.known) if pid > 0 else None
+            forked = Forked(pid, self.orphans.known) if pid > 0 else None
             self.orphans.bury()
         if forked is None:
             raise OSError(-pid, os.strerror(-pid))
@@ -148,7 +140,7 @@ class Template:
 
 def execute(
     arguments: Sequence[str], descriptors: Mapping[str, int], variables: Mapping[str, str], output: int
-) -> Child:
+) -> subprocess.Popen[bytes]:
     """Start a worker as a program, as `Template.start` does."""
     named = [word for name, number in descriptors.items() for word in (f"--{name}", str(number))]
     return subprocess.Popen(

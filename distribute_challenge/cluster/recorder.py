@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import mmap
 import os
 import platform
@@ -180,22 +179,24 @@ class Recorder:
         self._peaks = peaks
 
     def _tell(self) -> None:
-        runs = dict(self.slots.running())
+        runs = {
+            slot: {"function": call.function, "client": call.client, "since": round(call.begun, 3)}
+            for slot, call in self.slots.running()
+        }
         workers, seconds = [], []
         every = sorted((slot, worker) for worker in self.slots.workers.values() for slot in worker.slots)
         for slot, worker in every:
             usage = self._usage[slot] if slot < len(self._usage) else UNKNOWN
             seconds.append(self._cpu_s[slot] if slot < len(self._cpu_s) else 0.0)
-            running = runs.get(slot)
             workers.append(
                 {
                     "port": slot + 1,
                     "address": worker.address.partition("://")[2],
                     "pid": None,
-                    "state": "free" if running is None else "leased",
+                    "state": "leased" if slot in runs else "free",
                     "cpu": usage.cpu_percent,
                     "memory": usage.memory_bytes,
-                    "running": [] if running is None else [_call(running)],
+                    "running": [runs[slot]] if slot in runs else [],
                 }
             )
         slots = self.slots
@@ -254,8 +255,3 @@ def _share(usage: Sequence[float | None] | None, worker: DaskWorker) -> Usage:
     (cpu, memory, own_cpu, own_memory), threads = usage, len(worker.slots)
     cpu_percent = None if cpu is None else (cpu + (own_cpu or 0)) / threads
     return Usage(cpu_percent, None if memory is None else int(memory + (own_memory or 0)) // threads)
-
-
-def _call(running: Running) -> dict[str, Any]:
-    since = 0.0 if math.isnan(running.begun) else running.begun
-    return {"function": running.function, "client": running.client, "since": round(since, 3)}

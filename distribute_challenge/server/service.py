@@ -78,15 +78,18 @@ class PoolState:
         """The functions on workers that somebody holds, for a message; empty if there are none."""
         states, _ = self.dispatcher.snapshot()
         held = [worker for worker, state in enumerate(states) if state == "leased"]
-        told = [self._what_runs_on(worker) for worker in held[:_MOST_TOLD]]
+        told = []
+        for worker in held[:_MOST_TOLD]:
+            function, port = self.function_on(worker), self.ports[worker]
+            told.append(f"{function} (worker {port})" if function else f"a client that holds worker {port}")
         more = [f"{len(held) - _MOST_TOLD} more"] if len(held) > _MOST_TOLD else []
         return ", ".join(told + more)
 
-    def _what_runs_on(self, worker: int) -> str:
+    def function_on(self, worker: int) -> str:
+        """Which function a worker runs, and whose, for a message; empty if none."""
         process = self.supervisor.process(worker)
-        for call in [] if process is None else process.flight.running():
-            return f"{call.function} of {call.client} (worker {self.ports[worker]})"
-        return f"a client that holds worker {self.ports[worker]}"
+        calls = [] if process is None else process.flight.running()
+        return f"{calls[0].function} of {calls[0].client}" if calls else ""
 
     def port(self, worker: int | None) -> int:
         """A worker's port; -1 for none."""
@@ -187,7 +190,7 @@ class SchedulerService(rpyc.Service):
             return ""
         memory_bytes = self._pool.sampler.latest[worker].memory_bytes  # when it was last measured
         end = CutOff(status, f"{_ERRORS[status]}: {reason}")
-        under = self._under(worker)
+        under = f" under {function}" if (function := self._pool.function_on(worker)) else ""
         lost, others, counted = self._dispatcher.recycle(self._caller, worker, end, stack)
         ending = lost.ending(ENDING_TIMEOUT_S)
         begun = sum(one.flight.functions for one in (lost, *others))
@@ -198,12 +201,6 @@ class SchedulerService(rpyc.Service):
         told = (self._caller, ending.worker, ending.how, under, reason)
         log.warning("%s has had %s replaced (%s)%s; its reason: %.500s", *told)
         return ending.to_json()
-
-    def _under(self, worker: int) -> str:
-        """Which function a worker runs, for the log; empty if none."""
-        process = self._pool.supervisor.process(worker)
-        calls = process.flight.running() if process is not None else []
-        return f" under {calls[0].function} of {calls[0].client}" if calls else ""
 
     def exposed_introduce(self, program: bytes) -> None:
         """This connection belongs to that program: with --fresh it shares workers with its others."""

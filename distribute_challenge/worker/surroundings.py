@@ -116,10 +116,8 @@ class Surroundings:
         if sys.gettrace() is not self._trace or sys.getprofile() is not self._profile:
             sys.settrace(self._trace)
             sys.setprofile(self._profile)
-        if not gc.isenabled():
-            gc.enable()
-        if socket.getdefaulttimeout() is not None:
-            socket.setdefaulttimeout(None)
+        gc.enable()
+        socket.setdefaulttimeout(None)
         pyplot: Any = _modules.get("matplotlib.pyplot")
         if pyplot is not None:
             with contextlib.suppress(Exception):  # A figure may have a callback of the function's.

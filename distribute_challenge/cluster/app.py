@@ -90,7 +90,7 @@ def _record(
     """Record what `client` sees, until there is mail."""
     observer = importlib.import_module("distribute_challenge.cluster.observer").Observer(client.id)
     client.register_plugin(observer, name=observer.name)
-    fetch = functools.partial(client.run_on_scheduler, fetch_notes, observer.name)
+    fetch = functools.partial(client.run_on_scheduler, _fetch_notes, observer.name)
     first = fetch()
     threads = sum(note[4] for note in first["notes"] if note[0] == "joined")
     place = f"{DASK}{options.scheduler}"
@@ -173,11 +173,9 @@ def _keep_fetching(
         time.sleep(FETCH_S)  # Notes are gathered at the scheduler: each fetch costs it some time.
 
 
+@travelling
 def _fetch_notes(name: str, dask_scheduler: Any = None) -> Any:
     return dask_scheduler.plugins[name].fetch()
-
-
-fetch_notes = travelling(_fetch_notes)
 
 
 def parse(arguments: Sequence[str] | None) -> Any:

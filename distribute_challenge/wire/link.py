@@ -13,7 +13,7 @@ import logging
 import select
 import socket
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 from rpyc.core import brine, consts, vinegar
 
@@ -231,7 +231,8 @@ class Link:
             if kind == EXCEPTION and not isinstance(answer, Answer):
                 refusal = _exception(content)
         except Exception as error:
-            self._refuse(f"what no RPyC peer sends ({error!r})")
+            self.close()
+            raise Garbled(f"the peer sent what no RPyC peer sends ({error!r})") from error
         if answer is self._greeting and kind == EXCEPTION:
             self.close()
             raise Refused(*_exception(content).args)
@@ -239,10 +240,6 @@ class Link:
             answer.content, answer.is_error, answer.is_here = content, kind == EXCEPTION, True
         elif refusal is not None:
             log.warning("%s was refused: %s", answer, refusal)
-
-    def _refuse(self, what: str) -> NoReturn:
-        self.close()
-        raise Garbled(f"the peer sent {what}")
 
 
 def _exception(content: Any) -> BaseException:

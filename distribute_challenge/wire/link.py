@@ -95,7 +95,7 @@ class Link:
         self._channel = FrameChannel(self._stream, 4 * GIBI, first_frame_bytes=64 * KIBI)
         self.never_wait, self.wait_again = self._stream.never_wait, self._stream.wait_again
         self.flush, self.wait_in_ticks = self._stream.flush, self._stream.wait_in_ticks
-        self.end_if_not_taken = self._stream.end_if_not_taken
+        self.end_if_not_taken, self.is_silent = self._stream.end_if_not_taken, self._stream.is_peer_silent
         self._numbers = itertools.count(FIRST_NUMBER)
         # By their numbers, as they are written. Of those not waited for it is the method's name.
         self._answers: dict[bytes, Answer | str] = {}
@@ -119,10 +119,6 @@ class Link:
         if not self.has_heard and now - self._made_at > ANSWER_TIMEOUT_S:
             return True
         return self._stream.is_peer_gone()
-
-    def is_silent(self) -> bool:
-        """Whether the peer's system has not answered for some time, while nothing was sent."""
-        return self._stream.is_peer_silent()
 
     def ask(self, method: MethodCall, *args: Any) -> Answer:
         """Send a call, of plain values. EOFError if the connection has ended."""

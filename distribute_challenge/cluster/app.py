@@ -7,7 +7,6 @@ import functools
 import importlib
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     raise_descriptor_limit()
     line = StatusLine.set_up_log(is_wanted=not options.quiet, is_verbose=options.verbose)
     mailbox: Mailbox[Problem | str] = Mailbox()
-    mailbox.post_signals(cli.stop_signals(), lambda number: signal.Signals(number).name)
+    mailbox.post_signals(cli.stop_signals(), lambda it: it.name)
     tls = cli.tls_in(options)
     listen = functools.partial(cli.listen, options.host, with_tls=tls is not None)
     listener = listen(options.port)

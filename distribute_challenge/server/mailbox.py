@@ -33,10 +33,10 @@ class Mailbox(Generic[Mail]):
         except BlockingIOError:  # The pipe is full of such marks already: the reader will wake.
             return
 
-    def post_signals(self, numbers: Iterable[int], mail: Callable[[int], Mail]) -> None:
+    def post_signals(self, numbers: Iterable[int], mail: Callable[[signal.Signals], Mail]) -> None:
         """Turn these signals into messages. From the main thread."""
         for number in numbers:
-            signal.signal(number, lambda number, _frame: self.post(mail(number)))
+            signal.signal(number, lambda number, _frame: self.post(mail(signal.Signals(number))))
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
 
     def post_end_of(self, pipe: int, mail: Mail) -> None:

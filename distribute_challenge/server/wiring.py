@@ -8,7 +8,6 @@ import functools
 import importlib
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -64,9 +63,7 @@ def serve_pool(options: Any, template: Template) -> int:
     )
     # Signal handlers, keepers and the dispatcher only post; this thread, the main one, acts.
     mailbox: Mailbox[Stop | Progress] = Mailbox()
-    mailbox.post_signals(
-        cli.stop_signals(), lambda number: Stop(signal.Signals(number).name, 0, options.grace)
-    )
+    mailbox.post_signals(cli.stop_signals(), lambda it: Stop(it.name, 0, options.grace))
     if is_private:
         mailbox.post_end_of(options.owner, Stop("its owner has ended", 0))
 

@@ -11,9 +11,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from distribute_challenge import cli
 from distribute_challenge.address import Address
@@ -39,8 +38,7 @@ T = TypeVar("T")
 UNDER_WAY_S = 0.2
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """Why the server stops: a signal, after which functions may end, or what makes going on pointless."""
 
     reason: str

@@ -102,7 +102,6 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         self._on_drop = on_drop
         self._packed: bytes | None = b""  # what came with the last call; None if that changed only part
         self._program = NO_PROGRAM
-        self._folders: tuple[str, ...] = ()
         self._hidden: dict[str, types.ModuleType] = {}  # the worker's, by names that the program uses itself
         self._libraries = set(sys.modules)  # what belongs to no program
         self._settings = Settings(is_first=True)
@@ -129,7 +128,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         """Make the modules of a program the ones to be found, and no others. Raises what importing does."""
         if packed != self._packed or program != self._program:
             self._change(packed, program)
-        sys.path += self._folders
+        sys.path += self._programs[self._program].folders
         # A function may have put finders of its own before us.
         if not sys.meta_path or sys.meta_path[0] is not self:
             sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
@@ -181,7 +180,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         changed = [
             module.name for module in news if new.wanted.get(module.name, module).digest != module.digest
         ]
-        new.folders = self._folders = folders
+        new.folders = folders
         new.wanted.update((module.name, module) for module in news)
         self._reload([name for name in changed if name in sys.modules])
         self._packed = packed

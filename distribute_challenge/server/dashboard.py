@@ -86,10 +86,8 @@ class Dashboard:
         self._listener.close()
         if self._process is None:
             return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
         try:
-            self._process.wait(STOP_S)
+            self._process.communicate(timeout=STOP_S)  # That closes its standard input.
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -50,6 +50,16 @@ class Done(NamedTuple):
     error: str
 
 
+class End(NamedTuple):
+    """How a task ended, as the observer notes it after the time and the task."""
+
+    how: str
+    ran: tuple[float, float] | None
+    size: int
+    told: dict[str, Any] | None
+    error: str
+
+
 @dataclass
 class Running:
     """A task on a Dask worker."""
@@ -196,25 +206,17 @@ class Slots:
             if not self._clients[since[1]]:
                 del self._clients[since[1]]
 
-    def _ended(
-        self,
-        time: float,
-        task: str,
-        how: str,
-        ran: tuple[float, float] | None,
-        size: int,
-        told: dict[str, Any] | None,
-        error: str,
-    ) -> Iterator[Step | Done]:
+    def _ended(self, time: float, task: str, *noted: Any) -> Iterator[Step | Done]:
+        end = End(*noted)
         worker = self.workers.get(self._places.pop(task, ""))
         running = self._stranded.pop(task, None) if worker is None else worker.tasks.pop(task, None)
         self._stop_waiting(task)
         if running is None:
             return
         slot = running.slot
-        has_run = how not in ("released", "lost") or ran is not None or told is not None
-        has_run |= how == "lost" and slot >= 0  # Else it waited there for a thread.
-        if how == "lost" and worker is not None:
+        has_run = end.how not in ("released", "lost") or end.ran is not None or end.told is not None
+        has_run |= end.how == "lost" and slot >= 0  # Else it waited there for a thread.
+        if end.how == "lost" and worker is not None:
             self._lost.add(worker.address)
         # Many are cancelled at once, and those that had their turn among them have not run.
         if has_run or (slot >= 0 and time - running.begun >= SHORT_S):
@@ -224,8 +226,8 @@ class Slots:
                 if others:  # It ran in place of the one that was thought to begin first, whose turn is now.
                     other = min(others, key=lambda it: it.begun)
                     slot, other.begun = other.slot, time
-                running.begun = time if ran is None else ran[0]
-            done = _done(replace(running, slot=slot), time, how, ran, size, told, error)
+                running.begun = time if end.ran is None else end.ran[0]
+            done = _done(replace(running, slot=slot), time, end)
             self.finished += done.finished
             self.failed += done.failed
             yield done
@@ -258,24 +260,16 @@ def client_name(client: str) -> str:
     return found[1] or f"Client-{found[2]}"
 
 
-def _done(
-    running: Running,
-    time: float,
-    how: str,
-    ran: tuple[float, float] | None,
-    size: int,
-    told: dict[str, Any] | None,
-    error: str,
-) -> Done:
-    started, ended = ran or (min(running.begun, time), time)
+def _done(running: Running, time: float, end: End) -> Done:
+    started, ended = end.ran or (min(running.begun, time), time)
     status, error = {
         "memory": (DONE, ""),
-        "erred": (FAILED, error.partition("\n")[0]),
+        "erred": (FAILED, end.error.partition("\n")[0]),
         "retried": (FAILED, "it raised, and Dask runs it again"),
         "released": (KILLED, "CancelledError: its client wants it no more"),
         "lost": (LOST, "WorkerLost: the Dask worker has gone"),
         "over": (LOST, "ServerUnavailable: the Dask scheduler has gone"),
-    }[how]
+    }[end.how]
     done = Done(
         slot=running.slot,
         task=running.task,
@@ -289,12 +283,12 @@ def _done(
         failed=int(status != DONE),
         status=status,
         sent=0,
-        returned=size,
+        returned=end.size,
         error=error,
     )
-    if told is None:
+    if end.told is None:
         return done
     # A call of this package: the pool beside the Dask worker knows better.
-    known = {name: value for name, value in told.items() if value is not None}
-    queued = told.get("queued", math.nan)
+    known = {name: value for name, value in end.told.items() if value is not None}
+    queued = end.told.get("queued", math.nan)
     return done._replace(**{**known, "queued": done.queued if math.isnan(queued) else min(queued, started)})

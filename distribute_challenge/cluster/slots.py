@@ -286,9 +286,7 @@ def _done(running: Running, time: float, end: End) -> Done:
         returned=end.size,
         error=error,
     )
-    if end.told is None:
-        return done
-    # A call of this package: the pool beside the Dask worker knows better.
-    known = {name: value for name, value in end.told.items() if value is not None}
-    queued = end.told.get("queued", math.nan)
+    # Of a call of this package, the pool beside the Dask worker knows better.
+    known = {name: value for name, value in (end.told or {}).items() if value is not None}
+    queued = known.get("queued", math.nan)
     return done._replace(**{**known, "queued": done.queued if math.isnan(queued) else min(queued, started)})

@@ -90,11 +90,8 @@ class Observer(SchedulerPlugin):
         self._notes.clear()
         missed, self._noted = self._noted - len(notes), 0
         usage = {
-            address: (
-                *(state.metrics.get(name) for name in ("cpu", "memory")),
-                *(state.metrics.get(SAID) or (0.0, 0)),
-            )
-            for address, state in self._scheduler.workers.items()
+            address: (it.metrics.get("cpu"), it.metrics.get("memory"), *(it.metrics.get(SAID) or (0.0, 0)))
+            for address, it in self._scheduler.workers.items()
         }
         return {"now": time.time(), "notes": notes, "missed": missed, "usage": usage}
 

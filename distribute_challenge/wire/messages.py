@@ -30,6 +30,7 @@ _SHORTEST = 5  # Bytes up to here brine writes in other ways.
 _SHORT, _LONG = brine.TAG_STR_L1[0], brine.TAG_STR_L4[0]  # the tags of bytes that are longer
 # Texts and arguments up to these lengths, most of which come again and again.
 _REMEMBERED, _REMEMBERED_ARGS = 1 << 14, 1 << 6
+_dump_text = functools.lru_cache(maxsize=64)(brine.dump)
 
 
 def number_part(number: int) -> bytes:
@@ -123,12 +124,6 @@ def _bytes_at(message: bytes, at: int, end: int | None = None) -> tuple[int, int
     else:
         return None
     return (first, last) if (last <= size if end is None else last == end) else None
-
-
-@functools.lru_cache(maxsize=64)
-def _dump_text(text: str) -> bytes:
-    dumped: bytes = brine.dump(text)
-    return dumped
 
 
 @functools.lru_cache(maxsize=256)

@@ -137,8 +137,8 @@ def serve_pool(options: Any, template: Template) -> int:
     try:
         # psutil takes a tenth of a second, and workers start meanwhile.
         importlib.import_module("distribute_challenge.record.meter")
-        mail = mailbox.read()
-        if mail is Progress.ALL_UP:
+        stop = mailbox.read()
+        if stop is Progress.ALL_UP:
             sampler.start()
             acceptor.start("accept")
             print(ready_line(address, ports, sampler.path), flush=True)
@@ -150,9 +150,8 @@ def serve_pool(options: Any, template: Template) -> int:
                 place = Address(*scraped.getsockname()[:2])
                 print(f"metrics: http{'s' * (tls is not None)}://{place}/metrics", flush=True)
             line.start(lambda: dispatcher.snapshot()[1])
-            mail = mailbox.read()
-        assert isinstance(mail, Stop)
-        stop = mail
+            stop = mailbox.read()
+        assert isinstance(stop, Stop)
         log.info("stopping: %s", stop.reason)
         # First nobody gets a worker any more. Those who wait are told, and so is whoever still connects.
         dispatcher.close()

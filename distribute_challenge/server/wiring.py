@@ -113,9 +113,8 @@ def serve_pool(options: Any, template: Template) -> int:
         on_idle=lambda: mailbox.post(Progress.IDLE),
     )
     sampler.on_inside, sampler.on_close = dispatcher.count, dispatcher.record_stop
-    threads = {name: {**os.environ, **limits}[name] for name in THREAD_VARIABLES}
-    limits = {"max_tasks": options.max_tasks, "max_frame": options.max_frame}
-    fixed = {**limits, "fresh": options.fresh, "threads": threads}
+    fixed = {name: getattr(options, name) for name in ("max_tasks", "max_frame", "fresh")}
+    fixed["threads"] = {name: {**os.environ, **limits}[name] for name in THREAD_VARIABLES}
     pool = PoolState(dispatcher, supervisor, sampler, ports, fixed)
     if options.memory_limit is not None:
         sampler.on_sample = functools.partial(supervisor.kill_the_greedy, options.memory_limit)

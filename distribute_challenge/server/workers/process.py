@@ -223,7 +223,7 @@ class WorkerProcess:
 
     def has_run(self) -> bool:
         """Whether it has begun any call."""
-        return any(bytes.fromhex(self.last_call()))
+        return any(self.flight.last_begun)
 
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""

@@ -272,14 +272,13 @@ class Scheduler(Generic[Holder]):
         """Pass a worker to the first in line if it can be handed out, or else mark it free."""
         if self._holder[worker] is not None or not self._is_up[worker]:
             return None
-        ticket = self.first_in_line()
-        if ticket is not None:
+        if (ticket := self.first_in_line()) is None:
+            self._set_free(worker)
+        else:
             ticket.worker = worker
             self._give(worker, ticket.holder)
             self._take_out(ticket)
-            return ticket
-        self._set_free(worker)
-        return None
+        return ticket
 
     def _set_free(self, worker: int) -> None:
         self.busy[worker] = 0

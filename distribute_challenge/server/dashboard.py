@@ -54,13 +54,11 @@ class Dashboard:
             cli.fail("the live page shows what is recorded, and nothing is: give another --profile")
         self._command.append(str(profile.absolute()))
 
-    @property
-    def pid(self) -> int:
-        """Its process; 0 if there is none."""
-        return 0 if self._process is None else self._process.pid
+    def start(self) -> int:
+        """Start the process; its number, 0 if there is none.
 
-    def start(self) -> None:
-        """Start the process. It is told the token in private: everybody sees command lines."""
+        It is told the token in private: everybody sees command lines.
+        """
         try:
             self._process = subprocess.Popen(
                 self._command,
@@ -77,8 +75,10 @@ class Dashboard:
             log.error("cannot start the live page (%s); the pool works without it", error)
         finally:
             self._listener.close()
-        if self._process is not None:
-            threading.Thread(target=self._watch, args=(self._process,), name="live page", daemon=True).start()
+        if self._process is None:
+            return 0
+        threading.Thread(target=self._watch, args=(self._process,), name="live page", daemon=True).start()
+        return self._process.pid
 
     def stop(self) -> None:
         """End it, and wait for that."""

@@ -142,8 +142,7 @@ def serve_pool(options: Any, template: Template) -> int:
             acceptor.start("accept")
             print(ready_line(address, ports, sampler.path), flush=True)
             if dashboard is not None:
-                dashboard.start()
-                template.orphans.known.add(dashboard.pid)
+                template.orphans.known.add(dashboard.start())
                 print(f"live: {dashboard.url}", flush=True)
             if scraped is not None:
                 place = Address(*scraped.getsockname()[:2])

@@ -221,10 +221,6 @@ class WorkerProcess:
         running = [begun.id for begun in self.flight.running()]
         return call not in running if running else self.flight.has_ended(call)
 
-    def has_run(self) -> bool:
-        """Whether it has begun any call."""
-        return any(self.flight.last_begun)
-
     def forget_output(self) -> None:
         """Drop the lines that were printed so far."""
         self._lines.clear()

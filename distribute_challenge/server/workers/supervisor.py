@@ -74,7 +74,7 @@ class Supervisor:
     def has_run(self, worker: int) -> bool:
         """Whether the worker's latest process has begun any call."""
         process = self._processes[worker]
-        return process is not None and process.has_run()
+        return process is not None and any(process.flight.last_begun)
 
     def processes(self) -> list[WorkerProcess | None]:
         """Each worker's latest process; None where there has been none yet."""

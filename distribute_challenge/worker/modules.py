@@ -63,22 +63,18 @@ class _Program:
         self.settings: Settings | None = None  # as it left them; None: it finds those of a new worker
         self.connections = 0
 
-    def complete(self, module: Module) -> Module:
-        """A module with its text, which comes once. Raises ImportError or RuntimeError."""
-        if is_this_package(module.name):
-            raise ImportError("the worker's own modules cannot be replaced")
-        if module.text is not None:
-            return module
-        known = self._texts.get((module.name, module.digest))
-        if known is None:
-            raise RuntimeError(f"the text of the module {module.name} has not come to this worker")
-        return known
+    def complete(self, modules: Sequence[Module]) -> list[Module]:
+        """Modules with their texts, which come once, whatever becomes of their call.
 
-    def keep(self, modules: Iterable[Module]) -> None:
-        """Keep those that have come with their texts: they come once, whatever becomes of their call."""
-        self._texts.update(
-            {(module.name, module.digest): module for module in modules if module.text is not None}
-        )
+        Raises ImportError or RuntimeError.
+        """
+        self._texts.update({(it.name, it.digest): it for it in modules if it.text is not None})
+        for module in modules:
+            if is_this_package(module.name):
+                raise ImportError("the worker's own modules cannot be replaced")
+            if (module.name, module.digest) not in self._texts:
+                raise RuntimeError(f"the text of the module {module.name} has not come to this worker")
+        return [self._texts[module.name, module.digest] for module in modules]
 
     def owns(self, name: str) -> bool:
         """Whether a module that is loaded belongs to it: by the package on top."""
@@ -162,9 +158,7 @@ class ProgramModules(importlib.abc.MetaPathFinder):
         folders, modules = pickle.loads(packed) if packed else ((), ())
         with self._lock:
             new = self._programs.setdefault(program, _Program())
-        brought = [Module(*module) for module in modules]
-        new.keep(brought)
-        news = [new.complete(module) for module in brought]
+        news = new.complete([Module(*module) for module in modules])
         self._packed = None
         if program != self._program:
             self._leave()

@@ -81,11 +81,6 @@ class DaskWorker:
     slots: list[int]
     tasks: OrderedDict[str, Running] = field(default_factory=OrderedDict)
 
-    def free(self) -> list[int]:
-        """The slots on which nothing runs, the lowest first."""
-        taken = {running.slot for running in self.tasks.values()}
-        return [slot for slot in self.slots if slot not in taken]
-
 
 class Slots:
     """All slots, from the first note on.
@@ -193,9 +188,10 @@ class Slots:
 
     def _begin_next(self, worker: DaskWorker, time: float) -> Iterator[Step]:
         """Have tasks begin for which threads are free."""
-        free = worker.free()
-        for running in [running for running in worker.tasks.values() if running.slot < 0][: len(free)]:
-            running.slot, running.begun = free.pop(0), time
+        taken = {running.slot for running in worker.tasks.values()}
+        free = [slot for slot in worker.slots if slot not in taken]
+        for slot, running in zip(free, [it for it in worker.tasks.values() if it.slot < 0], strict=False):
+            running.slot, running.begun = slot, time
             self._stop_waiting(running.task)
             yield Step(time, "acquire", running.slot, 1)
 

@@ -92,12 +92,10 @@ class _Guest(_Handover):
         stream = self._channel.stream
         try:
             # Of what was answered before, nothing may be lost with the next function.
-            if stream.flush() and stream.is_sent():
+            if is_sent := stream.flush() and stream.is_sent():
                 if self._channel.has_frame():
                     self.served.serve()
                 is_sent = stream.flush()
-            else:
-                is_sent = False
             self.events = select.POLLIN if is_sent else select.POLLOUT
         except Exception as error:
             self.end(error)

@@ -20,11 +20,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from distribute_challenge.values.enums import do_nothing, reduce_enum, update_enum
-from distribute_challenge.values.making import StandIn
+from distribute_challenge.values.making import Reduced, StandIn
 
 log = logging.getLogger(__name__)
-
-Reduced = tuple[Any, ...]
 
 Copies = weakref.WeakValueDictionary[str, type]  # by token
 

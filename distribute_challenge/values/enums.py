@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-Reduced = tuple[Any, ...]
+from distribute_challenge.values.making import Reduced
 
 # What an enum's metaclass works out anew.
 _MADE_ANEW = {

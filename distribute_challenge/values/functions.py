@@ -19,11 +19,11 @@ from typing import Any, Generic, TypeVar
 from distribute_challenge.values.classes import Script
 from distribute_challenge.values.code import names_of
 from distribute_challenge.values.definition import Definition, Scope, compile_function
+from distribute_challenge.values.making import Reduced
 from distribute_challenge.values.names import importable_module
 
 T = TypeVar("T")
 
-Reduced = tuple[Any, ...]
 SCRIPT = 0  # what tells the script's module apart
 MadeModules = dict[int, types.ModuleType]  # made for the functions of a call, by what tells them apart
 

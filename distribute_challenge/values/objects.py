@@ -19,13 +19,13 @@ import cloudpickle
 from distribute_challenge.values import PROTOCOL
 from distribute_challenge.values.functions import (
     SCRIPT,
-    Reduced,
     load_descriptor,
     load_module,
     load_singleton,
     load_view,
 )
 from distribute_challenge.values.making import (
+    Reduced,
     StandIn,
     fill_exception,
     fill_object,

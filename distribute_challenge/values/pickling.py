@@ -17,7 +17,6 @@ from distribute_challenge.values.classes import by_token, with_token
 from distribute_challenge.values.code import names_of
 from distribute_challenge.values.definition import Definition
 from distribute_challenge.values.functions import (
-    Reduced,
     annotations_of,
     content_of,
     fill_cell,
@@ -29,7 +28,7 @@ from distribute_challenge.values.functions import (
     texts,
     values_of,
 )
-from distribute_challenge.values.making import make_dispatch
+from distribute_challenge.values.making import Reduced, make_dispatch
 from distribute_challenge.values.names import is_importable, name_of
 from distribute_challenge.values.objects import ObjectPickler
 

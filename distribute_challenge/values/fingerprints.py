@@ -6,7 +6,7 @@ import functools
 import hashlib
 import pickle
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from distribute_challenge.values import PROTOCOL
@@ -25,28 +25,20 @@ class Fingerprint(NamedTuple):
 
 def fingerprint_of(value: Any) -> Fingerprint:
     """What a value holds: functions, classes and what cannot be pickled by identity, all else by content."""
-    digest = _Digest()
-    pickler = _Fingerprinter(digest, PROTOCOL)
+    digest = hashlib.blake2b()
+    pickler = _Fingerprinter(digest.update)
     try:
         pickler.dump(value)
     except Exception:  # It is nested too deep, say: then it counts as unchanged.
         return Fingerprint(b"", [])
-    return Fingerprint(digest.hash.digest(), pickler.identities)
-
-
-class _Digest:
-    """A file that keeps no more than a hash: values may be large."""
-
-    def __init__(self) -> None:
-        self.hash = hashlib.blake2b()
-
-    def write(self, data: Any) -> None:
-        self.hash.update(data)
+    return Fingerprint(digest.digest(), pickler.identities)
 
 
 class _Fingerprinter(pickle.Pickler):
-    def __init__(self, file: Any, protocol: int) -> None:
-        super().__init__(file, protocol)
+    """Writes to a hash alone: values may be large."""
+
+    def __init__(self, write: Callable[[Any], None]) -> None:
+        super().__init__(types.SimpleNamespace(write=write), PROTOCOL)
         self.identities: list[Any] = []
 
     def reducer_override(self, obj: Any) -> Any:

@@ -59,7 +59,7 @@ class Parts:
     __slots__ = ("_copies", "region", "size")
 
     def __init__(self, buffers: Iterable[pickle.PickleBuffer | Buffer], *, may_share: bool) -> None:
-        views = [_raw(buffer) for buffer in buffers]
+        views = [it.raw() if isinstance(it, pickle.PickleBuffer) else memoryview(it) for it in buffers]
         self.size = sum(map(len, views))
         self.region: Region | None = None
         self._copies: list[bytes] = []
@@ -132,7 +132,3 @@ def unpack(section: memoryview, *, is_writable: bool = True) -> list[Buffer]:
         raise Unreadable(f"the buffers beside it cannot be read ({error})", is_gone=is_gone) from None
     except struct.error as error:
         raise ValueError(f"not buffers ({error})") from None
-
-
-def _raw(buffer: pickle.PickleBuffer | Buffer) -> memoryview:
-    return buffer.raw() if isinstance(buffer, pickle.PickleBuffer) else memoryview(buffer)

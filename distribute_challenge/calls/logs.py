@@ -9,14 +9,14 @@ import contextlib
 import logging
 import os
 import pickle
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from distribute_challenge.calls.payload import PLAIN_TYPES
+from distribute_challenge.calls.payload import PLAIN_TYPES, is_this_package
 from distribute_challenge.values import PROTOCOL
 
 _SEEN = "_is_forwarded"  # set on records
-_OWN = __name__.partition(".")[0]
 
 # The loggers that are forwarded to this process, and on a worker to its caller, and from which level on.
 forwarded: dict[str, int] = {}
@@ -33,22 +33,6 @@ def wishes() -> bytes:
             if above is not None:
                 levels[name] = max(asked[above], logger.level)
     return pickle.dumps(levels, PROTOCOL)
-
-
-class _Caller:
-    """What a `QueueHandler` takes for a queue."""
-
-    def __init__(self, levels: dict[str, int], send: Callable[[bytes], None]) -> None:
-        self._levels = levels
-        self._send = send
-        self._process = os.getpid()
-
-    def put_nowait(self, record: logging.LogRecord) -> None:
-        nearest = _nearest(record.name, self._levels)
-        is_ours = record.name.partition(".")[0] == _OWN
-        is_wanted = nearest is None or record.levelno >= self._levels[nearest]
-        if is_wanted and not is_ours and os.getpid() == self._process:
-            self._send(_dump(vars(record)))
 
 
 def _nearest(name: str, levels: dict[str, int]) -> str | None:
@@ -79,7 +63,15 @@ def forwarding(wishes: bytes, send: Callable[[bytes], None]) -> Iterator[None]:
     from logging.handlers import QueueHandler  # Takes longer than all else here.
 
     asked: dict[str, int] = pickle.loads(wishes)
-    caller: Any = _Caller(asked, send)
+    process = os.getpid()
+
+    def put(record: logging.LogRecord) -> None:
+        nearest = _nearest(record.name, asked)
+        is_wanted = nearest is None or record.levelno >= asked[nearest]
+        if is_wanted and not is_this_package(record.name) and os.getpid() == process:
+            send(_dump(vars(record)))
+
+    caller: Any = types.SimpleNamespace(put_nowait=put)  # That is all a queue has to have for the handler.
     handler = QueueHandler(caller)
     handler.addFilter(_is_new)
     before, levels = dict(forwarded), []

@@ -14,6 +14,7 @@ from distribute_challenge import cli
 from distribute_challenge.record.statusline import Rate
 from distribute_challenge.terminal import words
 from distribute_challenge.terminal.pool import Pool
+from distribute_challenge.terminal.status import row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,15 +72,9 @@ def picture(address: str, status: dict[str, Any], speed: float, room: int) -> Re
         table.add_column(heading, no_wrap=True, overflow="ellipsis", **how)
     workers, others = shown(status["workers"], room)
     for worker in workers:
-        table.add_row(
-            Text(words.place(worker)),
-            Text(worker["state"], COLORS.get(worker["state"], "")),
-            words.percent(worker["cpu"]),
-            words.memory(worker["memory"]),
-            words.since(worker, status["now"]),
-            Text(words.function(worker), "bold"),
-            Text(words.client(worker)),
-        )
+        place, _, state, *numbers, client, function = row(worker, status["now"])
+        color = COLORS.get(state, "")
+        table.add_row(Text(place), Text(state, color), *numbers, Text(function, "bold"), Text(client))
     up = f"{address}, up {words.duration(status['uptime'])}, {speed:,.1f} tasks/s"
     lines: list[RenderableType] = [Text(up, "bold"), Text(words.counts(status)), Text(""), table]
     if others:

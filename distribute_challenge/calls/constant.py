@@ -50,11 +50,10 @@ class Snapshot:
 
     def __init__(self, function: Callable[..., Any], modules: Iterable[types.ModuleType]) -> None:
         self._functions: set[types.FunctionType] = set()
-        self._states: list[tuple[types.FunctionType, tuple[Any, ...], dict[str, Any] | None]] = []
+        self._states: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
         self.classes: dict[type, tuple[Any, ...]] = {}  # that travel by value, and what they were
         self._names: list[tuple[Mapping[str, Any], str, Any]] = []
-        self._sizes: list[tuple[Mapping[str, Any], int]] = []
-        self._sizes += [(vars(module), len(vars(module))) for module in modules]
+        self._sizes: list[tuple[Mapping[str, Any], int]] = [(own, len(own)) for own in map(vars, modules)]
         self._attributes: list[tuple[Any, str, Any]] = []  # an object, and what it has under a name
         self._cells: list[tuple[types.CellType, Any]] = []
         self._count = 0  # of modules, if a package is among them: what has been imported of it counts too
@@ -62,10 +61,8 @@ class Snapshot:
 
     def still_holds(self) -> bool:
         """Whether all is as it was."""
-        for function, state, notes in self._states:
+        for function, state in self._states:
             if not all(map(operator.is_, _STATE(function), state)):
-                return False
-            if notes is not None and function.__annotations__ is not notes:
                 return False
         for cls, content in self.classes.items():
             if type(cls) is not type or not all(map(operator.is_, _CLASS_STATE(cls), content)):
@@ -86,7 +83,7 @@ class Snapshot:
 
     def _add(self, value: Any) -> None:
         kind = type(value)
-        if kind in PLAIN_TYPES:
+        if kind in PLAIN_TYPES or value is Ellipsis or value is NotImplemented:
             return
         if kind is tuple or kind is frozenset:
             for part in value:
@@ -101,8 +98,6 @@ class Snapshot:
             self._add_module(name.module)
             namespace, path = vars(sys.modules[name.module]), name.path.partition(".")[0]
             self._names.append((namespace, path, namespace.get(path, _UNBOUND)))
-        elif value is Ellipsis or value is NotImplemented:
-            return
         elif issubclass(kind, enum.Enum) or is_unchanging(kind):
             if name_of(kind) is None:
                 raise _Changeable
@@ -132,10 +127,12 @@ class Snapshot:
             return
         self._functions.add(function)
         annotations = annotations_of(function)
-        self._states.append((function, _STATE(function), annotations))
+        self._states.append((function, _STATE(function)))
         self._add(function.__defaults__ or ())
         if annotations is None:
             self._add(function.__annotate__)
+        else:
+            self._attributes.append((function, "__annotations__", annotations))
         for own in (function.__kwdefaults__, function.__dict__, annotations):
             if own is not None:
                 self._sizes.append((own, len(own)))

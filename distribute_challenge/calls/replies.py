@@ -40,7 +40,7 @@ def plain_value(value: Any) -> Any:
 
 
 class Written(NamedTuple):
-    """A value of a chunk as it was when its function returned it."""
+    """A value of a chunk as it was when its function returned it, or what the function raised."""
 
     kind: bytes
     content: bytes

@@ -139,32 +139,26 @@ class Runner:
 
     def _run_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> Outcome:
         began = time.perf_counter()
-        values, failures = self._call_each(function, name, columns)
+        values = self._call_each(function, name, columns)
         seconds = time.perf_counter() - began
         kinds = set(map(type, values))
-        if not failures and Written not in kinds:
+        if Written not in kinds:
             with contextlib.suppress(BaseException):  # One may not travel back: each is pickled by itself.
                 return dump_values(values, kinds, seconds)
         once: dict[bytes, bytes] = {}  # What is returned again, and has not changed, is written once.
         outcomes = []
-        for number, value in enumerate(values):
-            kind, content = FAILURE, failures.get(number, b"")
-            if number not in failures:
-                written = value if type(value) is Written else dump_value(name, value, aside=False)
-                kind, content = written[:2]
-            outcomes.append((kind, once.setdefault(content, content)))
+        for value in values:
+            written = value if type(value) is Written else dump_value(name, value, aside=False)
+            outcomes.append((written.kind, once.setdefault(written.content, written.content)))
         content = pickle.dumps(outcomes, PROTOCOL)
         if len(content) > payload.MAX_BYTES:
             text = f"the results of a chunk are {len(content)} bytes, too many at once: set chunksize=1"
             return Outcome(FAILURE, failure(OverflowError(text)), seconds)
         return Outcome(MIXED, content, seconds)
 
-    def _call_each(
-        self, function: Callable[..., Any], name: str, columns: list[list[Any]]
-    ) -> tuple[list[Any], dict[int, bytes]]:
+    def _call_each(self, function: Callable[..., Any], name: str, columns: list[list[Any]]) -> list[Any]:
         """Call a function for each item of a chunk. After this, nothing holds the last item."""
         values: list[Any] = [None] * len(columns[0])
-        failures: dict[int, bytes] = {}
         has_one = len(columns) == 1
         rest = enumerate(columns[0] if has_one else zip(*columns, strict=True))
         self._chunks.append(rest)
@@ -187,9 +181,10 @@ class Runner:
                         values[number] = value
                 is_done = True
             except BaseException as error:
-                failures[number] = failure(error, call_text(name, [column[number] for column in columns]))
+                text = call_text(name, [column[number] for column in columns])
+                values[number] = Written(FAILURE, failure(error, text))
         self._chunks.remove(rest)
-        return values, failures
+        return values
 
     def _leave_to_parent(self) -> None:
         """In a child that a function has forked: the rest of its chunk is not the child's to run."""

@@ -38,6 +38,8 @@ _DISPATCH = functools.singledispatch(lambda _: None).__code__  # type: ignore[at
 class ValuePickler(ObjectPickler):
     """Writes functions, classes and values. `large` takes the large buffers out, if it is given."""
 
+    crosses_versions = False  # whether the receiver has another version of Python
+
     def __init__(self, file: io.BytesIO, large: Callable[[pickle.PickleBuffer], Any] | None = None) -> None:
         super().__init__(file, large)
         self._cells_of_functions: dict[int, types.CellType] = {}
@@ -56,11 +58,6 @@ class ValuePickler(ObjectPickler):
 
     def note_class(self, cls: type) -> None:
         """Called for each class that travels by value."""
-
-    @property
-    def crosses_versions(self) -> bool:
-        """Whether the receiver has another version of Python."""
-        return False
 
     # What is written
 

@@ -58,6 +58,7 @@ class Sender(ValuePickler):
         self.classes = [] if classes is None else classes
         self._called = called
         self._python = python or _HERE
+        self.crosses_versions = self._python != _HERE
         self._by_file = by_file
 
     def reducer_override(self, obj: Any) -> Any:
@@ -69,11 +70,6 @@ class Sender(ValuePickler):
         if self._by_file and (reduced := memmaps.by_file(obj)) is not None:
             return reduced
         return super().reducer_override(obj)
-
-    @property
-    def crosses_versions(self) -> bool:
-        """Whether the workers have another version of Python."""
-        return self._python != _HERE
 
     def text_of(
         self, code: types.CodeType, namespace: dict[str, Any] | None

@@ -204,17 +204,16 @@ def tls_in(options: argparse.Namespace) -> Tls | None:
 def add_server(parser: Parser) -> None:
     """The arguments that say where the pool is, which `server_in` takes from what was parsed."""
     where = "where the pool is ($COMPUTE_SERVER, or localhost:18811)"
-    parser.add_argument("--server", metavar="HOST:PORT", help=where)
+    parser.add_argument("--server", metavar="HOST:PORT", default=chosen(), help=where)
     add_tls(parser)
 
 
 def server_in(options: argparse.Namespace) -> tuple[Address, Tls | None]:
     """Where the pool is, and the files by which it is reached. Ends the script if they are of no use."""
-    server = chosen() if options.server is None else options.server
-    if server.startswith((LOCAL, DASK)):
-        fail(f"{server} is no server that can be asked: give the HOST:PORT of one with --server")
+    if options.server.startswith((LOCAL, DASK)):
+        fail(f"{options.server} is no server that can be asked: give the HOST:PORT of one with --server")
     try:
-        return Address.parse(server), Tls.choose(tls_in(options))
+        return Address.parse(options.server), Tls.choose(tls_in(options))
     except (ValueError, PoolError) as error:
         fail(str(error))
 
@@ -286,11 +285,10 @@ def example_argument(description: str, default: int) -> int | float:
     parser.add_argument("x", nargs="?", type=duration, default=default, help=f"seconds ({default})")
     add_server(parser)
     arguments = parser.parse_args()
-    server = chosen() if arguments.server is None else arguments.server
     try:
-        check_address(server)
+        check_address(arguments.server)
         tls = Tls.choose(tls_in(arguments))
     except (ValueError, PoolError) as error:
         fail(str(error))
-    os.environ.update({SERVER_VARIABLE: server, **environment(tls)})
+    os.environ.update({SERVER_VARIABLE: arguments.server, **environment(tls)})
     return arguments.x  # type: ignore[no-any-return]

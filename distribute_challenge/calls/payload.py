@@ -187,10 +187,8 @@ class Outcome(NamedTuple):
 
     def load_each(self) -> ChunkResults:
         """For a chunk: what became of each item."""
-        if self.kind == VALUES:
-            return ChunkResults(pickle.loads(self.content, buffers=self.buffers), {})
-        if self.kind == FAILURE:  # Nothing of it ran.
-            raise load_failure(self.content)
+        if self.kind in (VALUES, FAILURE):  # With the latter, nothing of it ran.
+            return ChunkResults(self.load(), {})
         found = ChunkResults([], {})
         for number, (kind, content) in enumerate(pickle.loads(self.content)):
             found.values.append(None)

@@ -88,7 +88,8 @@ class Runner:
         finally:
             if not self._is_in_place:
                 sys.modules["__main__"] = main
-            self.has_left_threads = _are_left(set(threading.enumerate()) - threads)
+            new = set(threading.enumerate()) - threads  # A connection's are not the call's.
+            self.has_left_threads = any(not thread.name.startswith(PEER_THREAD) for thread in new)
             if loaded is not None and not self._keep(key, loaded):
                 with contextlib.suppress(TypeError):  # Not everything that can be called takes one.
                     self.dropped = weakref.ref(loaded.function)
@@ -190,8 +191,3 @@ class Runner:
         """In a child that a function has forked: the rest of its chunk is not the child's to run."""
         for rest in self._chunks:
             deque(rest, maxlen=0)
-
-
-def _are_left(threads: set[threading.Thread]) -> bool:
-    """Whether any of these threads, which were not there before a call, is the call's: not a connection's."""
-    return any(not thread.name.startswith(PEER_THREAD) for thread in threads)

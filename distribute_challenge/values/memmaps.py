@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_Identity = tuple[int, int]  # device and inode
-
 
 def by_file(array: Any) -> tuple[Any, ...] | None:
     """How to pickle an array as a part of a mapped file. None if it is none, or has no file any more."""
@@ -37,7 +35,7 @@ def by_file(array: Any) -> tuple[Any, ...] | None:
 
 def load_part(
     path: str,
-    identity: _Identity,
+    identity: tuple[int, int],  # device and inode
     is_writable: bool,
     offset: int,
     size: int,

@@ -49,8 +49,7 @@ class Snapshot:
     """Everything that a function depends on, as it was when this was made: `snapshot` makes it."""
 
     def __init__(self, function: Callable[..., Any], modules: Iterable[types.ModuleType]) -> None:
-        self._functions: set[types.FunctionType] = set()
-        self._states: list[tuple[types.FunctionType, tuple[Any, ...]]] = []
+        self._states: dict[types.FunctionType, tuple[Any, ...]] = {}  # of functions, as they were
         self.classes: dict[type, tuple[Any, ...]] = {}  # that travel by value, and what they were
         self._names: list[tuple[Mapping[str, Any], str, Any]] = []
         self._sizes: list[tuple[Mapping[str, Any], int]] = [(own, len(own)) for own in map(vars, modules)]
@@ -61,7 +60,7 @@ class Snapshot:
 
     def still_holds(self) -> bool:
         """Whether all is as it was."""
-        for function, state in self._states:
+        for function, state in self._states.items():
             if not all(map(operator.is_, _STATE(function), state)):
                 return False
         for cls, content in self.classes.items():
@@ -123,11 +122,10 @@ class Snapshot:
             raise _Changeable
 
     def _add_function(self, function: Any) -> None:
-        if function in self._functions:
+        if function in self._states:
             return
-        self._functions.add(function)
         annotations = annotations_of(function)
-        self._states.append((function, _STATE(function)))
+        self._states[function] = _STATE(function)
         self._add(function.__defaults__ or ())
         if annotations is None:
             self._add(function.__annotate__)

@@ -17,7 +17,7 @@ from distribute_challenge.calls.program import current
 from distribute_challenge.calls.regions import Buffer
 
 TOKEN_BYTES = 16
-MAX_GONE = 1000
+MAX_GONE = 1000  # More than go between two calls; and where no calls come, nobody takes note of them.
 
 
 class _Entry:

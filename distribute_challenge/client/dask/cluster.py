@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -50,10 +51,8 @@ def is_inside(address: Address | None) -> bool:
 def _hosts(name: str) -> frozenset[str]:
     """The name of a host, and its addresses."""
     found = {name}
-    try:
+    with contextlib.suppress(OSError):  # It has no address here, and so no other name.
         found |= {str(entry[4][0]) for entry in socket.getaddrinfo(name, None)}
-    except OSError:  # It has no address here, and so no other name.
-        return frozenset(found)
     return frozenset(found)
 
 

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +97,9 @@ def check_installed() -> None:
 def connect(address: Address, tls: Tls | None) -> Client:
     """A client of the scheduler there. Raises ServerUnavailable; PoolError if versions do not fit."""
     await_listener(address, 0)
-    opening = _Opening(address, tls)
+    security = None if tls is None else _security(tls)
     try:
-        client = opening.client()
+        client = _made(address, security)
     except Exception as error:  # Dask raises many kinds.
         hint = "needs no certificate (tls= gives one)"
         if tls is not None:
@@ -124,49 +125,35 @@ def gone(address: Address, error: BaseException) -> ServerUnavailable:
     )
 
 
-class _Opening:
-    """A client that is just being made, in a thread of its own: if the other end says nothing, Dask waits for
-    ever."""
+def _made(address: Address, security: Any) -> Client:
+    """A client that is made in a thread of its own: if the other end says nothing, Dask waits for ever.
 
-    def __init__(self, address: Address, tls: Tls | None) -> None:
-        self._url = f"{'tcp' if tls is None else 'tls'}://{address}"
-        self._security = None if tls is None else _security(tls)
-        self._lock = threading.Lock()  # guards all that follows
-        self._is_late = False
-        self._client: Client | None = None
-        self._error: Exception | None = None
+    Raises TimeoutError if there is none soon, and what Dask raises.
+    """
+    made: Future[Client] = Future()
 
-    def client(self) -> Client:
-        """The client. Raises TimeoutError if there is none soon, and what Dask raises."""
-        thread = threading.Thread(target=self._open, name="connect", daemon=True)
-        thread.start()
-        thread.join(2 * CONNECT_S)
-        with self._lock:
-            self._is_late = True
-            if self._client is not None:
-                return self._client
-            raise self._error or TimeoutError(f"nothing came in {2 * CONNECT_S:g} s")
-
-    def _open(self) -> None:
+    def make() -> None:
         from distribute_challenge.client.dask.closing import Client
 
-        client = None
+        url = f"{'tcp' if security is None else 'tls'}://{address}"
         try:
-            client = Client(
-                self._url,
-                security=self._security,
-                set_as_default=False,
-                timeout=CONNECT_S,
-                name=encodable(client_name()),
-            )
+            name = encodable(client_name())
+            client = Client(url, security=security, set_as_default=False, timeout=CONNECT_S, name=name)
         except Exception as error:
-            self._error = error
-        with self._lock:
-            if not self._is_late:
-                self._client = client
-                return
-        if client is not None:
+            if made.set_running_or_notify_cancel():
+                made.set_exception(error)
+            return
+        if made.set_running_or_notify_cancel():
+            made.set_result(client)
+        else:  # It is too late.
             client.end()
+
+    thread = threading.Thread(target=make, name="connect", daemon=True)
+    thread.start()
+    thread.join(2 * CONNECT_S)
+    if made.cancel():
+        raise TimeoutError(f"nothing came in {2 * CONNECT_S:g} s")
+    return made.result()
 
 
 def await_listener(address: Address, wait_s: float) -> None:

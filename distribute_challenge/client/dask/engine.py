@@ -29,6 +29,7 @@ class DaskEngine(Engine):
     """
 
     chunk_s = CHUNK_S
+    distance = Distance()  # Not measured: the dispatcher keeps enough on the way.
 
     def __init__(
         self, address: str, limit: int | None, initializer: Initializer | None, options: Options
@@ -38,7 +39,6 @@ class DaskEngine(Engine):
         self._public = public
         self._own = cluster.LocalCluster() if public is None else None
         self._tls = None if public is None else Tls.choose(options.tls)
-        self._distance = Distance()
         super().__init__(address if public is None else f"{DASK}{public}", limit, initializer, options)
         self._connection = self._made()
 
@@ -85,11 +85,6 @@ class DaskEngine(Engine):
     def facts(self, options: Options) -> Facts:
         """The cluster as it is now: it may grow. Raises ServerUnavailable."""
         return Facts(cluster.HERE, max(self._connection.workers(wait_s=options.wait_s), 1), None)
-
-    @property
-    def distance(self) -> Distance:
-        """Not measured: the dispatcher keeps enough on the way."""
-        return self._distance
 
     def add(self, task: Task, *, goes_on: bool = False) -> None:
         """Have a task run. Raises RuntimeError after `close`, unless it `goes_on` with what began before."""

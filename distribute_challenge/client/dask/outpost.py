@@ -67,10 +67,9 @@ class Outpost:
         self._programs: OrderedDict[bytes, tuple[Driver, Connections]] = OrderedDict()
         self._values: weakref.WeakKeyDictionary[Any, Scattered] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()  # guards the next two, for a moment: Dask's event loop waits for it
-        self._tasks: dict[str, tuple[bytes, Task]] = {}  # by Dask's key: the call's id, and it
-        self._unwanted: OrderedDict[bytes, None] = (
-            OrderedDict()
-        )  # calls that are to be killed, and may come yet
+        self._tasks: dict[str, Task] = {}  # by Dask's key
+        # Calls that are to be killed, and may come yet.
+        self._unwanted: OrderedDict[bytes, None] = OrderedDict()
         self._meter = Meter()
 
     def run(
@@ -91,7 +90,7 @@ class Outpost:
         options = Options(freight.timeout_s)  # Its client sends it again, if it is to be.
         task = CarriedTask(freight.packed[0], parcel, options, tell)
         with self._lock:
-            self._tasks[key] = parcel.id, task
+            self._tasks[key] = task
             was_killed = parcel.id in self._unwanted
         try:
             if was_killed or not is_wanted():
@@ -118,18 +117,18 @@ class Outpost:
     def kill(self, ids: list[bytes]) -> list[bytes]:
         """Stop calls: those that run, and those that come yet. Those that run here."""
         with self._lock:
-            found = [(id_, task) for id_, task in self._tasks.values() if id_ in ids]
+            found = [task for task in self._tasks.values() if task.parcel.id in ids]
             self._unwanted.update(dict.fromkeys(ids))
             while len(self._unwanted) > MAX_UNWANTED:
                 self._unwanted.popitem(last=False)
-        for _, task in found:
+        for task in found:
             task.future.kill()
-        return [id_ for id_, _ in found]
+        return [task.parcel.id for task in found]
 
     def drop(self, key: str) -> None:
         """Nobody wants a call any more."""
         with self._lock:
-            _, task = self._tasks.get(key, (b"", None))
+            task = self._tasks.get(key)
         if task is not None:
             task.future.kill()
 

@@ -23,8 +23,8 @@ from distribute_challenge.client.dask.freight import (
     Freight,
     Packed,
     Value,
+    call_there,
     encodable,
-    forget_program,
     pack,
 )
 from distribute_challenge.client.peers.printing import show
@@ -178,7 +178,7 @@ class Connection:
             client = self._client
         if client is not None and self._packed_initializer is not None and client.status == "running":
             try:
-                client.ask_workers(forget_program, program)
+                client.ask_workers(call_there, "forget", program)
             except Exception as error:
                 log.debug("the Dask workers forget an executor by themselves: %s", error)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from distribute_challenge import errors
 from distribute_challenge.calls.payload import Outcome
-from distribute_challenge.client.dask.freight import ERROR, OUTCOME, kill_calls
+from distribute_challenge.client.dask.freight import ERROR, OUTCOME, call_there
 from distribute_challenge.client.peers.printing import show
 from distribute_challenge.client.tasks.callbacks import Threaded, here
 from distribute_challenge.client.tasks.engine import AT_EXIT
@@ -129,7 +129,7 @@ class Dispatcher(Threaded):
         try:
             client = self.connection.client
             with contextlib.suppress(TimeoutError):  # A worker is stuck: the others know.
-                for ids in client.ask_workers(kill_calls, list(futures)).values():
+                for ids in client.ask_workers(call_there, "kill", list(futures)).values():
                     for id_ in ids or ():
                         futures.pop(id_, None)
             client.cancel(list(futures.values()), force=True)

@@ -110,19 +110,17 @@ class Sender(ValuePickler):
 
     def _check_crossing(self, code: types.CodeType, source: str | None) -> None:
         name = getattr(code, "co_qualname", code.co_name)
-        reason = None
-        if source is None:
-            reason = "which has no text of its own"
-        else:
+        reason = "which has no text of its own"
+        if source is not None:
             try:
                 ast.parse(source, feature_version=(3, int(self._python.partition(".")[2])))
+                return
             except SyntaxError as error:
                 reason = f"whose syntax is newer ({error.msg})"
-        if reason is not None:
-            raise NotAcrossVersions(
-                f"the function {name}, {reason}, does not cross from Python {_HERE} to the workers' "
-                f"{self._python}: make it inside the function instead, or start the server with this Python"
-            )
+        raise NotAcrossVersions(
+            f"the function {name}, {reason}, does not cross from Python {_HERE} to the workers' "
+            f"{self._python}: make it inside the function instead, or start the server with this Python"
+        )
 
 
 def dump_scattered(arguments: Any) -> Written:

@@ -17,6 +17,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from distribute_challenge.values.code import codes_in
 from distribute_challenge.values.definition import Definition, FunctionNode, Scope, compile_function, tree_of
 from distribute_challenge.values.functions import ByCode, texts
 
@@ -99,11 +100,8 @@ def _definition(code: types.CodeType, place: _Place, index: _Index) -> Definitio
 
 
 def _names_in(code: types.CodeType) -> Iterator[str]:
-    for names in (code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars):
-        yield from names  # Also of variables: Python looks at the name alone.
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names_in(constant)
+    for part in codes_in(code):  # Also of variables: Python looks at the name alone.
+        yield from (*part.co_names, *part.co_varnames, *part.co_cellvars, *part.co_freevars)
 
 
 def _index_of(filename: str, module: dict[str, Any] | None) -> _Index | None:

@@ -60,7 +60,10 @@ class PoolEngine(Engine):
 
     def facts(self, options: Options) -> Facts:
         """The pool, with as many workers as may be used. Raises ServerUnavailable."""
-        return self._within_limit(self._connections.facts(options.wait_s))
+        facts = self._connections.facts(options.wait_s)
+        if self._limit is None or self._limit >= facts.workers:
+            return facts
+        return facts._replace(workers=self._limit)
 
     @property
     def has_answered(self) -> bool:

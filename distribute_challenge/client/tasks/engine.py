@@ -149,12 +149,6 @@ class Engine(ABC):
     ) -> Parcel:
         return shipment.parcel(args, kwargs, self._destination(options), flags_of(options))
 
-    def _within_limit(self, facts: Facts) -> Facts:
-        """The same with as many workers as may be used."""
-        if self._limit is None or self._limit >= facts.workers:
-            return facts
-        return facts._replace(workers=self._limit)
-
     def _check_not_shut(self, *, goes_on: bool = False) -> None:
         if self._is_shut and not goes_on:
             raise RuntimeError(_SHUT)

@@ -95,9 +95,6 @@ class Mapping:
             self._stop(error)
             raise
 
-    def __iter__(self) -> Iterator[Any]:
-        return self._results()
-
     def cancel(self) -> None:
         """Cancel the chunks that have not begun, and start no more."""
         self._is_over = True
@@ -125,7 +122,7 @@ class Mapping:
 
     # Taking results
 
-    def _results(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:
         try:
             while self._chunks or self._fill(wait=True):
                 future = self._next_chunk()

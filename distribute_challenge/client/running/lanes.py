@@ -73,7 +73,9 @@ class Lanes:
         for lane in self._lanes:
             lane.serve(arrived, now)
             if lane.state is State.CONNECTING and not lane.is_connecting:
-                self._connect_to_worker(lane)
+                self._gone_since = None
+                lane.is_connecting = True
+                self._opener.open_worker(lane.port, lane.got_worker)
         self._fill()
         self._open()
         return self._settle()
@@ -178,11 +180,6 @@ class Lanes:
             self._none_free_until = time.monotonic() + PAUSE_S
         else:
             self._append(server, is_new=True, port=port)
-
-    def _connect_to_worker(self, lane: Lane) -> None:
-        self._gone_since = None
-        lane.is_connecting = True
-        self._opener.open_worker(lane.port, lane.got_worker)
 
     def _fill(self) -> None:
         """Send tasks, one to each lane in turn, as long as some lane can take one."""

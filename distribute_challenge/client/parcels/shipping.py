@@ -129,14 +129,11 @@ class Shipment:
         name = self._named("__qualname__")
         parcel = Parcel(self.source, name, count, flags, to.program, function, arguments, modules, large)
         if modules.size or parcel.size > _LARGE_BYTES:
-            self._check_size(parcel)
+            try:
+                payload.check_size(parcel.size + 4 * len(self.source) + modules.size)
+            except OverflowError as error:
+                raise TaskNotSendable(f"{self.name} cannot be sent to a worker: {error}") from error
         return parcel
-
-    def _check_size(self, parcel: Parcel) -> None:
-        try:
-            payload.check_size(parcel.size + 4 * len(self.source) + parcel.modules.size)
-        except OverflowError as error:
-            raise TaskNotSendable(f"{self.name} cannot be sent to a worker: {error}") from error
 
     def dump_function(self, python: str | None) -> Written:
         """The function without its text."""

@@ -39,10 +39,6 @@ class KeptLease:
         """Have no owner any more."""
         self._owner.clear()
 
-    def close(self) -> None:
-        """End the lease. The server replaces the worker."""
-        self.server.close()
-
 
 class KeptLeases:
     """Those of one program on one pool. Safe to use from any thread.
@@ -112,7 +108,7 @@ class KeptLeases:
             self._put_server(lease.server)
         except BaseException:
             if lease.is_owned_by(owner):
-                lease.close()
+                lease.server.close()  # It replaces the worker.
             raise
 
     def _watch(self) -> None:

@@ -106,13 +106,9 @@ class Shipment:
         arguments = args, kwargs
         kinds = {type(self.function)} | _kinds_in(arguments)
         wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
-
-        def parts() -> Iterator[tuple[str, Any]]:
-            yield from _parts_of_arguments(arguments)
-            yield from self._parts_of_function()
-
+        parts = itertools.chain(_parts_of_arguments(arguments), self._parts_of_function())
         both = self.function, wrapped
-        return self._dump(both, kinds, to.python, parts, by_file=self._by_file and to.may_share)
+        return self._dump(both, kinds, to.python, lambda: parts, by_file=self._by_file and to.may_share)
 
     def _pack(self, function: Written, arguments: Written, count: int, to: Destination, flags: int) -> Parcel:
         """The parts of a call together."""

@@ -24,7 +24,7 @@ from distribute_challenge import errors
 from distribute_challenge.calls.payload import Outcome
 from distribute_challenge.client.dask.freight import ERROR, OUTCOME, call_there
 from distribute_challenge.client.peers.printing import show
-from distribute_challenge.client.tasks.callbacks import Threaded, here
+from distribute_challenge.client.tasks.callbacks import LINGER_S, Threaded, here, nothing
 from distribute_challenge.client.tasks.engine import AT_EXIT
 from distribute_challenge.client.tasks.task import AsidePrinter, Task
 from distribute_challenge.errors import PoolError, ServerUnavailable, WorkerLost
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 0.05  # How long the thread waits for another task before it ends.
 LOOK_S = 1.0  # How often it looks whether the cluster has grown, while tasks wait here.
 AHEAD_S = 0.1  # of work for each thread may be with Dask and not begun: about what it takes to bring more
 MAX_AHEAD = 10  # tasks for each thread; and so many are sent on that have waited here
@@ -66,7 +65,7 @@ class Dispatcher(Threaded):
             self._waiting.append((time.monotonic(), task))
             if self._thread is None:
                 self._start()
-        self._posted.put(_nothing)
+        self._posted.put(nothing)
 
     def kill(self, task: Task) -> None:
         """Stop a task that runs."""
@@ -95,7 +94,7 @@ class Dispatcher(Threaded):
         self._is_closing = True
         for task in self._take_waiting() if cancel else ():
             task.drop()
-        self._posted.put(_nothing)
+        self._posted.put(nothing)
 
     def _start(self) -> None:
         try:
@@ -286,7 +285,3 @@ class Dispatcher(Threaded):
                 self._with_dask.clear()
         for task in tasks:
             task.fail(error)
-
-
-def _nothing() -> None:
-    """Wakes the thread: it looks what there is to do."""

@@ -19,14 +19,13 @@ from collections.abc import Callable
 
 from distribute_challenge.client.peers.connections import Connections
 from distribute_challenge.client.running.lanes import Lanes
-from distribute_challenge.client.tasks.callbacks import Threaded, here
+from distribute_challenge.client.tasks.callbacks import LINGER_S, Threaded, here, nothing
 from distribute_challenge.client.tasks.engine import AT_EXIT
 from distribute_challenge.client.tasks.task import Latch, Task
 from distribute_challenge.errors import PoolError
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 0.05  # How long the thread waits for another task before it ends.
 GATHER_S = 0.001
 
 
@@ -70,7 +69,7 @@ class Driver(Threaded):
     def kill(self, task: Task) -> None:
         """Stop a task that runs, as soon as no other one would be stopped with it."""
         task.is_unwanted = True
-        self._post(_nothing)
+        self._post(nothing)
 
     def close(self, *, cancel: bool) -> None:
         """Let the thread end once all tasks have; with `cancel`, those that wait never run."""
@@ -78,7 +77,7 @@ class Driver(Threaded):
         with self._lock:
             is_idle = not (self._is_running or self._inbox)
         if not is_idle:
-            self._post(self._lanes.cancel_waiting if cancel else _nothing)
+            self._post(self._lanes.cancel_waiting if cancel else nothing)
 
     def _post(self, action: Task | Callable[[], None]) -> None:
         """Have the thread run a task, or do something else, starting it if there is none.
@@ -205,7 +204,3 @@ def _pipe() -> tuple[int, int]:
     for end in ends:
         os.set_blocking(end, False)
     return ends
-
-
-def _nothing() -> None:
-    """Wakes the thread: it looks what there is to do."""

@@ -16,7 +16,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 0.05  # How long the thread waits for another callback before it ends.
+LINGER_S = 0.05  # How long a thread waits for another callback, or task, before it ends.
 
 _Callback = tuple[Callable[[Any], object], Any]
 
@@ -105,6 +105,10 @@ def call_soon(function: Callable[[Any], object], future: Any) -> None:
         function(future)
     else:
         callbacks.call(function, future)
+
+
+def nothing() -> None:
+    """Wakes a thread to which it is posted: that looks what there is to do."""
 
 
 class Threaded:

@@ -121,12 +121,10 @@ def travelling(function: Callable[..., Any]) -> Any:
     return made
 
 
-def _call_there(function: str, argument: Any) -> Any:
+@travelling
+def call_there(function: str, argument: Any) -> Any:
     """What a function of `there.py` returns; None in a process to which no parcel has come."""
     import sys
 
     there = sys.modules.get("distribute_challenge.client.dask.there")
     return None if there is None else getattr(there, function)(argument)
-
-
-call_there = travelling(_call_there)

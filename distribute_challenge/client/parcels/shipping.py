@@ -108,7 +108,7 @@ class Shipment:
         wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
         parts = itertools.chain(_parts_of_arguments(arguments), self._parts_of_function())
         both = self.function, wrapped
-        return self._dump(both, kinds, to.python, lambda: parts, by_file=self._by_file and to.may_share)
+        return self._dump(both, kinds, to.python, parts, by_file=self._by_file and to.may_share)
 
     def _pack(self, function: Written, arguments: Written, count: int, to: Destination, flags: int) -> Parcel:
         """The parts of a call together."""
@@ -138,7 +138,7 @@ class Shipment:
             if for_python == python and before.still_holds():
                 return written
         now = snapshot(self.function)
-        written = self._dump(self.function, {type(self.function)}, python, self._parts_of_function)
+        written = self._dump(self.function, {type(self.function)}, python, self._parts_of_function())
         # Another thread may bind a name anew while this is written, and back again. Twice is no accident.
         latest = None if now is None or not now.still_holds() or written.buffers else (python, written.data)
         self._written = (now, python, written) if now and latest and latest == self._latest else None
@@ -159,14 +159,14 @@ class Shipment:
             return dump_scattered(arguments)
         wrapped = _with_large_bytes_aside(arguments) if bytes in kinds else arguments
         by_file = self._by_file and to.may_share
-        return self._dump(wrapped, kinds, to.python, lambda: _parts_of_arguments(arguments), by_file=by_file)
+        return self._dump(wrapped, kinds, to.python, _parts_of_arguments(arguments), by_file=by_file)
 
     def _dump(
         self,
         value: Any,
         kinds: set[type],
         python: str | None,
-        parts: Callable[[], Iterable[tuple[str, Any]]],
+        parts: Iterable[tuple[str, Any]],
         *,
         by_file: bool = False,
     ) -> Written:
@@ -183,7 +183,7 @@ class Shipment:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # A `__reduce__` may raise anything, as by `sys.exit()`.
-            raise TaskNotSendable(self._explain(parts(), error, python)) from error
+            raise TaskNotSendable(self._explain(parts, error, python)) from error
         return Written(data, frozenset(modules), large.buffers, tuple(values), tuple(classes))
 
     def _parts_of_function(self) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,8 +14,10 @@ import pytest
 
 from distribute_challenge import ServerUnavailable, WorkerLost
 from distribute_challenge.address import Address
+from distribute_challenge.calls.payload import VALUE, Outcome
 from distribute_challenge.client.dask.connection import Connection
 from distribute_challenge.client.dask.dispatcher import Dispatcher
+from distribute_challenge.client.dask.freight import ERROR, OUTCOME
 from distribute_challenge.client.options import Options
 from distribute_challenge.client.parcels.durations import Pace
 from distribute_challenge.client.parcels.shipping import Shipment
@@ -69,6 +73,57 @@ def dispatcher(cluster: Cluster) -> Dispatcher:
 
 def task(retries: int = 0) -> Task:
     return Task("f", Shipment(len).parcel(("x",), {}), Pace(), Options(retries=retries))
+
+
+RETURNS = OUTCOME, Outcome(VALUE, pickle.dumps(1)).pack(())
+FAILS = ERROR, pickle.dumps(WorkerLost("no more"))
+
+
+@pytest.mark.parametrize(
+    ("end", "is_told"),
+    [
+        pytest.param(RETURNS, True, id="told, then it returns"),
+        pytest.param(RETURNS, False, id="with what it returns"),
+        pytest.param(FAILS, True, id="told, then it fails"),
+        pytest.param(FAILS, False, id="with its error"),
+        pytest.param(None, True, id="told, then it is killed"),
+    ],
+)
+def test_what_a_task_prints_is_shown_before_its_end(
+    dispatcher: Dispatcher,
+    cluster: Cluster,
+    end: tuple[str, bytes] | None,
+    is_told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("distribute_challenge.client.dask.dispatcher.SHOWN_S", HANG_S)
+    monkeypatch.setattr("distribute_challenge.client.dask.dispatcher.MOST_SHOWN_S", HANG_S)
+    one, has_ended = task(), threading.Event()
+    order: list[str] = []
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            has_ended.wait(0.1)  # It takes some time: the end comes first if nobody waits for this one.
+            order.append(text)
+            return len(text)
+
+    def note_end(_: Any) -> None:
+        order.append("its end")
+        has_ended.set()
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    one.future.add_done_callback(note_end)
+    dispatcher.add(one)
+    eventually(lambda: one in cluster.tell, "it is with Dask")
+    output = (1, b"printed\n")
+    if is_told:
+        dispatcher.connection.show(*output)
+    report = end and (*end, [] if is_told else [output])
+    cluster.tell[one](report, WorkerLost("it was killed") if report is None else None)
+    assert has_ended.wait(HANG_S)
+    assert order == ["printed\n", "its end"]
+    dispatcher.close(cancel=False)
+    dispatcher.join()
 
 
 def test_whoever_waits_for_tasks_that_never_run_learns_of_their_end(dispatcher: Dispatcher, cluster: Cluster):

@@ -26,7 +26,7 @@ from distribute_challenge.client.dask.freight import ERROR, OUTCOME, call_there
 from distribute_challenge.client.peers.printing import show
 from distribute_challenge.client.tasks.callbacks import LINGER_S, Threaded, here, nothing
 from distribute_challenge.client.tasks.engine import AT_EXIT
-from distribute_challenge.client.tasks.task import AsidePrinter, Task
+from distribute_challenge.client.tasks.task import MOST_SHOWN_S, SHOWN_S, Task
 from distribute_challenge.errors import PoolError, ServerUnavailable, WorkerLost
 
 if TYPE_CHECKING:
@@ -238,6 +238,11 @@ class Dispatcher(Threaded):
             self._with_dask.pop(task, None)
 
     def _settle(self, task: Task, report: Any, error: BaseException | None) -> None:
+        kind, content, printed = report or ("", b"", ())
+        for number, data in printed:
+            self.connection.show(number, data)
+        # The end comes after all that was printed, also what came while it ran, unless that takes long.
+        self._output.settle(SHOWN_S, MOST_SHOWN_S)
         if error is not None:
             may_go_again = not task.is_unwanted and task not in self._sent_again
             if may_go_again and self.connection.has_lost_value(task, error):
@@ -246,11 +251,6 @@ class Dispatcher(Threaded):
             else:
                 self._fail(task, self.connection.explained(task.name, error))
             return
-        kind, content, printed = report
-        if printed:
-            printer = AsidePrinter()
-            printer.write(0, printed)
-            printer.finish()
         if kind == OUTCOME:
             outcome = Outcome.unpack(content)
             task.pace.note(outcome.seconds / task.count)

@@ -26,6 +26,7 @@ class Callbacks:
 
     def __init__(self, name: str = "callbacks") -> None:
         self._name = name
+        self._is_settled = True  # Nothing has been given to it since `settle` looked.
         self._late: threading.Event | None = None  # that has been waited for in vain
         self._lock = threading.Lock()  # guards the thread's coming and going
         self._thread: threading.Thread | None = None
@@ -33,6 +34,10 @@ class Callbacks:
 
     def call(self, function: Callable[[Any], object], future: Any) -> None:
         """Have `function(future)` called."""
+        self._put(function, future)
+        self._is_settled = False
+
+    def _put(self, function: Callable[[Any], object], future: Any) -> None:
         with self._lock:
             self._waiting.put((function, future))
             if self._thread is not None:
@@ -51,10 +56,11 @@ class Callbacks:
 
         Who has waited in vain waits not again before they have been.
         """
-        if self._late is not None and not self._late.is_set():
+        if self._is_settled or (self._late is not None and not self._late.is_set()):
             return
+        self._is_settled = True
         called = threading.Event()
-        self.call(lambda _: called.set(), None)
+        self._put(lambda _: called.set(), None)
         deadline, left = time.monotonic() + most_s, self._waiting.qsize() + 1
         while not called.wait(step_s):
             if self._waiting.qsize() >= left or time.monotonic() > deadline:

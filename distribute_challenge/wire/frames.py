@@ -7,6 +7,7 @@ as in plain RPyC.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 import zlib
@@ -94,7 +95,7 @@ class FrameReader:
 class FrameChannel(rpyc.Channel):
     """RPyC's channel over a reader of frames. After the last whole frame each read raises EOFError."""
 
-    __slots__ = ("_end", "_frames", "_reader", "_spins_in_vain", "_spins_to_skip")
+    __slots__ = ("_arrivals", "_end", "_frames", "_reader", "_spins_in_vain", "_spins_to_skip")
 
     def __init__(
         self, stream: SocketStream, max_frame_bytes: int, first_frame_bytes: int | None = None
@@ -103,6 +104,7 @@ class FrameChannel(rpyc.Channel):
         self._reader = FrameReader(max_frame_bytes, first_frame_bytes)
         self._frames: deque[bytes] = deque()  # that have arrived whole
         self._end: EOFError | None = None
+        self._arrivals: select.poll | None = None  # made when something is looked for
         self._spins_in_vain = self._spins_to_skip = 0
 
     def send(self, data: bytes) -> None:
@@ -172,12 +174,16 @@ class FrameChannel(rpyc.Channel):
         if self._spins_to_skip:
             self._spins_to_skip -= 1
             return False
-        has_come = is_alone = True
+        if self._arrivals is None:
+            self._arrivals = select.poll()
+            self._arrivals.register(self.stream.fileno(), select.POLLIN)
+        is_alone = True
         began = now = time.perf_counter()
-        while not (has_come := self._take_in(socket.MSG_DONTWAIT)) and is_alone and now - began < _SPIN_S:
+        while not (arrived := self._arrivals.poll(0)) and is_alone and now - began < _SPIN_S:
             os.sched_yield()  # Whoever else has something to do goes first.
             before, now = now, time.perf_counter()
             is_alone = now - before < _ALONE_S
+        has_come = bool(arrived) and self._take_in(socket.MSG_DONTWAIT)
         if has_come and is_alone:
             self._spins_in_vain = 0
         else:  # With a processor for two, looking costs the other one what it saves.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import subprocess
@@ -84,6 +85,23 @@ def test_before_its_caller_kills_it(
         with pytest.raises(CancelledError):
             future.result(HANG_S)
     assert capsys.readouterr().out == "half a line"
+
+
+@compute_this
+def prints_and_holds_the_interpreter_for_a_while() -> None:
+    print("step 1")
+    ctypes.PyDLL(None).usleep(900_000)
+    time.sleep(HANG_S)
+
+
+@pytest.mark.parametrize("call", ["run", "submit"])
+def test_before_it_is_killed_by_a_worker_that_takes_its_time(
+    server: RunningServer, capsys: pytest.CaptureFixture[str], call: str
+):
+    delayed = prints_and_holds_the_interpreter_for_a_while()
+    with pytest.raises(TaskTimeout):
+        delayed.run(timeout=0.4) if call == "run" else delayed.submit(timeout=0.4).result(HANG_S)
+    assert capsys.readouterr().out == "step 1\n"
 
 
 @pytest.mark.parametrize("call", ["run", "submit"])

@@ -24,8 +24,10 @@ from distribute_challenge.wire.messages import MethodCall
 
 log = logging.getLogger(__name__)
 
-LAST_OUTPUT_S = 0.25  # How long the last output of a function that is to be killed is waited for,
-LAST_TICK_S = 0.005  # and how often it is looked for.
+# How long the last output of a function that is to be killed is waited for: a worker on a busy machine has
+# answered before, and one whose function lets nothing else of Python run does not answer at all.
+LAST_OUTPUT_S = 1.0
+LAST_TICK_S = 0.005  # How often it is looked for.
 _AROUND_BYTES = 1 << 10  # what RPyC adds to a call in a frame
 _PROBE_S = 1.0  # A worker on this machine has answered before, even if the machine is busy.
 

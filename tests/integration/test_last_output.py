@@ -90,7 +90,7 @@ def test_before_its_caller_kills_it(
 @compute_this
 def prints_and_holds_the_interpreter_for_a_while() -> None:
     print("step 1")
-    ctypes.PyDLL(None).usleep(900_000)
+    ctypes.PyDLL(None).usleep(700_000)  # With Python's lock: its worker cannot answer meanwhile.
     time.sleep(HANG_S)
 
 
